@@ -1,0 +1,245 @@
+"""Draws of numbers on a continuum, and the bits under them."""
+
+from collections.abc import Callable
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain.errors import InvalidArgument
+from functrain.random.keys import check_one, is_concrete
+from functrain.random.reuse import note_use
+from functrain.random.stream import Shape, check_fits, check_shape, draw, draw_pairs
+
+_BITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
+"""How many bits the fraction of a float holds, the leading one counted: so many random bits each number gets."""
+
+_SQRT_TWO = 2.0**0.5
+_SQRT_HALF = 0.5**0.5
+
+
+def bits(key: Tensor, shape: Shape = ()) -> Tensor:
+    """Return random words: integers from 0 to 2**32 - 1, all equally likely.
+
+    Args:
+        key: a single key, shape (2,). It is used up.
+        shape: the shape of the result.
+
+    Returns:
+        The words, int64 of this shape, on the key's device.
+
+    Raises:
+        InvalidKey: the key is none.
+        InvalidArgument: the shape is none.
+
+    >>> from functrain import random
+    >>> bits(random.key(0), (3,))
+    tensor([3013899833, 2063724643, 3448206205])
+    """
+    shape = check_shape(shape)
+    note_use(check_one(key), "bits")
+    return draw(key, shape, torch.int64, lambda word: word)
+
+
+def uniform(
+    key: Tensor,
+    shape: Shape = (),
+    low: float | Tensor = 0.0,
+    high: float | Tensor = 1.0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Return draws from the uniform distribution on [low, high); `high` itself is never drawn.
+
+    A number has as many random bits as the fraction of its dtype: 53, 24, 11 (float16) or 8 (bfloat16).
+
+    Args:
+        key: a single key, shape (2,). It is used up.
+        shape: the shape of the result.
+        low: the lower limit, a number or a tensor that broadcasts to the shape.
+        high: the upper limit, likewise.
+        dtype: a floating-point dtype.
+
+    Returns:
+        The draws, of this shape and dtype, on the key's device.
+
+    Raises:
+        InvalidKey: the key is none.
+        InvalidArgument: low is not below high, a limit is not finite, or the shape or the dtype is none that fits.
+        ShapeMismatch: a limit does not broadcast to the shape.
+
+    >>> from functrain import random
+    >>> uniform(random.key(0), (2, 2), -1.0, 1.0)
+    tensor([[ 0.4035, -0.0390],
+            [ 0.6057, -0.2334]])
+    """
+    shape = check_shape(shape)
+    check_floating(dtype)
+    note_use(check_one(key), "uniform")
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return _between(*_limits(low, high, shape, dtype, key.device))(_fraction(key, shape, dtype))
+    if low == 0 and high == 1:
+        return _fraction(key, shape, dtype)
+    return _fraction(key, shape, dtype, _between(*_limits(low, high, shape, dtype, key.device)))
+
+
+def normal(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32) -> Tensor:
+    """Return draws from the normal distribution of mean 0 and standard deviation 1.
+
+    The method is inversion: the inverse of the distribution function, of a uniform draw of 24 bits (53 for float64)
+    that is never 0 or 1. So no draw is infinite; the largest are 5.42 (8.37 for float64).
+
+    Args:
+        key: a single key, shape (2,). It is used up.
+        shape: the shape of the result.
+        dtype: a floating-point dtype; the two of 16 bits are rounded from float32.
+
+    Returns:
+        The draws, of this shape and dtype, on the key's device.
+
+    Raises:
+        InvalidKey: the key is none.
+        InvalidArgument: the shape or the dtype is none that fits.
+
+    >>> from functrain import random
+    >>> normal(random.key(0), (3,))
+    tensor([ 0.5294, -0.0489,  0.8518])
+    """
+    shape = check_shape(shape)
+    check_floating(dtype)
+    note_use(check_one(key), "normal")
+    if dtype is torch.float64:
+        return draw_pairs(
+            key, shape, dtype, lambda high, low: _gauss((high << 22 | low >> 10 | 1) - 2**53, torch.float64, 2.0**-53)
+        )
+    return draw(key, shape, dtype, lambda word: _gauss((word >> 7 | 1) - 2**24, torch.float32, 2.0**-24).to(dtype))
+
+
+def truncated_normal(
+    key: Tensor,
+    shape: Shape = (),
+    low: float | Tensor = -2.0,
+    high: float | Tensor = 2.0,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Return draws from the normal distribution of mean 0 and standard deviation 1, given that they are in [low, high).
+
+    The method is inversion, in float64 and in the lower tail, so that limits far out (above 5, below -5) serve too.
+
+    Args:
+        key: a single key, shape (2,). It is used up.
+        shape: the shape of the result.
+        low: the lower limit, a number or a tensor that broadcasts to the shape; -inf for none.
+        high: the upper limit, likewise; inf for none.
+        dtype: a floating-point dtype.
+
+    Returns:
+        The draws, of this shape and dtype, on the key's device.
+
+    Raises:
+        InvalidKey: the key is none.
+        InvalidArgument: low is not below high, or so far out that nothing lies between, or the shape or the dtype is
+            none that fits.
+        ShapeMismatch: a limit does not broadcast to the shape.
+
+    >>> from functrain import random
+    >>> truncated_normal(random.key(0), (3,), low=1.0)
+    tensor([1.1844, 1.3528, 1.1176])
+    """
+    shape = check_shape(shape)
+    check_floating(dtype)
+    note_use(check_one(key), "truncated_normal")
+    cut = _truncation(*_limits(low, high, shape, dtype, key.device))
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return cut(_open_fraction(key, shape, dtype))
+    return _open_fraction(key, shape, dtype, cut)
+
+
+def check_floating(dtype: Any) -> None:
+    """Raise `InvalidArgument` unless draws of numbers can have this dtype."""
+    if dtype not in _BITS:
+        raise InvalidArgument(f"dtype must be one of {', '.join(str(known) for known in _BITS)}, got {dtype}")
+
+
+def _limits(low: Any, high: Any, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
+    """Return both limits as tensors, checked as far as their values are known."""
+    both = []
+    for name, limit in (("low", low), ("high", high)):
+        if not isinstance(limit, Real | Tensor) or isinstance(limit, bool):
+            raise InvalidArgument(f"{name} must be a number or a tensor, got {limit!r} of type {type(limit).__name__}")
+        if isinstance(limit, Tensor):
+            check_fits(name, limit.shape, shape)
+            both.append(limit.to(device, dtype))
+        else:
+            both.append(torch.full((), limit, dtype=dtype, device=device))
+    numbers = isinstance(low, Real) and isinstance(high, Real)  # whose values are known in a trace too
+    ordered = bool((both[0] < both[1]).all()) if all(map(is_concrete, both)) else not numbers or low < high
+    if not ordered:
+        raise InvalidArgument(f"low must be below high in {dtype}, got low={_brief(low)} and high={_brief(high)}")
+    return both
+
+
+def _brief(limit: Any) -> str:
+    return f"{limit.tolist()}" if isinstance(limit, Tensor) and limit.numel() <= 4 else f"{limit!r:.100}"
+
+
+def _between(low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the function that takes [0, 1) to [low, high)."""
+    width, last = high - low, torch.nextafter(high.detach(), low.detach())
+    if is_concrete(width) and not bool(torch.isfinite(width).all()):
+        raise InvalidArgument(
+            f"high - low must be finite in {width.dtype}, got low={_brief(low)} and high={_brief(high)}"
+        )
+    return lambda fraction: torch.minimum(low + width * fraction, last)  # the sum may be rounded up to high
+
+
+def _truncation(low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the function that takes float64 from (0, 1) to the normal distribution between the limits."""
+    last = torch.nextafter(high.detach(), low.detach())
+    # Probabilities near 1 have no digits left to tell them apart, those near 0 have: above 0, draw the negative.
+    sign = torch.where(low > 0, -1.0, 1.0).to(torch.float64)
+    ends = (
+        -_SQRT_HALF * torch.where(low > 0, -high, low).double(),
+        -_SQRT_HALF * torch.where(low > 0, -low, high).double(),
+    )
+    below, above = (0.5 * torch.erfc(end) for end in ends)
+    if is_concrete(above) and not bool((below < above).all()):
+        raise InvalidArgument(f"no probability is left between low={_brief(low)} and high={_brief(high)}")
+    width = above - below
+
+    def cut(fraction: Tensor) -> Tensor:
+        draws = sign * torch.special.ndtri(below + width * fraction)
+        return torch.minimum(torch.maximum(draws.to(low.dtype), low), last)
+
+    return cut
+
+
+def _same(values: Tensor) -> Tensor:
+    return values
+
+
+def _fraction(
+    key: Tensor, shape: tuple[int, ...], dtype: torch.dtype, then: Callable[[Tensor], Tensor] = _same
+) -> Tensor:
+    """Return `then` of fractions from 0 to below 1."""
+    if dtype is torch.float64:
+        return draw_pairs(key, shape, dtype, lambda high, low: then((high << 21 | low >> 11).to(dtype) * 2.0**-53))
+    kept = _BITS[dtype]
+    return draw(key, shape, dtype, lambda word: then((word >> (32 - kept)).to(dtype) * 2.0**-kept))
+
+
+def _open_fraction(
+    key: Tensor, shape: tuple[int, ...], dtype: torch.dtype, then: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Return `then` of fractions in float64, above 0 and below 1; in `dtype` when there is a `then`."""
+    finish, result = then or _same, dtype if then else torch.float64
+    if dtype is torch.float64:
+        return draw_pairs(
+            key, shape, result, lambda high, low: finish((high << 21 | low >> 11 | 1).double() * 2.0**-53)
+        )
+    return draw(key, shape, result, lambda word: finish((word >> 7 | 1).double() * 2.0**-25))
+
+
+def _gauss(odd: Tensor, dtype: torch.dtype, scale: float) -> Tensor:
+    """Return normal draws from odd integers that, scaled, lie between -1 and 1."""
+    return torch.erfinv(odd.to(dtype) * scale) * _SQRT_TWO

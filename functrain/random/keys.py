@@ -1,0 +1,228 @@
+"""Keys: made from a seed, derived from one another."""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from hashlib import blake2b
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain.engine.interpreters import is_plain
+from functrain.errors import InvalidArgument, InvalidKey, ShapeMismatch
+from functrain.random.philox import MASK, blocks, counters, pair, words_of_block
+from functrain.random.reuse import note_derived, note_use
+
+FOLD, SPLIT, DRAW = 1 << 28, 2 << 28, 3 << 28
+FEW = 12
+"""Up to so many blocks, Python's integers are faster than tensor operations on a CPU."""
+
+_INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+def key(seed: int) -> Tensor:
+    """Return the key of a seed.
+
+    Args:
+        seed: any integer. Those from 0 to 2**64 - 1 are the 64 bits of the key, others are hashed to 64 bits.
+
+    Returns:
+        The key, int64 of shape (2,), on the CPU; move it with `.to`, and what is drawn from it follows.
+
+    Raises:
+        InvalidArgument: the seed is no integer.
+
+    >>> key(0), key(2**32 + 7)
+    (tensor([0, 0]), tensor([7, 1]))
+    """
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
+        raise InvalidArgument(f"a seed must be an integer, got {seed!r} of type {type(seed).__name__}")
+    seed = int(seed)
+    if not 0 <= seed < 2**64:
+        digits = f"{seed:x}".encode()
+        seed = int.from_bytes(blake2b(digits, digest_size=8).digest(), "little")
+    return torch.tensor((seed & MASK, seed >> 32))
+
+
+def check_key(key: Any) -> Tensor:
+    """Return the key as it is, or raise.
+
+    Args:
+        key: a key, shape (2,), or many, shape (..., 2).
+
+    Raises:
+        InvalidKey: it is no int64 tensor of shape (..., 2).
+
+    >>> check_key(key(0))
+    tensor([0, 0])
+    """
+    if isinstance(key, Tensor) and key.dtype is torch.int64 and key.dim() and key.shape[-1] == 2:
+        return key
+    got = f"{key.dtype} of shape {tuple(key.shape)}" if isinstance(key, Tensor) else f"{key!r}"
+    raise InvalidKey(
+        f"a random key must be an int64 tensor of shape (..., 2), got {got:.200}; random.key(seed) makes one"
+    )
+
+
+def check_one(key: Any) -> Tensor:
+    """Return the key as it is if it is a single one, or raise `InvalidKey`."""
+    if check_key(key).dim() == 1:
+        return key
+    raise InvalidKey(
+        f"a draw takes one random key of shape (2,), got keys of shape {tuple(key.shape)}; "
+        "draw for each with engine.vmap over the keys"
+    )
+
+
+def is_concrete(tensor: Tensor) -> bool:
+    """Return whether the value of a tensor is at hand, in the processor's memory."""
+    return type(tensor) is Tensor and tensor.device.type == "cpu" and is_plain()
+
+
+def words(key: Tensor) -> tuple[int, int]:
+    """Return the two words of a concrete key as integers."""
+    first, second = key.tolist()
+    if not (0 <= first <= MASK and 0 <= second <= MASK):
+        raise InvalidKey(
+            f"the words of a random key must be from 0 to 2**32 - 1, got {[first, second]}; random.key(seed) makes one"
+        )
+    return first, second
+
+
+def split(key: Tensor, n: int = 2) -> Tensor:
+    """Return `n` new keys, independent of each other and of what is drawn from or folded into this one.
+
+    Args:
+        key: a key, shape (2,), or many, shape (..., 2). It is used up: neither draw from it nor split it again.
+        n: how many keys to make.
+
+    Returns:
+        The keys, shape (..., n, 2). The first of them do not depend on `n`.
+
+    Raises:
+        InvalidKey: the key is none.
+        InvalidArgument: n is no integer, or is negative.
+
+    >>> a, b = split(key(0))
+    >>> split(key(0), 3).shape
+    torch.Size([3, 2])
+    """
+    check_key(key)
+    if isinstance(n, bool) or not isinstance(n, int) or n < 0:
+        raise InvalidArgument(f"n must be the number of keys to make, an integer of at least 0, got {n!r}")
+    note_use(key, "split")
+    if n <= FEW and key.dim() == 1 and is_concrete(key):
+        both = words(key)
+        made = [words_of_block((i & MASK, 0, i >> 32, SPLIT), both) for i in range(n)]
+        return torch.tensor([block[::2] for block in made], dtype=torch.int64).view(n, 2)
+    dims = key.dim()
+    even = counters(torch.arange(n, device=key.device), 1).view(2, *[1] * (dims - 1), n)
+    children, _ = blocks(key.movedim(-1, 0).unsqueeze(-1), even, pair(0, SPLIT, key.device, dims))
+    return children.movedim(0, -1)
+
+
+def fold_in(key: Tensor, *data: int | Tensor | str) -> Tensor:
+    """Return the key of this one and of data: a step, the number of an example, the path of a layer.
+
+    Equal data give equal keys, whether a number comes as an int or as a tensor; other data, in value, number or order,
+    give independent keys. As many as needed can be derived from one key.
+
+    One number, with the names around it, costs one call of the generator; each further number costs another:
+    `fold_in(key, a, b)` is `fold_in(fold_in(key, a), b)` when b is a number. Names that stand together are hashed
+    together: `fold_in(key, "a", "b")` is another key than `fold_in(fold_in(key, "a"), "b")`.
+
+    Args:
+        key: a key, shape (2,), or many, shape (..., 2).
+        data: integers of 64 bits with sign; tensors of them, whose shapes broadcast with that of the keys; strings,
+            which are hashed to 60 bits. Without data, the key itself is returned.
+
+    Returns:
+        The key, shape (2,); or many keys, of the shape that keys and tensors broadcast to, and (2,).
+
+    Raises:
+        InvalidKey: the key is none.
+        InvalidArgument: a datum is neither integer nor string, or is too large.
+        ShapeMismatch: the shapes of keys and tensors do not broadcast.
+
+    >>> step_key = fold_in(key(0), 17)
+    >>> fold_in(step_key, "encoder", "dropout").shape
+    torch.Size([2])
+    >>> fold_in(step_key, torch.arange(64)).shape
+    torch.Size([64, 2])
+    """
+    check_key(key)
+    for names, number in _pieces(data):
+        key = _fold_one(key, names, number)
+    return key
+
+
+def _pieces(data: tuple) -> Iterator[tuple[tuple[str | None, ...], int | Tensor]]:
+    """Cut data before each number but the first: pairs of the names, with None where the number stood, and it."""
+    names: list[str | None] = []
+    number: int | Tensor | None = None
+    for datum in data:
+        if isinstance(datum, str):
+            names.append(datum)
+            continue
+        if number is not None:
+            yield tuple(names), number
+            names = []
+        number = _integer(datum)
+        names.append(None)
+    if names:
+        yield tuple(names), 0 if number is None else number
+
+
+def _integer(datum: Any) -> int | Tensor:
+    if isinstance(datum, Tensor) and datum.dtype in _INTEGERS:
+        return datum
+    if isinstance(datum, Integral) and not isinstance(datum, bool):
+        if -(2**63) <= datum < 2**63:
+            return int(datum)
+        raise InvalidArgument(f"a number to fold in must fit 64 bits with sign, got {datum}; fold in its str()")
+    got = f"a tensor of {datum.dtype}" if isinstance(datum, Tensor) else f"{datum!r} of type {type(datum).__name__}"
+    raise InvalidArgument(f"what is folded in must be an integer, a tensor of integers or a string, got {got:.200}")
+
+
+@lru_cache(maxsize=4096)
+def _hashed(names: tuple[str | None, ...]) -> tuple[int, int]:
+    """Words 1 and 3 of the counter: 60 bits of hash and the domain. Each name with its length, so none runs on."""
+    parts = [b"number;" if name is None else name.encode("utf-8", "surrogatepass") for name in names]
+    text = b"".join(
+        b"%d:%b" % (-1 if name is None else len(part), part) for name, part in zip(names, parts, strict=True)
+    )
+    number = int.from_bytes(blake2b(text, digest_size=8).digest(), "little")
+    return number & MASK, FOLD | (number >> 36)
+
+
+def _fold_one(key: Tensor, names: tuple[str | None, ...], number: int | Tensor) -> Tensor:
+    if key.dim() == 1 and is_concrete(key):
+        if isinstance(number, Tensor) and number.dim() == 0 and type(number) is Tensor and number.device.type == "cpu":
+            number = number.item()
+        if isinstance(number, int):
+            first, third = _hashed(names)
+            counter = (number & MASK, first, (number >> 32) & MASK, third)
+            return torch.tensor(words_of_block(counter, words(key))[::2])
+    child = _fold_tensors(key, names, number)
+    note_derived(child, key, (names, number))
+    return child
+
+
+def _fold_tensors(key: Tensor, names: tuple[str | None, ...], number: int | Tensor) -> Tensor:
+    device = key.device
+    if not isinstance(number, Tensor):
+        number = torch.full((), number, device=device)
+    number = number.to(device, torch.int64)
+    if key.dim() == 1 and number.dim() == 0:
+        return blocks(key, counters(number), pair(*_hashed(names), device))[0]
+    try:
+        shape = torch.broadcast_shapes(key.shape[:-1], number.shape)
+    except RuntimeError:
+        raise ShapeMismatch(
+            f"the shape of the keys, {tuple(key.shape[:-1])} before the last axis, and that of the numbers to fold in, "
+            f"{tuple(number.shape)}, must broadcast"
+        ) from None
+    keys, dims = key.expand(*shape, 2).movedim(-1, 0), len(shape)
+    even = counters(number.expand(shape), dims)
+    return blocks(keys, even, pair(*_hashed(names), device, dims))[0].movedim(0, -1)
