@@ -1,0 +1,46 @@
+"""What PyTorch is doing to the running code: tracing it, transforming it, or just running it.
+
+The private interfaces that answer this live here alone; `tests/test_conformance.py` says when one has moved.
+"""
+
+import torch
+from torch._C import _len_torch_dispatch_stack as dispatch_modes  # noqa: F401  # pyright: ignore
+from torch._C._functorch import maybe_get_level, peek_interpreter_stack  # pyright: ignore
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+
+def is_transformed() -> bool:
+    """Return whether a `torch.func` transform (grad, vmap, jvp) is around the running code.
+
+    >>> is_transformed()
+    False
+    """
+    return peek_interpreter_stack() is not None
+
+
+def is_traced() -> bool:
+    """Return whether `make_fx` (or another dispatch mode) records the running code.
+
+    >>> is_traced()
+    False
+    """
+    return _get_current_dispatch_mode() is not None or get_proxy_mode() is not None
+
+
+def is_plain() -> bool:
+    """Return whether the running code just runs: nothing is traced, transformed or compiled.
+
+    >>> is_plain()
+    True
+    """
+    return not is_transformed() and not is_traced() and not torch.compiler.is_compiling()
+
+
+def level(tensor: torch.Tensor) -> int:
+    """Return the level of the `torch.func` transform that wraps a tensor, -1 for a plain tensor.
+
+    >>> level(torch.ones(2))
+    -1
+    """
+    return maybe_get_level(tensor)

@@ -1,0 +1,23 @@
+"""Vectorisation: a function of one example becomes a function of a batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def vmap(f: Callable, in_dims: Any = 0, out_dims: Any = 0, chunk_size: int | None = None) -> Callable:
+    """Return `f` applied along an axis of its arguments at once, as a loop over that axis would.
+
+    Args:
+        f: a function of trees of tensors. Its randomness comes from keys, one a row.
+        in_dims: the axis of each argument to map over, or None to share it; a number for all, or a tuple of trees.
+        out_dims: where the mapped axis stands in the results.
+        chunk_size: rows computed at once, None for all; a smaller number needs less memory.
+
+    The method is `torch.func.vmap`, which see.
+
+    >>> vmap(lambda row, shift: row.sum() + shift, in_dims=(0, None))(torch.ones(3, 2), torch.tensor(1.0))
+    tensor([3., 3., 3.])
+    """
+    return torch.func.vmap(f, in_dims, out_dims, chunk_size=chunk_size)
