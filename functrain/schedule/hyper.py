@@ -1,0 +1,231 @@
+"""The hyperparameter: a number, or a schedule that gives one for the progress of training."""
+
+import math
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain import tree
+from functrain.engine.interpreters import is_plain
+from functrain.errors import InvalidArgument
+
+Number = float | Tensor
+
+
+@tree.node
+class Progress:
+    """How far a training run is; everything that a schedule may look at.
+
+    Attributes:
+        position: the fraction of the run that is done, in [0, 1], counted in batches.
+        updates: completed updates, from 0.
+        epoch: completed epochs with their fraction (the lesson's float epoch), from 0.
+
+    >>> Progress(position=0.5, updates=100, epoch=1.5).epoch
+    1.5
+    """
+
+    position: Number = 0.0
+    updates: int | Tensor = 0
+    epoch: Number = 0.0
+
+
+_CLOCKS = ("position", "updates", "epochs")
+
+
+def _check_schedule(schedule: "Schedule", _attribute: Any, _f: Any) -> None:
+    if not callable(schedule.f):
+        raise InvalidArgument(f"f must be a function of the position, got {schedule.f!r}")
+    if schedule.clock not in _CLOCKS:
+        raise InvalidArgument(f"clock must be one of {', '.join(_CLOCKS)}, got {schedule.clock!r}")
+    if not is_number(schedule.length) or not 0 < schedule.length < math.inf:
+        raise InvalidArgument(f"length must be a positive number, got {schedule.length!r}")
+
+
+@attrs.frozen(repr=False)
+class Schedule:
+    """A value that depends on the progress of training; made by the functions of this module, or from any function.
+
+    Calling it with a position in [0, 1], a float or a tensor of any shape, gives the value there: a float, or a tensor
+    of the position's shape and dtype. A number times a schedule is a schedule.
+
+    Attributes:
+        f: a function of the position.
+        clock: what a run's progress is read from: its "position", or its "updates" or "epochs" divided by `length`
+            (and held at the end). Calling takes a position in [0, 1] in either case.
+        length: the updates or epochs that the schedule takes.
+
+    Raises:
+        InvalidArgument: it is called with a position outside [0, 1]. (The values of a tensor are looked at only on the
+            CPU, and only while nothing traces or transforms the running code.)
+
+    >>> halving = Schedule(lambda position: 1 - 0.5 * position)
+    >>> halving(0.5)
+    0.75
+    >>> (2 * halving)(torch.tensor([0.0, 0.5, 1.0]))
+    tensor([2.0000, 1.5000, 1.0000])
+    """
+
+    f: Callable[[Number], Number] = attrs.field(validator=_check_schedule)
+    clock: str = "position"
+    length: float = 1.0
+
+    def __call__(self, position: Number) -> Number:
+        if isinstance(position, Tensor):
+            return self.f(_checked_tensor(position))
+        if type(position) is not float:
+            position = _as_float(position)
+        if not 0.0 <= position <= 1.0:
+            raise InvalidArgument(f"position must be in [0, 1], the fraction of training done, got {position!r}")
+        return self.f(position)
+
+    def __mul__(self, factor: Number) -> "Schedule":
+        if not (isinstance(factor, Tensor) or is_number(factor)):
+            return NotImplemented
+        return Schedule(_Scaled(factor, self.f), self.clock, self.length)
+
+    __rmul__ = __mul__
+
+    def __repr__(self) -> str:
+        return repr(self.f) if self.clock == "position" else f"{self.clock}({self.length:g}, {self.f!r})"
+
+
+Hyper = Number | Schedule
+"""A hyperparameter: a number, or a schedule of it."""
+
+
+def _as_float(position: Any) -> float:
+    if not is_number(position):
+        raise InvalidArgument(f"position must be a number in [0, 1] or a tensor of such, got {position!r}")
+    return float(position)
+
+
+def _checked_tensor(position: Tensor) -> Tensor:
+    if position.dtype == torch.bool or position.is_complex():
+        raise InvalidArgument(f"position must be a real number in [0, 1], got a tensor of {position.dtype}")
+    if not position.is_floating_point():
+        position = position.to(torch.get_default_dtype())
+    if position.numel() == 0 or not is_readable(position):
+        return position
+    low, high = (position, position) if position.dim() == 0 else position.detach().aminmax()
+    for bound in (low.item(), high.item()):
+        if not 0.0 <= bound <= 1.0:
+            raise InvalidArgument(
+                f"position must be in [0, 1], the fraction of training done, got a tensor with {bound!r}"
+            )
+    return position
+
+
+def is_readable(tensor: Tensor) -> bool:
+    """Return whether the tensor's values may be looked at: reading would wait for a GPU, and a trace has no values.
+
+    >>> is_readable(torch.tensor(0.5))
+    True
+    """
+    return tensor.device.type == "cpu" and is_plain()
+
+
+def is_number(value: Any) -> bool:
+    """Return whether this is a real number: no bool, no NaN.
+
+    >>> is_number(1), is_number(True), is_number(float("nan"))
+    (True, False, False)
+    """
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def value(hyper: Hyper, progress: Any) -> Number:
+    """Return what a hyperparameter is at some progress.
+
+    Args:
+        hyper: a number, which is returned as it is, or a schedule.
+        progress: a `Progress`, or a record with its fields, such as `optim.Context`.
+
+    >>> from functrain import schedule
+    >>> rise = schedule.lin(0, 1)
+    >>> value(0.1, Progress(0.5)), value(rise, Progress(0.5)), value(schedule.updates(10, rise), Progress(updates=3))
+    (0.1, 0.5, 0.3)
+    """
+    if not isinstance(hyper, Schedule):
+        return hyper
+    if hyper.clock == "position":
+        return hyper(progress.position)
+    count = progress.updates if hyper.clock == "updates" else progress.epoch
+    if isinstance(count, Tensor):
+        # In float64 whatever the counter is: float32 cannot tell neighbouring updates of a long run apart.
+        return hyper((count.double() / hyper.length).clamp(max=1.0))
+    return hyper(min(count / hyper.length, 1.0))
+
+
+def check_hyper(
+    name: str,
+    hyper: Any,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    below: float | None = None,
+) -> Hyper:
+    """Return a hyperparameter after checking that it is one.
+
+    Args:
+        name: the argument's name, for the message.
+        hyper: a number, a floating-point scalar tensor, or a `Schedule`, whose values cannot be known beforehand.
+        minimum: the smallest number allowed, None for no limit.
+        maximum: the largest number allowed, None for no limit.
+        below: a limit that the number must stay under, None for no limit.
+
+    Raises:
+        InvalidArgument: it is something else, NaN, or outside the limits.
+
+    >>> check_hyper("momentum", 0.9, minimum=0, below=1)
+    0.9
+    >>> check_hyper("lr", -0.1, minimum=0)
+    Traceback (most recent call last):
+        ...
+    functrain.errors.InvalidArgument: lr must be a number of at least 0, or a Schedule; got -0.1
+    """
+    if isinstance(hyper, Schedule):
+        return hyper
+    if callable(hyper) and not isinstance(hyper, Tensor):
+        raise InvalidArgument(
+            f"{name} must be a number or a Schedule, got the function {hyper!r}; wrap a function of the position in "
+            "schedule.Schedule(f), or make one of (start, end, position) a factory of schedules with schedule.annealer"
+        )
+    known = _known(hyper)
+    fits = known is None or (
+        not math.isnan(known)
+        and (minimum is None or known >= minimum)
+        and (maximum is None or known <= maximum)
+        and (below is None or known < below)
+    )
+    if not fits:
+        limits = ((minimum, "of at least"), (maximum, "of at most"), (below, "below"))
+        wanted = " and ".join(f"{words} {limit:g}" for limit, words in limits if limit is not None)
+        raise InvalidArgument(f"{name} must be a number{' ' * bool(wanted)}{wanted}, or a Schedule; got {hyper!r}")
+    return hyper
+
+
+def _known(number: Any) -> float | None:
+    """Return the number as far as it can be known: None for a tensor not to be read now, NaN for what is no number."""
+    if isinstance(number, Tensor):
+        if number.dim() != 0 or not number.is_floating_point():
+            return math.nan
+        return number.item() if is_readable(number) else None
+    return float(number) if is_number(number) else math.nan
+
+
+@attrs.frozen(repr=False)
+class _Scaled:
+    """A function of the position times a number."""
+
+    factor: Number
+    f: Callable
+
+    def __call__(self, position):
+        return self.factor * self.f(position)
+
+    def __repr__(self):
+        return f"{self.factor!r} * {self.f!r}"

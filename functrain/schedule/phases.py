@@ -1,0 +1,186 @@
+"""Schedules made of schedules: phases one after another, and clocks that count updates or epochs."""
+
+import itertools
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.errors import InvalidArgument
+from functrain.schedule.hyper import Schedule, is_number, is_readable
+from functrain.schedule.shapes import cos, lin
+
+
+@attrs.frozen(repr=False)
+class _Phases:
+    """Schedules one after another; phase i runs from edges[i] to edges[i + 1]."""
+
+    parts: tuple[float, ...]
+    schedules: tuple[Schedule, ...]
+    edges: tuple[float, ...]
+
+    def __call__(self, position):
+        if not isinstance(position, Tensor) or (position.dim() == 0 and is_readable(position)):
+            return self._at_known(position)
+        # Which phase it is may not steer Python here, so every phase is computed and one chosen.
+        found = self._in_phase(0, position)
+        for i, start in enumerate(self.edges[1:-1], 1):
+            found = torch.where(position >= start, self._in_phase(i, position), found)
+        return found
+
+    def _at_known(self, position):
+        i = 0
+        while i + 1 < len(self.schedules) and position >= self.edges[i + 1]:
+            i += 1
+        return self._in_phase(i, position)
+
+    def _in_phase(self, i, position):
+        start, end = self.edges[i], self.edges[i + 1]
+        here = (position - start) / (end - start)
+        return self.schedules[i].f(here.clamp(0.0, 1.0) if isinstance(here, Tensor) else here)
+
+    def __repr__(self):
+        return f"combine({list(self.parts)!r}, {list(self.schedules)!r})"
+
+
+def combine(parts: Sequence[float], schedules: Sequence[Schedule]) -> Schedule:
+    """Return the schedules one after another, each whole schedule over its part of the time.
+
+    Where two phases meet, the later one counts. The end of the last phase is given exactly.
+
+    Args:
+        parts: the fraction of the time that each phase takes, positive, with the sum 1 (to 1e-6).
+        schedules: as many schedules as parts, by position (none of `updates` or `epochs`).
+
+    Raises:
+        InvalidArgument: the parts are not positive, do not sum to one, or are not as many as the schedules; or
+            something among the schedules is no schedule by position.
+
+    >>> phases = combine([0.3, 0.7], [cos(0.3, 0.6), cos(0.6, 0.2)])
+    >>> phases(0.0), phases(0.3), phases(1.0)
+    (0.3, 0.6, 0.2)
+    """
+    parts, schedules = tuple(parts), tuple(schedules)
+    if not parts or len(parts) != len(schedules):
+        raise InvalidArgument(
+            f"combine needs one part for each schedule and at least one, got {len(parts)} parts and "
+            f"{len(schedules)} schedules"
+        )
+    for i, part in enumerate(parts):
+        if not is_number(part) or not part > 0:
+            raise InvalidArgument(f"parts[{i}] must be a positive fraction of the time, got {part!r}")
+    if abs(math.fsum(parts) - 1.0) > 1e-6:
+        raise InvalidArgument(f"parts must sum to 1, got {list(parts)!r} with the sum {math.fsum(parts):.9g}")
+    for i, schedule in enumerate(schedules):
+        _check_by_position(f"schedules[{i}]", schedule)
+    edges = (0.0, *itertools.accumulate(parts[:-1]), 1.0)
+    return Schedule(_Phases(parts, schedules, edges))
+
+
+def _check_by_position(name: str, schedule: Any) -> None:
+    if not isinstance(schedule, Schedule):
+        raise InvalidArgument(f"{name} must be a Schedule, got {schedule!r}; a fixed value is schedule.no(value)")
+    if schedule.clock != "position":
+        raise InvalidArgument(
+            f"{name} must be a schedule by position, got {schedule!r}; put {schedule.clock} outside, "
+            f"as in {schedule.clock}(n, combine(...))"
+        )
+
+
+def warmup(part: float, schedule: Schedule, start: float = 0.0) -> Schedule:
+    """Return a schedule with a linear rise (or fall) before it, from `start` to where it begins.
+
+    Args:
+        part: the fraction of the time that the warm-up takes, in [0, 1); the whole schedule runs in what is left.
+        schedule: what follows, a schedule by position.
+        start: the value at position 0.
+
+    Raises:
+        InvalidArgument: part is outside [0, 1), or the schedule is none by position.
+
+    Reference: Goyal et al., Accurate, large minibatch SGD: Training ImageNet in 1 hour, 2017, section 2.2.
+
+    >>> warm = warmup(0.1, cos(0.5, 0.0))
+    >>> warm(0.0), warm(0.05), warm(0.1), warm(1.0)
+    (0.0, 0.25, 0.5, 0.0)
+    """
+    _check_by_position("schedule", schedule)
+    if not is_number(part) or not 0 <= part < 1:
+        raise InvalidArgument(f"part must be a fraction of the time in [0, 1), got {part!r}")
+    return combine([part, 1.0 - part], [lin(start, schedule(0.0)), schedule]) if part else schedule
+
+
+def one_cycle(start: float, peak: float, end: float, part: float = 0.3) -> Schedule:
+    """Return the schedule that rises to a peak and falls to a low end, both on a cosine.
+
+    The rise lets the first, roughest steps be small; the high rate in the middle regularises; the long fall fine-tunes.
+    For momentum the same shape upside down goes with it: `one_cycle(0.95, 0.85, 0.95)`.
+
+    Args:
+        start: the value at position 0.
+        peak: the value when `part` of the time is over.
+        end: the value at position 1.
+        part: the fraction of the time that the rise takes, in (0, 1).
+
+    Raises:
+        InvalidArgument: part is outside (0, 1).
+
+    Reference: Smith, A disciplined approach to neural network hyper-parameters: Part 1, 2018 (arXiv:1803.09820),
+    section 4.1, which goes up and down on straight lines; the cosines are fastai's.
+
+    >>> lesson = one_cycle(0.3, 0.6, 0.2)
+    >>> lesson(0.0), lesson(0.3), lesson(1.0)
+    (0.3, 0.6, 0.2)
+    """
+    if not is_number(part) or not 0 < part < 1:
+        raise InvalidArgument(f"part must be a fraction of the time in (0, 1), got {part!r}")
+    return combine([part, 1.0 - part], [cos(start, peak), cos(peak, end)])
+
+
+def updates(n: int, schedule: Schedule) -> Schedule:
+    """Return a schedule that runs over the first n updates of the parameters, and then holds its end value.
+
+    Updates are counted from 0 and only completed ones count: the first update is made with the value at position 0,
+    and the one after n completed updates with the end value.
+
+    Args:
+        n: the number of updates, at least 1.
+        schedule: what runs over them, a schedule by position.
+
+    Raises:
+        InvalidArgument: n is no positive whole number, or the schedule is none by position.
+
+    >>> from functrain.schedule import Progress, value
+    >>> rise = updates(100, lin(0.0, 0.5))
+    >>> [value(rise, Progress(updates=done)) for done in (0, 50, 100, 1000)]
+    [0.0, 0.25, 0.5, 0.5]
+    """
+    if not isinstance(n, numbers.Integral) or isinstance(n, bool) or n < 1:
+        raise InvalidArgument(f"n must be a positive whole number of updates, got {n!r}")
+    _check_by_position("schedule", schedule)
+    return Schedule(schedule.f, "updates", int(n))
+
+
+def epochs(n: float, schedule: Schedule) -> Schedule:
+    """Return a schedule that runs over the first n epochs, and then holds its end value.
+
+    Args:
+        n: the number of epochs, positive; it may have a fraction.
+        schedule: what runs over them, a schedule by position.
+
+    Raises:
+        InvalidArgument: n is no positive number, or the schedule is none by position.
+
+    >>> from functrain.schedule import Progress, value
+    >>> rise = epochs(2, lin(0.0, 0.5))
+    >>> [value(rise, Progress(epoch=done)) for done in (0.0, 0.5, 2.0, 9.0)]
+    [0.0, 0.125, 0.5, 0.5]
+    """
+    if not is_number(n) or not 0 < n < math.inf:
+        raise InvalidArgument(f"n must be a positive number of epochs, got {n!r}")
+    _check_by_position("schedule", schedule)
+    return Schedule(schedule.f, "epochs", float(n))
