@@ -1,0 +1,159 @@
+"""Metrics: what is measured over many examples, as monoids of per-example values.
+
+An accumulator is begun empty, updated by batches, merged with others and computed into a number in the end. The number
+does not depend on how the examples were cut into batches, in which order they came, how they were padded (with zero
+weight), or on which device or process each part was seen.
+
+>>> acc = accuracy.init()
+>>> acc = accuracy.update(acc, torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
+>>> accuracy.compute(acc)
+tensor(0.5000, dtype=torch.float64)
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain import tree, weighted
+from functrain.errors import InvalidArgument, ShapeMismatch
+
+
+@attrs.frozen
+class Metric:
+    """Four pure functions that measure something over many examples.
+
+    The laws: `merge` is associative and commutative and `init()` is its identity; updating by two batches equals
+    merging the accumulators of each; rows of zero weight change nothing.
+
+    Attributes:
+        init: (device=None) -> the accumulator that has seen nothing, a small tree of tensors on that device.
+        update: (accumulator, prediction, target, weight=None) -> the accumulator that has seen this batch too; the
+            weight has shape (n,), None counts each example once.
+        merge: (accumulator, accumulator) -> the accumulator that has seen what both have.
+        compute: accumulator -> the number, a float64 scalar; NaN when nothing was seen.
+    """
+
+    init: Callable[..., Any]
+    update: Callable[..., Any]
+    merge: Callable[[Any, Any], Any]
+    compute: Callable[[Any], Any]
+
+
+@tree.node
+class Mean:
+    """The accumulator of a weighted mean.
+
+    Attributes:
+        total: the sum of weight * value, a float64 scalar.
+        weight: the sum of the weights, a float64 scalar.
+    """
+
+    total: Tensor
+    weight: Tensor
+
+
+def mean(f: Callable[[Any, Any], Tensor]) -> Metric:
+    """Return the metric that is the weighted mean of a per-example function, such as any loss.
+
+    Args:
+        f: (prediction, target) -> values of shape (n, ...), numbers or booleans.
+
+    Returns:
+        A metric that sums in float64.
+
+    Raises:
+        ShapeMismatch: in `update`, when `f` gives a scalar or the weight does not fit the values.
+
+    >>> error = mean(lambda prediction, target: (prediction - target).abs())
+    >>> one = error.update(error.init(), torch.tensor([1.0, 2.0]), torch.zeros(2))
+    >>> two = error.update(error.init(), torch.tensor([9.0, 5.0]), torch.zeros(2), weight=torch.tensor([1.0, 0.0]))
+    >>> error.compute(error.merge(one, two))
+    tensor(4., dtype=torch.float64)
+    """
+
+    def update(acc: Mean, prediction: Any, target: Any, weight: Tensor | None = None) -> Mean:
+        total, mass = weighted.total(f(prediction, target), weight, torch.float64)
+        return Mean(acc.total + total, acc.weight + mass)
+
+    return Metric(_empty, update, _add, lambda acc: acc.total / acc.weight)
+
+
+def _empty(device: torch.device | str | None = None) -> Mean:
+    # Two tensors, not one twice, so that the buffers of an accumulator can be reused (donated) separately.
+    return Mean(*(torch.zeros((), dtype=torch.float64, device=device) for _ in range(2)))
+
+
+def _add(a: Mean, b: Mean) -> Mean:
+    return Mean(a.total + b.total, a.weight + b.weight)
+
+
+def _is_correct(prediction: Tensor, target: Tensor) -> Tensor:
+    _check_labels(prediction, target)
+    return prediction.argmax(-1) == target
+
+
+accuracy: Metric = mean(_is_correct)
+"""The part of the labels that the largest prediction hits: prediction (n, ..., classes), integer target (n, ...)."""
+
+
+def top_k(k: int) -> Metric:
+    """Return the metric that is the part of the labels among the k largest predictions.
+
+    Among equal predictions the choice is that of `torch.topk`.
+
+    Args:
+        k: how many predictions count, at least 1.
+
+    Returns:
+        A metric of a prediction (n, ..., classes) and an integer target (n, ...).
+
+    Raises:
+        InvalidArgument: k is no whole number of at least 1; in `update`, when there are fewer than k classes.
+        ShapeMismatch: in `update`, when the target has not the prediction's shape without its classes.
+
+    >>> metric = top_k(2)
+    >>> acc = metric.update(metric.init(), torch.tensor([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0]]), torch.tensor([2, 0]))
+    >>> metric.compute(acc)
+    tensor(0.5000, dtype=torch.float64)
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise InvalidArgument(f"k must be a whole number of at least 1, got {k!r}")
+
+    def is_among(prediction: Tensor, target: Tensor) -> Tensor:
+        _check_labels(prediction, target)
+        if k > prediction.shape[-1]:
+            raise InvalidArgument(f"top_k({k}) needs at least {k} classes, got {prediction.shape[-1]}")
+        return (prediction.topk(k).indices == target.unsqueeze(-1)).any(-1)
+
+    return mean(is_among)
+
+
+def together(metrics: Mapping[str, Metric]) -> Metric:
+    """Return several metrics as one, whose accumulator and result are dicts by name: a product of monoids is a monoid.
+
+    >>> both = together({"accuracy": accuracy, "top_2": top_k(2)})
+    >>> acc = both.update(both.init(), torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([2]))
+    >>> {name: float(value) for name, value in both.compute(acc).items()}
+    {'accuracy': 0.0, 'top_2': 1.0}
+    """
+
+    def update(acc: Any, prediction: Any, target: Any, weight: Tensor | None = None) -> Any:
+        return {name: metric.update(acc[name], prediction, target, weight) for name, metric in metrics.items()}
+
+    return Metric(
+        lambda device=None: {name: metric.init(device) for name, metric in metrics.items()},
+        update,
+        lambda a, b: {name: metric.merge(a[name], b[name]) for name, metric in metrics.items()},
+        lambda acc: {name: metric.compute(acc[name]) for name, metric in metrics.items()},
+    )
+
+
+def _check_labels(prediction: Tensor, target: Tensor) -> None:
+    if target.shape != prediction.shape[:-1]:
+        raise ShapeMismatch(
+            f"target must have one label per prediction, shape {tuple(prediction.shape[:-1])} for a prediction of "
+            f"shape {tuple(prediction.shape)} with its classes last; got {tuple(target.shape)}"
+        )

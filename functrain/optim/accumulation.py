@@ -1,0 +1,123 @@
+"""Gradient accumulation: several small batches count as one large one, exactly."""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain import tree
+from functrain.engine.interpreters import is_plain
+from functrain.errors import InvalidArgument
+from functrain.optim.primitives import plus
+from functrain.optim.transform import Context, Transform, counter, device, with_state
+
+
+@tree.node
+class Accumulated:
+    """The state of `accumulate`.
+
+    Attributes:
+        batches: batches since the last update, an int64 scalar.
+        updates: updates given out, an int64 scalar.
+        weight: the sum of these batches' weights, a float64 scalar.
+        loss: the weighted sum of their losses, a float64 scalar.
+        total: the weighted sum of their gradients, in float32 at least.
+        inner: the state of the transform inside.
+    """
+
+    batches: Tensor
+    updates: Tensor
+    weight: Tensor
+    loss: Tensor
+    total: Any
+    inner: Any
+
+
+def accumulate(k: int, transform: Transform | None = None) -> Any:
+    """Return the transform that lets another one see the mean gradient of k batches, once every k batches.
+
+    The mean is weighted by the batches' weights (`Context.weight`), so k batches give the gradient that one batch of
+    all their examples would give, also when they are ragged or padded. In between, the updates are zero. The transform
+    inside counts its own updates; its loss and weight are those of the k batches together.
+
+    Args:
+        k: how many batches, at least 1.
+        transform: the transform inside; without it, a function that takes one is returned.
+
+    Returns:
+        A `Transform`; or without one, the function that makes it of one.
+
+    Raises:
+        InvalidArgument: k is no whole number of at least 1, or the transform is none.
+
+    >>> from functrain import optim
+    >>> half = accumulate(2)(optim.scale(-1.0))
+    >>> params = {"w": torch.zeros(1)}
+    >>> between, state = half.update({"w": torch.tensor([1.0])}, half.init(params), params, Context(weight=3.0))
+    >>> done, state = half.update({"w": torch.tensor([5.0])}, state, params, Context(weight=1.0))
+    >>> between, done
+    ({'w': tensor([0.])}, {'w': tensor([-2.])})
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise InvalidArgument(f"k must be a whole number of batches, at least 1, got {k!r}")
+    if transform is None:
+        return partial(accumulate, k)
+    if not isinstance(transform, Transform):
+        raise InvalidArgument(f"transform must be a Transform, got {transform!r}")
+
+    def update(updates: Any, state: Accumulated, params: Any, context: Context) -> tuple[Any, Accumulated]:
+        summed = _add_batch(updates, state, context)
+        full = summed.batches == k
+        if is_plain() and full.device.type == "cpu" and not full:
+            return tree.zeros_like(updates), summed  # spares the inner update; the same bits as the choice below
+        emitted, flushed = _flush(transform, updates, summed, params, context)
+        return (
+            tree.map(lambda u: torch.where(full, u, torch.zeros_like(u)), emitted),
+            tree.map(lambda new, old: torch.where(full, new, old), flushed, summed),
+        )
+
+    return Transform(partial(_init, transform), update, transform.hypers)
+
+
+def _init(transform: Transform, params: Any) -> Accumulated:
+    zero = torch.zeros((), dtype=torch.float64, device=device(params))
+    total = tree.map(lambda p: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)), params)
+    return Accumulated(counter(params), counter(params), zero, zero.clone(), total, transform.init(params))
+
+
+def _add_batch(updates: Any, state: Accumulated, context: Context) -> Accumulated:
+    weight = context.weight
+    return Accumulated(
+        state.batches + 1,
+        state.updates,
+        state.weight + weight,
+        state.loss + context.loss * weight,
+        with_state(lambda g, total: plus(total, g, weight), updates, state.total),
+        state.inner,
+    )
+
+
+def _flush(transform: Transform, updates: Any, summed: Accumulated, params: Any, context: Context) -> tuple:
+    # A sum of weights of zero means that only padding was seen: then the mean is zero, not NaN.
+    mass = summed.weight + (summed.weight == 0)
+    mean = tree.map(lambda g, total: (total / mass).to(g.dtype), updates, summed.total)
+    seen = Context(
+        context.position,
+        summed.updates,
+        context.epoch,
+        context.step,
+        context.key,
+        summed.loss / mass,
+        summed.weight,
+    )
+    emitted, inner = transform.update(mean, summed.inner, params, seen)
+    zero = torch.zeros_like
+    return emitted, Accumulated(
+        zero(summed.batches),
+        summed.updates + 1,
+        zero(summed.weight),
+        zero(summed.loss),
+        tree.map(zero, summed.total),
+        inner,
+    )

@@ -1,0 +1,278 @@
+"""The pieces that optimizers are chained of, each one line of maths for a leaf.
+
+In the formulas g is what comes in (the gradient, in the first piece of a chain), u what goes out, p the parameter.
+Every hyperparameter is a number or a `Schedule`, and a scalar tensor works too (to vmap over, or to differentiate by).
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain import schedule, tree
+from functrain.errors import InvalidArgument
+from functrain.optim.transform import Context, Transform, counter, stateless, with_params, with_state
+from functrain.schedule import Hyper, Number
+
+
+def scale(factor: Hyper) -> Transform:
+    """Return the transform that multiplies: u = factor * g.
+
+    Args:
+        factor: any number, or a schedule; the hyperparameter "factor".
+
+    >>> scale(0.5).update({"w": torch.tensor([4.0])}, (), {"w": torch.zeros(1)}, Context())
+    ({'w': tensor([2.])}, ())
+    """
+    schedule.check_hyper("factor", factor)
+
+    def f(updates: Any, params: Any, context: Context) -> Any:
+        now = schedule.value(factor, context)
+        return tree.map(lambda g: times(g, now), updates)
+
+    return stateless(f, {"factor": factor})
+
+
+def scale_by_learning_rate(lr: Hyper) -> Transform:
+    """Return the transform that steps against the gradient: u = -lr * g. The last piece of most chains.
+
+    Args:
+        lr: at least 0; the hyperparameter "lr".
+
+    Raises:
+        InvalidArgument: the learning rate is no number, or negative.
+
+    >>> scale_by_learning_rate(0.5).update({"w": torch.tensor([4.0])}, (), {"w": torch.zeros(1)}, Context())
+    ({'w': tensor([-2.])}, ())
+    """
+    schedule.check_hyper("lr", lr, minimum=0)
+
+    def f(updates: Any, params: Any, context: Context) -> Any:
+        factor = -schedule.value(lr, context)
+        return tree.map(lambda g: times(g, factor), updates)
+
+    return stateless(f, {"lr": lr})
+
+
+def add_decayed_weights(weight_decay: Hyper) -> Transform:
+    """Return the transform that adds a part of the parameters: u = g + weight_decay * p.
+
+    Before a piece that rescales it is the gradient of an L2 penalty; after it, decoupled weight decay (Loshchilov and
+    Hutter, 2019, https://arxiv.org/abs/1711.05101).
+
+    Args:
+        weight_decay: at least 0; the hyperparameter "weight_decay".
+
+    Raises:
+        InvalidArgument: the weight decay is no number, or negative.
+
+    >>> add_decayed_weights(0.5).update({"w": torch.tensor([1.0])}, (), {"w": torch.tensor([4.0])}, Context())
+    ({'w': tensor([3.])}, ())
+    """
+    schedule.check_hyper("weight_decay", weight_decay, minimum=0)
+
+    def f(updates: Any, params: Any, context: Context) -> Any:
+        decay = schedule.value(weight_decay, context)
+        return with_params(lambda g, p: plus(g, p, decay), updates, params)
+
+    return stateless(f, {"weight_decay": weight_decay})
+
+
+@tree.node
+class TraceState:
+    """The state of `trace`.
+
+    Attributes:
+        buffer: the running sum b, shaped like the parameters.
+        count: updates seen, an int64 scalar; `()` without dampening, which needs none.
+    """
+
+    buffer: Any
+    count: Any = ()
+
+
+def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Transform:
+    """Return the transform that keeps a decaying sum of what came in (momentum), as torch.optim.SGD does.
+
+    b = momentum * b + (1 - dampening) * g, and u = b; with `nesterov` u = g + momentum * b. The first update is not
+    dampened: b = g. (Polyak, 1964, https://doi.org/10.1016/0041-5553(64)90137-5; Sutskever et al., 2013,
+    https://proceedings.mlr.press/v28/sutskever13.html.)
+
+    Args:
+        momentum: at least 0; the hyperparameter "momentum".
+        dampening: the hyperparameter "dampening", unless it is the number 0.
+        nesterov: whether to look one step ahead.
+
+    Raises:
+        InvalidArgument: a number is out of range, or `nesterov` comes with a momentum of zero or with dampening.
+
+    >>> piece = trace(momentum=0.5)
+    >>> params = {"w": torch.zeros(1)}
+    >>> first, state = piece.update({"w": torch.tensor([4.0])}, piece.init(params), params, Context())
+    >>> second, state = piece.update({"w": torch.tensor([4.0])}, state, params, Context())
+    >>> first, second
+    ({'w': tensor([4.])}, {'w': tensor([6.])})
+    """
+    schedule.check_hyper("momentum", momentum, minimum=0)
+    schedule.check_hyper("dampening", dampening)
+    damped = not is_zero(dampening)
+    if nesterov and (is_zero(momentum) or damped):
+        raise InvalidArgument(
+            f"nesterov needs a momentum and no dampening, got momentum={momentum!r}, dampening={dampening!r}"
+        )
+
+    def init(params: Any) -> TraceState:
+        # A buffer of zeros makes the first one the gradient itself; only dampening must know which is the first.
+        return TraceState(tree.zeros_like(params), counter(params) if damped else ())
+
+    def update(updates: Any, state: TraceState, params: Any, context: Context) -> tuple[Any, TraceState]:
+        decay = schedule.value(momentum, context)
+        fresh, count = updates, state.count
+        if damped:
+            kept = 1.0 - (count > 0).double() * schedule.value(dampening, context)
+            fresh, count = tree.map(lambda g: times(g, kept), updates), count + 1
+        buffer = with_state(lambda g, b: plus(g, b, decay), fresh, state.buffer)
+        ahead = tree.map(lambda g, b: plus(g, b, decay), updates, buffer) if nesterov else buffer
+        return ahead, TraceState(buffer, count)
+
+    return Transform(init, update, {"momentum": momentum, **({"dampening": dampening} if damped else {})})
+
+
+def clip_by_global_norm(max_norm: Hyper) -> Transform:
+    """Return the transform that shortens what is too long: u = g * min(1, max_norm / |g|).
+
+    |g| is the Euclidean norm of all leaves taken as one vector, so the direction stays. A norm that is NaN or infinite
+    makes every update NaN; it is not hidden. (Pascanu et al., 2013, https://proceedings.mlr.press/v28/pascanu13.html.)
+
+    Args:
+        max_norm: at least 0; the hyperparameter "max_norm".
+
+    Raises:
+        InvalidArgument: the norm is no number, or negative.
+
+    >>> clip_by_global_norm(1.0).update({"w": torch.tensor([3.0, 4.0])}, (), {"w": torch.zeros(2)}, Context())
+    ({'w': tensor([0.6000, 0.8000])}, ())
+    """
+    schedule.check_hyper("max_norm", max_norm, minimum=0)
+
+    def f(updates: Any, params: Any, context: Context) -> Any:
+        norm = tree.global_norm(updates)
+        limit = schedule.value(max_norm, context)
+        # The division where the norm is not zero: 0 / 0 would be NaN for max_norm 0 and no gradient at all.
+        factor = (limit / (norm + (norm == 0))).clamp(max=1.0)
+        return tree.map(lambda g: times(g, factor), updates)
+
+    return stateless(f, {"max_norm": max_norm})
+
+
+@tree.node
+class AdamState:
+    """The state of `scale_by_adam`.
+
+    Attributes:
+        count: updates seen, an int64 scalar.
+        first: the decaying mean m of the gradients.
+        second: the decaying mean v of their squares.
+    """
+
+    count: Tensor
+    first: Any
+    second: Any
+
+
+def scale_by_adam(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Transform:
+    """Return the transform that divides a mean of the gradients by the root of their mean square.
+
+    m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  and in the t-th update
+    u = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps). (Kingma and Ba, 2015, https://arxiv.org/abs/1412.6980.)
+    Scheduled b1 and b2 correct the bias with their current value, as PyTorch's one-cycle schedule does.
+
+    Args:
+        b1: in [0, 1), the decay of the mean; the hyperparameter "b1".
+        b2: in [0, 1), the decay of the mean square; the hyperparameter "b2".
+        eps: at least 0, keeps the divisor away from zero; the hyperparameter "eps".
+
+    Raises:
+        InvalidArgument: a number is out of range.
+
+    >>> piece = scale_by_adam()
+    >>> params = {"w": torch.zeros(2)}
+    >>> updates, state = piece.update({"w": torch.tensor([3.0, -0.1])}, piece.init(params), params, Context())
+    >>> updates
+    {'w': tensor([ 1., -1.])}
+    """
+    schedule.check_hyper("b1", b1, minimum=0, below=1)
+    schedule.check_hyper("b2", b2, minimum=0, below=1)
+    schedule.check_hyper("eps", eps, minimum=0)
+
+    def init(params: Any) -> AdamState:
+        return AdamState(counter(params), tree.zeros_like(params), tree.zeros_like(params))
+
+    def update(updates: Any, state: AdamState, params: Any, context: Context) -> tuple[Any, AdamState]:
+        d1, d2, e = (schedule.value(hyper, context) for hyper in (b1, b2, eps))
+        count = state.count + 1
+        first = with_state(lambda g, m: lerp(m, g, 1 - d1), updates, state.first)
+        second = with_state(lambda g, v: plus_square(times(v, d2), g, 1 - d2), updates, state.second)
+        # In float64, and for all leaves at once: the same as in the formula, with both corrections moved to one factor.
+        t = count.double()
+        root = (1 - d2**t).sqrt()
+        factor, floor = root / (1 - d1**t), root * e
+        ratios = tree.map(lambda m, v: times(m, factor) / (v.sqrt() + like(floor, v)), first, second)
+        return ratios, AdamState(count, first, second)
+
+    return Transform(init, update, {"b1": b1, "b2": b2, "eps": eps})
+
+
+def is_zero(hyper: Hyper) -> bool:
+    """Return whether a hyperparameter is the number 0 and stays so, which makes what it scales void.
+
+    >>> is_zero(0.0), is_zero(schedule.lin(0, 1))
+    (True, False)
+    """
+    return isinstance(hyper, (int, float)) and hyper == 0
+
+
+def like(factor: Number, leaf: Tensor) -> Number:
+    """Return a factor that leaves the leaf's dtype as it is: a float64 scalar promotes no array, but it does a scalar.
+
+    >>> (torch.tensor(1.0) * like(torch.tensor(0.1, dtype=torch.float64), torch.tensor(1.0))).dtype
+    torch.float32
+    """
+    return factor.to(leaf.dtype) if isinstance(factor, Tensor) and leaf.dim() == 0 else factor
+
+
+def times(a: Tensor, factor: Number) -> Tensor:
+    """Return a * factor in the dtype of a.
+
+    >>> times(torch.ones(2), 0.5)
+    tensor([0.5000, 0.5000])
+    """
+    return a * (like(factor, a) if isinstance(factor, Tensor) else factor)
+
+
+def plus(a: Tensor, b: Tensor, factor: Number) -> Tensor:
+    """Return a + factor * b, in one operation when the factor is a number.
+
+    >>> plus(torch.ones(2), torch.ones(2), 0.5)
+    tensor([1.5000, 1.5000])
+    """
+    # No addcmul for tensors: under vmap its result takes the dtype of the float64 factor.
+    return a + times(b, factor) if isinstance(factor, Tensor) else torch.add(a, b, alpha=factor)
+
+
+def plus_square(a: Tensor, b: Tensor, factor: Number) -> Tensor:
+    """Return a + factor * b^2, in one operation when the factor is a number.
+
+    >>> plus_square(torch.ones(2), torch.full((2,), 2.0), 0.5)
+    tensor([3., 3.])
+    """
+    return a + times(b * b, factor) if isinstance(factor, Tensor) else torch.addcmul(a, b, b, value=factor)
+
+
+def lerp(a: Tensor, b: Tensor, part: Number) -> Tensor:
+    """Return a + part * (b - a), in one operation when the part is a number.
+
+    >>> lerp(torch.zeros(2), torch.ones(2), 0.25)
+    tensor([0.2500, 0.2500])
+    """
+    return a + times(b - a, part) if isinstance(part, Tensor) else torch.lerp(a, b, part)

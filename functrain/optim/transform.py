@@ -1,0 +1,243 @@
+"""The transform: an optimizer, or a piece of one, as a pair of pure functions; and how transforms compose."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain import schedule, tree
+from functrain.errors import DuplicateName, InvalidArgument, TreeMismatch
+from functrain.schedule import Hyper
+
+
+@tree.node
+class Context:
+    """What a transform may look at besides gradients, parameters and its own state.
+
+    Attributes:
+        position: the fraction of training done, in [0, 1].
+        updates: updates completed, from 0.
+        epoch: epochs completed, with their fraction.
+        step: batches done, from 0; inside `accumulate`, `updates` is less.
+        key: the random key of this step, or None.
+        loss: the loss of this batch, a scalar.
+        weight: the sum of the weights of this batch's examples, by which `accumulate` averages.
+
+    >>> Context(position=0.5).updates
+    0
+    """
+
+    position: float | Tensor = 0.0
+    updates: int | Tensor = 0
+    epoch: float | Tensor = 0.0
+    step: int | Tensor = 0
+    key: Tensor | None = None
+    loss: float | Tensor = 0.0
+    weight: float | Tensor = 1.0
+
+
+@attrs.frozen
+class Transform:
+    """A pure function of gradients with state; `chain` composes them.
+
+    Attributes:
+        init: params -> the state, a tree of tensors; `()` for none.
+        update: (updates, state, params, context) -> (updates, state). The last updates are *added* to the parameters.
+        hypers: its hyperparameters by name, each a number or a schedule.
+    """
+
+    init: Callable[[Any], Any]
+    update: Callable[[Any, Any, Any, Context], tuple[Any, Any]]
+    hypers: Mapping[str, Hyper] = attrs.field(factory=dict)
+
+
+def stateless(f: Callable[[Any, Any, Context], Any], hypers: Mapping[str, Hyper] | None = None) -> Transform:
+    """Return the transform of a pure function that keeps nothing.
+
+    Args:
+        f: (updates, params, context) -> updates.
+        hypers: the hyperparameters that it reads, by name.
+
+    >>> signs = stateless(lambda updates, params, context: tree.map(torch.sign, updates))
+    >>> signs.update({"w": torch.tensor([-3.0, 2.0])}, (), {"w": torch.zeros(2)}, Context())
+    ({'w': tensor([-1.,  1.])}, ())
+    """
+
+    def update(updates: Any, state: Any, params: Any, context: Context) -> tuple[Any, Any]:
+        return f(updates, params, context), state
+
+    return Transform(lambda params: (), update, dict(hypers or {}))
+
+
+identity: Transform = stateless(lambda updates, params, context: updates)
+"""The transform that changes nothing: chained before or after another one it makes no difference."""
+
+
+def chain(*transforms: Transform) -> Transform:
+    """Return the transforms one after another as one: the updates of each go into the next.
+
+    Chaining is associative, and `identity` (or `chain()`) is its identity. The state is the tuple of their states.
+
+    Args:
+        *transforms: the pieces, in the order in which the gradients pass them.
+
+    Raises:
+        DuplicateName: two pieces have a hyperparameter of one name; `named` tells them apart.
+        InvalidArgument: something is no transform.
+        TreeMismatch: in `update`, when the gradients have not the structure and the shapes of the parameters.
+
+    See also: `by_path`, which is the other way to compose: side by side.
+
+    >>> from functrain import optim
+    >>> both = chain(optim.add_decayed_weights(0.5), optim.scale_by_learning_rate(0.1))
+    >>> params = {"w": torch.tensor([2.0])}
+    >>> both.update({"w": torch.tensor([1.0])}, both.init(params), params, Context())
+    ({'w': tensor([-0.2000])}, ((), ()))
+    """
+    for index, transform in enumerate(transforms):
+        _check_transform(transform, f"piece {index} of the chain")
+
+    def init(params: Any) -> tuple:
+        return tuple(transform.init(params) for transform in transforms)
+
+    def update(updates: Any, state: tuple, params: Any, context: Context) -> tuple[Any, tuple]:
+        check_form(updates, params, "the gradients")
+        states = []
+        for transform, before in zip(transforms, state, strict=True):
+            updates, after = transform.update(updates, before, params, context)
+            states.append(after)
+        return updates, tuple(states)
+
+    return Transform(init, update, _merge_hypers(transforms))
+
+
+def named(name: str, transform: Transform) -> Transform:
+    """Return the transform with its hyperparameters called `name.hyper`, so that two like it fit into one chain.
+
+    >>> from functrain import optim
+    >>> sorted(chain(named("first", optim.scale(0.5)), named("second", optim.scale(0.1))).hypers)
+    ['first.factor', 'second.factor']
+    """
+    hypers = {f"{name}.{hyper}": value for hyper, value in transform.hypers.items()}
+    return Transform(transform.init, transform.update, hypers)
+
+
+def apply_updates(params: Any, updates: Any) -> Any:
+    """Return the parameters with the updates added, each in its parameter's dtype.
+
+    Raises:
+        TreeMismatch: the updates have not the structure and the shapes of the parameters.
+
+    >>> apply_updates({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([0.5, -0.5])})
+    {'w': tensor([1.5000, 1.5000])}
+    """
+    try:
+        return tree.map(_add, params, updates)
+    except TreeMismatch:
+        check_form(updates, params, "the updates")
+        raise
+
+
+def _add(param: Tensor, update: Tensor) -> Tensor:
+    if param.shape != update.shape:
+        raise TreeMismatch("the updates must have the shapes of the parameters")  # explained by path by the caller
+    moved = param + update
+    return moved if moved.dtype == param.dtype else moved.to(param.dtype)
+
+
+def hyperparameters(transform: Transform, progress: Any = None) -> dict[str, Any]:
+    """Return the current value of every hyperparameter of a transform by name.
+
+    Args:
+        transform: the transform.
+        progress: a `Context` or a `schedule.Progress`; None for the beginning of training.
+
+    >>> from functrain import optim
+    >>> hyperparameters(optim.sgd(lr=schedule.lin(0.1, 0.3), momentum=0.9), Context(position=0.5))
+    {'momentum': 0.9, 'lr': 0.2}
+    """
+    progress = Context() if progress is None else progress
+    return {name: schedule.value(hyper, progress) for name, hyper in transform.hypers.items()}
+
+
+def check_form(updates: Any, params: Any, what: str) -> None:
+    """Raise `TreeMismatch` unless the updates have the structure of the parameters, and its shapes.
+
+    >>> check_form({"w": torch.zeros(2, 1)}, {"w": torch.zeros(2)}, "the gradients")
+    Traceback (most recent call last):
+        ...
+    functrain.errors.TreeMismatch: the gradients must have the structure of the parameters, but:
+      w: expected float32(2,), got float32(2, 1)
+    """
+    # Shapes as well: those that broadcast would pass through the arithmetic and give wrong parameters silently.
+    if not _same_form(updates, params):
+        tree.check_same(params, updates, what, "the parameters")
+        raise TreeMismatch(f"{what} differ from the parameters in the types of their branches")
+
+
+def _same_form(a: Any, b: Any) -> bool:
+    kind = type(a)
+    if kind is dict:
+        return type(b) is dict and a.keys() == b.keys() and all(_same_form(value, b[key]) for key, value in a.items())
+    if kind is Tensor:
+        return isinstance(b, Tensor) and a.shape == b.shape
+    try:
+        same = tree.map(lambda x, y: getattr(x, "shape", None) == getattr(y, "shape", None), a, b)
+    except TreeMismatch:
+        return False
+    return all(tree.leaves(same))
+
+
+def with_state(f: Callable, updates: Any, state: Any) -> Any:
+    """Return `tree.map(f, updates, state)`, where a difference is explained as one of the optimizer's state."""
+    try:
+        return tree.map(f, updates, state)
+    except TreeMismatch:
+        tree.check_same(
+            updates, state, "the optimizer state", "the gradients (was it made by init for other parameters?)"
+        )
+        raise
+
+
+def with_params(f: Callable, updates: Any, params: Any) -> Any:
+    """Return `tree.map(f, updates, params)`, where a difference is explained as one of gradients and parameters."""
+    try:
+        return tree.map(f, updates, params)
+    except TreeMismatch:
+        tree.check_same(params, updates, "the gradients", "the parameters")
+        raise
+
+
+def counter(params: Any) -> Tensor:
+    """Return a zero to count from, an int64 scalar on the device of the parameters.
+
+    >>> counter({"w": torch.ones(2)})
+    tensor(0)
+    """
+    return torch.zeros((), dtype=torch.int64, device=device(params))
+
+
+def device(params: Any) -> torch.device | None:
+    """Return the device of the first tensor of a tree, None when there is none."""
+    return next((leaf.device for leaf in tree.leaves(params) if isinstance(leaf, Tensor)), None)
+
+
+def _check_transform(transform: Any, what: str) -> None:
+    if not isinstance(transform, Transform):
+        hint = "; call it to make one" if callable(transform) else ""
+        raise InvalidArgument(f"{what} must be a Transform, got {transform!r}{hint}")
+
+
+def _merge_hypers(transforms: tuple[Transform, ...]) -> dict[str, Hyper]:
+    owner, merged = {}, {}
+    for index, transform in enumerate(transforms):
+        for name, hyper in transform.hypers.items():
+            if name in owner:
+                raise DuplicateName(
+                    f"pieces {owner[name]} and {index} of the chain both have a hyperparameter {name!r}; "
+                    "wrap one of them: named('some name', piece)"
+                )
+            owner[name], merged[name] = index, hyper
+    return merged

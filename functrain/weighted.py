@@ -1,0 +1,56 @@
+"""Weighted sums over examples: a value of zero weight leaves no trace in the sum or its gradient, even when it is NaN.
+
+Losses and metrics both stand on this, so padding, uneven batches and shards count the same in each.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from functrain.errors import ShapeMismatch
+
+
+def total(
+    values: Tensor, weight: Tensor | None = None, dtype: torch.dtype | None = None
+) -> tuple[Tensor, Tensor | float]:
+    """Return the weighted sum of values, and the weight of it all.
+
+    Args:
+        values: (n, ...), one or more values per example.
+        weight: (n,), not negative, or of more leading axes of `values`; it counts for each value along the axes that
+            it lacks. None counts each value once.
+        dtype: what to sum in; the dtype of the values by default.
+
+    Returns:
+        The sum of weight * value, a scalar, and the sum of the weights of all values.
+
+    Raises:
+        ShapeMismatch: the values are a scalar, or the weight has not their leading axes.
+
+    >>> total(torch.tensor([1.0, 2.0, float("nan")]), torch.tensor([1.0, 2.0, 0.0]))
+    (tensor(5.), tensor(3.))
+    """
+    if values.dim() == 0:
+        raise ShapeMismatch(
+            "values must be one per example, shape (n, ...), got a scalar; return them unreduced "
+            "(a PyTorch loss takes reduction='none')"
+        )
+    if weight is None:
+        return values.sum(dtype=dtype), float(values.numel())
+    if weight.shape != values.shape[: weight.dim()] or weight.dim() == 0:
+        raise ShapeMismatch(
+            f"weight must have the leading axes of the values, one weight per example: the values have shape "
+            f"{tuple(values.shape)}, weight has {tuple(weight.shape)}"
+        )
+    return _weigh(values, weight, dtype or (values.dtype if values.is_floating_point() else weight.dtype))
+
+
+def _weigh(values: Tensor, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    lacking = values.shape[weight.dim() :]
+    weight = weight.to(dtype)
+    spread = weight[(...,) + (None,) * len(lacking)] if lacking else weight
+    # Not a multiplication alone: 0 * NaN is NaN, in the sum and in the gradient.
+    kept = values.masked_fill(spread == 0, 0).to(dtype)
+    mass = weight.sum()
+    return (kept * spread).sum(), mass * math.prod(lacking) if lacking else mass

@@ -1,0 +1,371 @@
+"""Transforms: the laws that hold for every one of them, how they compose, and bad input."""
+
+import itertools
+
+import pytest
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from functrain import optim, schedule, tree
+from functrain.errors import DuplicateName, InvalidArgument, TreeMismatch
+
+PARAMETERS = {"0": {"weight": (3, 2), "bias": (3,)}, "temperature": ()}
+
+
+def draw(seed, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        key: {k: torch.randn(s, generator=generator, dtype=dtype) for k, s in shape.items()}
+        if isinstance(shape, dict)
+        else torch.randn(shape, generator=generator, dtype=dtype)
+        for key, shape in PARAMETERS.items()
+    }
+
+
+def run(transform, steps=4, params=None, seed=100):
+    """Step with the gradients drawn from the seeds seed, seed + 1, ...: (parameters, last updates, state)."""
+    params = draw(0) if params is None else params
+    state, updates = transform.init(params), None
+    for step in range(steps):
+        context = optim.Context(position=step / steps, updates=step, epoch=step / 2, step=step, loss=1.0, weight=2.0)
+        updates, state = transform.update(draw(seed + step, params["temperature"].dtype), state, params, context)
+        params = optim.apply_updates(params, updates)
+    return params, updates, state
+
+
+def tensors(step, steps):
+    """The context of a traced step: its numbers are float64 and int64 scalars."""
+    scalar = torch.tensor(step / steps, dtype=torch.float64)
+    return optim.Context(scalar, torch.tensor(step), scalar, torch.tensor(step), None, torch.tensor(1.0), scalar + 1)
+
+
+RISE = schedule.lin(0.1, 0.9)
+TRANSFORMS = {
+    "identity": optim.identity,
+    "scale": optim.scale(-0.5),
+    "scheduled scale": optim.scale(RISE),
+    "learning rate": optim.scale_by_learning_rate(0.1),
+    "weight decay": optim.add_decayed_weights(0.1),
+    "scheduled weight decay": optim.add_decayed_weights(RISE),
+    "trace": optim.trace(0.9),
+    "trace dampened": optim.trace(0.9, dampening=0.5),
+    "trace nesterov": optim.trace(0.9, nesterov=True),
+    "trace scheduled": optim.trace(RISE, dampening=RISE),
+    "trace nesterov scheduled": optim.trace(RISE, nesterov=True),
+    "clip": optim.clip_by_global_norm(0.5),
+    "scheduled clip": optim.clip_by_global_norm(RISE),
+    "scale by adam": optim.scale_by_adam(),
+    "scale by adam scheduled": optim.scale_by_adam(RISE, RISE, RISE),
+    "sgd": optim.sgd(0.1),
+    "sgd with all": optim.sgd(RISE, momentum=0.9, nesterov=True, weight_decay=0.1, maximize=True),
+    "adam": optim.adam(0.01, weight_decay=0.1),
+    "adamw": optim.adamw(RISE),
+    "chain": optim.chain(optim.clip_by_global_norm(1.0), optim.sgd(0.1, momentum=0.9)),
+    "accumulate": optim.accumulate(2)(optim.sgd(0.1, momentum=0.9)),
+    "accumulated adam": optim.accumulate(3, optim.adamw(RISE)),
+    "by path": optim.by_path({"*.*": optim.sgd(0.1, momentum=0.9), "temperature": optim.adam(RISE)}),
+}
+PRIMITIVES = [
+    optim.identity,
+    optim.scale(0.5),
+    optim.trace(0.9),
+    optim.clip_by_global_norm(0.5),
+    optim.add_decayed_weights(0.1),
+    optim.scale_by_adam(),
+]
+every = pytest.mark.parametrize("name", TRANSFORMS)
+
+
+# --- laws of every transform ---
+
+
+@every
+def test_inputs_are_not_mutated_and_the_same_input_gives_the_same_output(name):
+    transform, params, gradients = TRANSFORMS[name], draw(0), draw(1)
+    _, _, state = run(transform, 3)
+    inputs = gradients, state, params
+    copies = tree.map(torch.clone, inputs)
+    once = transform.update(*inputs, optim.Context(position=0.5))
+    assert tree.equal(inputs, copies)
+    assert tree.equal(once, transform.update(*inputs, optim.Context(position=0.5)))
+
+
+@every
+@pytest.mark.parametrize("tensor_context", [False, True])
+def test_structure_shapes_and_dtypes_stay(name, tensor_context):
+    transform, params = TRANSFORMS[name], draw(0)
+    state = transform.init(params)
+    tree.check_tensors(state, "the state")
+    context = tensors(1, 4) if tensor_context else optim.Context(position=0.25)
+    updates, after = transform.update(draw(1), state, params, context)
+    assert tree.map(tree.describe, updates) == tree.map(tree.describe, params)
+    assert tree.map(tree.describe, after) == tree.map(tree.describe, state)
+
+
+@every
+def test_the_state_shares_no_tensor_with_itself_or_the_parameters(name):
+    params = draw(0)
+    leaves = tree.leaves((params, TRANSFORMS[name].init(params)))
+    assert len({leaf.untyped_storage().data_ptr() for leaf in leaves}) == len(leaves)
+
+
+@every
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_traced_is_eager_bit_for_bit(name, steps):
+    transform, params = TRANSFORMS[name], draw(0)
+    _, _, state = run(transform, steps)
+    traced = make_fx(lambda g, s, p, c: transform.update(g, s, p, c), tracing_mode="fake")(
+        draw(7), transform.init(params), draw(8), tensors(0, 4)
+    )
+    arguments = draw(1), state, params, tensors(steps, 4)
+    assert tree.equal(traced(*arguments), transform.update(*arguments))
+
+
+@every
+def test_numbers_and_tensors_in_the_context_agree(name):
+    transform, params = TRANSFORMS[name], draw(0)
+    _, _, state = run(transform, 1)
+    numbers = optim.Context(0.25, 1, 0.25, 1, None, 1.0, 1.25)
+    a = transform.update(draw(1), state, params, numbers)
+    b = transform.update(draw(1), state, params, tensors(1, 4))
+    assert not tree.differences(a, b, rtol=1e-5, atol=1e-7)
+
+
+@every
+def test_vmap_is_a_loop(name):
+    transform = TRANSFORMS[name]
+    rows = [(draw(seed), run(transform, 3, seed=seed)[2], draw(seed + 5)) for seed in (1, 2)]
+    batch = tree.map(lambda *leaves: torch.stack(leaves), *rows)
+    context = tensors(2, 4)
+    mapped = torch.func.vmap(lambda *row: transform.update(*row, context))(*batch)
+    looped = tree.map(lambda *leaves: torch.stack(leaves), *[transform.update(*row, context) for row in rows])
+    assert not tree.differences(mapped, looped, rtol=1e-5, atol=1e-7)
+
+
+@every
+def test_vmap_over_the_position_keeps_dtypes(name):
+    transform, params, gradients = TRANSFORMS[name], draw(0), draw(1)
+    positions = torch.tensor([0.0, 0.5], dtype=torch.float64)
+
+    def update(position):
+        return transform.update(gradients, transform.init(params), params, optim.Context(position=position))
+
+    mapped = torch.func.vmap(update)(positions)
+    looped = tree.stack([update(position) for position in positions])
+    assert not tree.differences(mapped, looped, rtol=1e-5, atol=1e-7)
+
+
+@every
+def test_no_gradient_gives_finite_updates(name):
+    transform, params = TRANSFORMS[name], draw(0)
+    state = transform.init(params)
+    for _ in range(3):
+        updates, state = transform.update(tree.zeros_like(params), state, params, optim.Context())
+        assert all(leaf.isfinite().all() for leaf in tree.leaves((updates, state)))
+        if "weight_decay" not in transform.hypers:
+            assert tree.equal(tree.map(torch.abs, updates), tree.zeros_like(params))
+
+
+@every
+def test_hypers_are_read_by_name(name):
+    transform = TRANSFORMS[name]
+    values = optim.hyperparameters(transform, optim.Context(position=0.5))
+    assert set(values) == set(transform.hypers)
+    assert all(isinstance(value, (int, float)) for value in values.values())
+    assert all(values[key] == 0.5 for key, hyper in transform.hypers.items() if hyper is RISE)
+
+
+@pytest.mark.parametrize("name", [name for name in TRANSFORMS if name != "identity"])
+def test_a_tensor_in_half_precision_stays_so(name):
+    transform, params = TRANSFORMS[name], draw(0, torch.bfloat16)
+    updates, _ = transform.update(draw(1, torch.bfloat16), transform.init(params), params, tensors(1, 4))
+    assert all(leaf.dtype == torch.bfloat16 for leaf in tree.leaves(updates))
+
+
+# --- composition ---
+
+
+@pytest.mark.parametrize("a, b, c", list(itertools.permutations(PRIMITIVES, 3)))
+def test_chain_is_associative(a, b, c):
+    flat, left, right = (optim.chain(a, b, c), optim.chain(optim.chain(a, b), c), optim.chain(a, optim.chain(b, c)))
+    expected = run(flat, 2)
+    for other in (left, right):
+        got = run(other, 2)
+        assert tree.equal(got[:2], expected[:2])
+        assert tree.equal(tree.leaves(got[2]), tree.leaves(expected[2]))
+        assert other.hypers == flat.hypers
+
+
+@every
+def test_chain_has_an_identity(name):
+    transform = TRANSFORMS[name]
+    expected = run(transform)
+    for same in (
+        optim.chain(transform),
+        optim.chain(optim.identity, transform),
+        optim.chain(transform, optim.chain()),
+    ):
+        got = run(same)
+        assert tree.equal(got[:2], expected[:2])
+        assert tree.equal(tree.leaves(got[2]), tree.leaves(expected[2]))
+        assert dict(same.hypers) == dict(transform.hypers)
+
+
+def test_the_order_of_a_chain_matters():
+    clip, enlarge = optim.clip_by_global_norm(1.0), optim.scale(10.0)
+    gradients, params = {"w": torch.tensor([3.0, 4.0])}, {"w": torch.zeros(2)}
+    norms = [
+        tree.global_norm(pair.update(gradients, pair.init(params), params, optim.Context())[0]).item()
+        for pair in (optim.chain(clip, enlarge), optim.chain(enlarge, clip))
+    ]
+    assert norms == pytest.approx([10.0, 1.0])
+
+
+def test_two_hypers_of_one_name_need_names():
+    with pytest.raises(DuplicateName, match=r"pieces 0 and 2 .* hyperparameter 'factor'; wrap one of them: named\("):
+        optim.chain(optim.scale(1.0), optim.identity, optim.scale(2.0))
+    both = optim.chain(optim.scale(1.0), optim.named("late", optim.scale(2.0)))
+    assert optim.hyperparameters(both) == {"factor": 1.0, "late.factor": 2.0}
+
+
+def test_what_is_void_is_left_out():
+    assert set(optim.sgd(0.1).hypers) == {"lr"}
+    assert set(optim.sgd(0.1, momentum=0.9).hypers) == {"lr", "momentum"}
+    assert set(optim.sgd(0.1, momentum=0.9, dampening=0.1).hypers) == {"lr", "momentum", "dampening"}
+    assert set(optim.sgd(0.1, momentum=RISE, weight_decay=RISE).hypers) == {"lr", "momentum", "weight_decay"}
+    assert not tree.leaves(optim.sgd(0.1).init(draw(0)))
+
+
+def test_hyperparameters_begin_at_the_beginning():
+    transform = optim.sgd(RISE, momentum=schedule.updates(10, schedule.lin(0.0, 1.0)))
+    assert optim.hyperparameters(transform) == {"momentum": 0.0, "lr": 0.1}
+    assert optim.hyperparameters(transform, schedule.Progress(0.5, updates=5)) == {"momentum": 0.5, "lr": 0.5}
+
+
+def test_a_hyperparameter_can_be_a_tensor_to_vmap_over_or_differentiate_by():
+    start, gradients = draw(0), [draw(1), draw(2)]
+
+    def after(lr):
+        transform, params = optim.sgd(lr, momentum=0.9), start
+        state = transform.init(params)
+        for gradient in gradients:
+            updates, state = transform.update(gradient, state, params, optim.Context())
+            params = optim.apply_updates(params, updates)
+        return params["0"]["weight"]
+
+    lrs = torch.tensor([0.1, 0.2])
+    torch.testing.assert_close(torch.func.vmap(after)(lrs), torch.stack([after(lr) for lr in lrs]))
+    torch.testing.assert_close(after(lrs[0]), after(0.1))
+    slope = torch.func.grad(lambda lr: after(lr).sum())(lrs[0])
+    torch.testing.assert_close(slope, ((after(0.2) - after(0.1)).sum() / 0.1), rtol=1e-3, atol=1e-3)
+
+
+def test_apply_updates_keeps_the_dtype_of_the_parameters():
+    params = {"w": torch.ones(2, dtype=torch.bfloat16)}
+    assert optim.apply_updates(params, {"w": torch.ones(2)})["w"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 0.1, 1.0, 1e6])
+def test_clipping_is_pytorchs(max_norm):
+    gradients, params = draw(1, torch.float64), draw(0, torch.float64)
+    clipped, _ = optim.clip_by_global_norm(max_norm).update(gradients, (), params, optim.Context())
+    theirs = [torch.nn.Parameter(leaf.clone()) for leaf in tree.leaves(params)]
+    for parameter, gradient in zip(theirs, tree.leaves(gradients), strict=True):
+        parameter.grad = gradient.clone()
+    torch.nn.utils.clip_grad_norm_(theirs, max_norm)
+    for ours, parameter in zip(tree.leaves(clipped), theirs, strict=True):
+        torch.testing.assert_close(ours, parameter.grad, rtol=1e-5, atol=0)  # PyTorch adds 1e-6 to the norm
+
+
+def test_clipping_leaves_short_gradients_as_they_are():
+    gradients = draw(1)
+    assert tree.equal(optim.clip_by_global_norm(1e3).update(gradients, (), gradients, optim.Context())[0], gradients)
+
+
+@pytest.mark.parametrize("max_norm", [0.0, 1.0, RISE])
+def test_clipping_nothing_is_nothing(max_norm):
+    nothing = tree.zeros_like(draw(0))
+    assert tree.equal(optim.clip_by_global_norm(max_norm).update(nothing, (), nothing, optim.Context())[0], nothing)
+
+
+def test_clipping_does_not_hide_nan():
+    gradients = {"a": torch.tensor([float("nan")]), "b": torch.ones(2)}
+    clipped, _ = optim.clip_by_global_norm(1.0).update(gradients, (), gradients, optim.Context())
+    assert all(leaf.isnan().all() for leaf in tree.leaves(clipped))
+
+
+# --- bad input ---
+
+TAKES_A_TREE = ["sgd", "sgd with all", "adamw", "chain", "by path"]
+
+
+@pytest.mark.parametrize("name", TAKES_A_TREE)
+@pytest.mark.parametrize(
+    "change, line",
+    [
+        ({"temperature": torch.ones(1)}, r"temperature: expected float32\(\), got float32\(1,\)"),
+        ({"0": {"weight": torch.ones(3, 2)}}, r"0\.bias: expected float32\(3,\), got nothing"),
+        ({"0": {"weight": torch.ones(3, 2), "bias": torch.ones(3, 1)}}, r"0\.bias: expected .*, got float32\(3, 1\)"),
+        ({"extra": torch.ones(1)}, r"extra: expected nothing, got float32\(1,\)"),
+    ],
+)
+def test_gradients_unlike_the_parameters_are_named(name, change, line):
+    transform, params = TRANSFORMS[name], draw(0)
+    with pytest.raises(TreeMismatch, match=rf"the gradients must have the structure of the parameters, but:\n  {line}"):
+        transform.update({**draw(1), **change}, transform.init(params), params, optim.Context())
+    with pytest.raises(TreeMismatch, match=rf"the updates must have the structure of the parameters, but:\n  {line}"):
+        optim.apply_updates(params, {**draw(1), **change})
+
+
+def test_a_sequence_where_a_dict_is_expected_is_a_mismatch():
+    with pytest.raises(TreeMismatch, match="the updates"):
+        optim.apply_updates({"0": torch.ones(2)}, [torch.ones(2)])
+
+
+@pytest.mark.parametrize("name", ["trace", "scale by adam", "accumulate"])
+def test_a_state_of_other_parameters_is_named(name):
+    transform = TRANSFORMS[name]
+    state = transform.init({"other": torch.ones(2)})
+    with pytest.raises(
+        TreeMismatch, match=r"the optimizer state must have the structure of the gradients \(was it made"
+    ):
+        transform.update(draw(1), state, draw(0), optim.Context())
+
+
+def test_weight_decay_alone_names_the_gradients():
+    with pytest.raises(TreeMismatch, match="the gradients must have the structure of the parameters"):
+        TRANSFORMS["weight decay"].update({"w": torch.ones(2)}, (), draw(0), optim.Context())
+
+
+@pytest.mark.parametrize("momentum, dampening", [(0.0, 0.0), (0.9, 0.1), (0, 0.5), (0.9, RISE)])
+def test_nesterov_needs_momentum_and_no_dampening(momentum, dampening):
+    for make in (lambda: optim.trace(momentum, dampening, True), lambda: optim.sgd(0.1, momentum, dampening, True)):
+        with pytest.raises(InvalidArgument, match="nesterov needs a momentum and no dampening, got momentum="):
+            make()
+
+
+@pytest.mark.parametrize(
+    "make, name",
+    [
+        (lambda: optim.sgd(-0.1), "lr"),
+        (lambda: optim.sgd(lambda position: 0.1), "lr"),
+        (lambda: optim.sgd(0.1, momentum=-0.1), "momentum"),
+        (lambda: optim.sgd(0.1, momentum=0.9, dampening="a"), "dampening"),
+        (lambda: optim.sgd(0.1, weight_decay=-1), "weight_decay"),
+        (lambda: optim.adam(b1=1.0), "b1"),
+        (lambda: optim.adam(b2=-0.1), "b2"),
+        (lambda: optim.adamw(eps=-1e-8), "eps"),
+        (lambda: optim.clip_by_global_norm(-1.0), "max_norm"),
+        (lambda: optim.scale(float("nan")), "factor"),
+    ],
+)
+def test_a_hyperparameter_out_of_range_is_named(make, name):
+    with pytest.raises(InvalidArgument, match=f"^{name} must be a number"):
+        make()
+
+
+def test_what_is_no_transform_is_refused():
+    with pytest.raises(InvalidArgument, match=r"piece 1 of the chain must be a Transform, got .*; call it to make one"):
+        optim.chain(optim.identity, optim.sgd)
+    with pytest.raises(InvalidArgument, match=r"piece 0 of the chain must be a Transform, got 0.1"):
+        optim.chain(0.1)
