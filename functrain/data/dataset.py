@@ -1,0 +1,244 @@
+"""Datasets: anything with `__len__` and `__getitem__`; arrays in memory, indexed by many rows at once."""
+
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any, Protocol, runtime_checkable
+
+import attrs
+import torch
+from toolz import curry
+from torch import Tensor
+
+from functrain import tree
+from functrain.engine.interpreters import is_plain
+from functrain.errors import DtypeMismatch, IndexOutOfRange, InvalidArgument, ShapeMismatch
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Anything that has a length and gives an example for an index from 0 on; `loader` wants (input, target) pairs.
+
+    >>> isinstance([(0.5, 1), (0.7, 0)], Dataset)
+    True
+    """
+
+    def __len__(self) -> int:
+        """Return the number of examples."""
+        ...
+
+    def __getitem__(self, index: int, /) -> Any:
+        """Return the example at this index."""
+        ...
+
+
+def _check_arrays(_dataset: Any, _attribute: Any, arrays: Any) -> None:
+    tree.check_tensors(arrays, "the dataset's arrays")
+    named = tree.leaves_with_path(arrays)
+    if not named:
+        raise InvalidArgument("the dataset has no arrays; pass a tree of tensors, such as ArrayDataset((x, y))")
+    for path, array in named:
+        if array.dim() == 0:
+            raise ShapeMismatch(
+                f"the dataset's array {path or 'given'} is a scalar; its first axis must be the examples"
+            )
+    lengths = {path: array.shape[0] for path, array in named}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{path}: {n}" for path, n in list(lengths.items())[:10])
+        raise ShapeMismatch(f"the dataset's arrays must have equally many rows, got {said}")
+    if named[0][1].shape[0] == 0:
+        raise InvalidArgument("the dataset is empty: its arrays have 0 rows; pass at least one example")
+
+
+@attrs.frozen(eq=False, repr=False)
+class ArrayDataset:
+    """Examples held as a tree of tensors with equal first axes, usually the pair `ArrayDataset((x, y))`.
+
+    An integer index gives one example, the tree without the first axis. A slice, a list of integers, an index tensor
+    or a mask of shape (n,) gives the tree of those rows, which for a pair is a batch; slices are views.
+
+    Attributes:
+        arrays: the tree of tensors, each of shape (n, ...), n at least 1.
+
+    Raises:
+        NotATensor: a leaf is no tensor.
+        ShapeMismatch: the tensors have different numbers of rows.
+        InvalidArgument: there are no rows.
+        IndexOutOfRange, DtypeMismatch, InvalidArgument: when indexed by what is no index.
+
+    >>> dataset = ArrayDataset((torch.arange(6.0).reshape(3, 2), torch.tensor([7, 8, 9])))
+    >>> dataset
+    ArrayDataset(3 rows of (float32(2,), int64()))
+    >>> dataset[0]
+    (tensor([0., 1.]), tensor(7))
+    >>> dataset[[2, 0]]
+    (tensor([[4., 5.],
+            [0., 1.]]), tensor([9, 7]))
+    """
+
+    arrays: Any = attrs.field(validator=_check_arrays)
+
+    def __len__(self) -> int:
+        return tree.leaves(self.arrays)[0].shape[0]
+
+    def __getitem__(self, index: Any) -> Any:
+        n = len(self)
+        if isinstance(index, slice):
+            return _slice(self.arrays, index, n)
+        if isinstance(index, Tensor) and index.dim() == 0 and index.dtype != torch.bool:
+            index = int(index)
+        if isinstance(index, Integral) and not isinstance(index, bool):
+            at = _position(int(index), n)
+            return tree.map(lambda array: array[at], self.arrays)
+        return gather(self.arrays, _indices(index, n))
+
+    def __repr__(self) -> str:
+        row = tree.map(lambda array: _Word(tree.describe(array[0])), self.arrays)
+        return f"ArrayDataset({len(self):,} rows of {row})"
+
+
+class _Word(str):
+    """A string that prints without quotes inside a container."""
+
+    __repr__ = str.__str__
+
+
+def gather(arrays: Any, indices: Tensor) -> Any:
+    """Return the tree of these rows of each tensor; the indices are taken as they are, unchecked.
+
+    >>> gather({"x": torch.tensor([5, 6, 7])}, torch.tensor([2, 0]))
+    {'x': tensor([7, 5])}
+    """
+    return tree.map(lambda array: array.index_select(0, indices.to(array.device)), arrays)
+
+
+def _slice(arrays: Any, rows: slice, n: int) -> Any:
+    if rows.step is not None and rows.step < 0:  # tensors have no negative steps
+        return gather(arrays, torch.tensor(range(n)[rows], dtype=torch.int64))
+    return tree.map(lambda array: array[rows], arrays)
+
+
+def _position(index: int, n: int) -> int:
+    if not -n <= index < n:
+        raise IndexOutOfRange(f"index {index} is out of range: the dataset has {n} rows, pass {-n} to {n - 1}")
+    return index % n
+
+
+def _indices(index: Any, n: int) -> Tensor:
+    """Return indices from 0 on as an int64 tensor of one axis, from a list, an index tensor or a mask."""
+    given = _as_tensor(index)
+    if given.dtype == torch.bool:
+        if given.shape != (n,):
+            raise ShapeMismatch(f"a mask of the dataset must have shape ({n},), got {tuple(given.shape)}")
+        return given.nonzero().squeeze(1)
+    if given.is_floating_point() or given.is_complex():
+        raise DtypeMismatch(f"indices of a dataset must be integers, got {given.dtype}; convert them with .long()")
+    if given.dim() != 1:
+        raise ShapeMismatch(f"indices of a dataset must have one axis, got shape {tuple(given.shape)}")
+    given = given.long()
+    if is_plain() and given.numel():
+        low, high = (int(bound) for bound in given.aminmax())
+        for bound in (low, high):
+            _position(bound, n)
+        if low >= 0:
+            return given
+    return torch.where(given < 0, given + n, given)
+
+
+def _as_tensor(index: Any) -> Tensor:
+    if isinstance(index, Tensor):
+        return index
+    if isinstance(index, list) and not index:
+        return torch.zeros(0, dtype=torch.int64)
+    try:
+        if not isinstance(index, tuple):  # dataset[1, 2] may mean a row and a column, or two rows
+            return torch.as_tensor(index)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise InvalidArgument(
+        "a dataset is indexed by an integer, a slice, a list of integers or an index tensor, got "
+        f"{type(index).__name__}: {index!r}"
+    )
+
+
+@attrs.frozen(eq=False)
+class MappedDataset:
+    """A dataset whose inputs go through a function each time an example is asked for; made by `map_input`.
+
+    Attributes:
+        f: the function of one input.
+        dataset: the dataset of (input, target) pairs below.
+
+    >>> MappedDataset(str.upper, [("a", 0), ("b", 1)])[1]
+    ('B', 1)
+    """
+
+    f: Callable[[Any], Any]
+    dataset: Dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        input, target = check_pair(self.dataset[index], "an example of the dataset")
+        return self.f(input), target
+
+
+@curry
+def map_input(f: Callable[[Any], Any], dataset: Any) -> Any:
+    """Return the dataset with a function applied to its inputs; curried, so that it stands in a `toolz.pipe`.
+
+    Args:
+        f: a function of inputs that treats each row by itself, such as what `fit_normalizer` returns. An
+            `ArrayDataset` calls it once with all rows, shape (n, ...); any other dataset with one input, when asked
+            for that example.
+        dataset: a dataset of (input, target) pairs.
+
+    Returns:
+        An `ArrayDataset` for an `ArrayDataset`, else a `MappedDataset`.
+
+    Raises:
+        InvalidArgument: the dataset is not one of (input, target) pairs.
+        ShapeMismatch: the function changed the number of rows.
+
+    >>> from toolz import pipe
+    >>> dataset = ArrayDataset((torch.tensor([1.0, 2.0]), torch.tensor([0, 1])))
+    >>> pipe(dataset, map_input(lambda x: 10 * x), map_input(lambda x: x + 1))[:]
+    (tensor([11., 21.]), tensor([0, 1]))
+    """
+    if not isinstance(dataset, ArrayDataset):
+        return MappedDataset(f, dataset)
+    inputs, targets = check_pair(dataset.arrays, "the tree of the ArrayDataset")
+    return ArrayDataset((f(inputs), targets))
+
+
+def check_pair(value: Any, what: str) -> Any:
+    """Return the value, an (input, target) pair; raise `InvalidArgument` that names it when it is none.
+
+    >>> check_pair((0.5, 1), "an example")
+    (0.5, 1)
+    """
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        return value
+    came = f"{type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list, dict)) else tree.describe(value)
+    raise InvalidArgument(f"{what} must be an (input, target) pair, got {came}")
+
+
+def sample(dataset: Any, i: int = 0) -> Any:
+    """Return one example of a dataset, to look at.
+
+    Args:
+        dataset: a dataset, or a loader, whose dataset is then meant.
+        i: the index of the example, from 0; negative ones count from the end.
+
+    Raises:
+        IndexOutOfRange: there is no such example.
+
+    >>> sample([("a", 0), ("b", 1)], 1)
+    ('b', 1)
+    """
+    below = getattr(dataset, "dataset", None)
+    if below is not None and not hasattr(dataset, "__getitem__"):
+        dataset = below
+    if isinstance(i, bool) or not isinstance(i, Integral):
+        raise InvalidArgument(f"i must be the index of one example, an integer, got {i!r}")
+    return dataset[_position(int(i), len(dataset))]

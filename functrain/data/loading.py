@@ -1,0 +1,276 @@
+"""The loader: a dataset and a sampler make batches, from any epoch and step on."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain import random, tree
+from functrain.data import sampler as samplers
+from functrain.data.batch import Batch
+from functrain.data.collate import stack
+from functrain.data.dataset import ArrayDataset, Dataset, check_pair, gather
+from functrain.data.sampler import Sampler
+from functrain.errors import InvalidArgument
+
+CHUNK = 65_536
+"""Positions of an epoch whose indices are computed at once, where the sampler does not ask for all of them."""
+
+
+def _check_dataset(_loader: Any, _attribute: Any, dataset: Any) -> None:
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise InvalidArgument(
+            f"dataset must have __len__ and __getitem__, got {type(dataset).__name__}; "
+            "put tensors in ArrayDataset((x, y))"
+        )
+    if len(dataset) == 0:
+        raise InvalidArgument("the dataset is empty; a loader needs at least one example")
+
+
+def _check_sampler(_loader: Any, _attribute: Any, sampler: Any) -> None:
+    if not isinstance(sampler, Sampler):
+        raise InvalidArgument(
+            f"sampler must be made by data.sequential or data.shuffled, got {type(sampler).__name__}: {sampler!r}"
+        )
+
+
+def _check_callable(loader: Any, attribute: Any, f: Any) -> None:
+    if f is not None and not callable(f):
+        raise InvalidArgument(f"{attribute.name} must be a function, got {f!r}")
+
+
+@attrs.frozen
+class Loader:
+    """Where batches come from; made by `loader`. Its length is the number of batches in an epoch.
+
+    It has no position of its own: `batches(loader, key, epoch, start)` yields from wherever you say.
+
+    Attributes:
+        dataset: the examples.
+        sampler: which of them make up which batch.
+        collate: a list of examples -> a tree with a new first axis.
+        transform: (key, batch) -> batch, or None.
+
+    >>> len(loader(ArrayDataset((torch.zeros(10, 2), torch.zeros(10))), samplers.sequential(3)))
+    4
+    """
+
+    dataset: Dataset = attrs.field(validator=_check_dataset)
+    sampler: Sampler = attrs.field(validator=_check_sampler)
+    collate: Callable[[Sequence[Any]], Any] = attrs.field(default=stack, validator=_check_callable)
+    transform: Callable[[Tensor, Batch], Batch] | None = attrs.field(default=None, validator=_check_callable)
+
+    def __attrs_post_init__(self) -> None:
+        n, size = len(self.dataset), self.sampler.batch_size
+        if len(self) == 0:
+            raise InvalidArgument(
+                f"the dataset has {n} examples, fewer than one batch of {size}, and remainder='drop' drops them all; "
+                "use 'keep' or 'pad', or a smaller batch"
+            )
+        if isinstance(self.dataset, ArrayDataset) and self.collate is stack:
+            check_pair(self.dataset.arrays, "the tree of the ArrayDataset")
+
+    def __len__(self) -> int:
+        return samplers.steps_per_epoch(self.sampler, len(self.dataset))
+
+
+def loader(
+    dataset: Dataset,
+    sampler: Sampler,
+    collate: Callable[[Sequence[Any]], Any] = stack,
+    transform: Callable[[Tensor, Batch], Batch] | None = None,
+) -> Loader:
+    """Return a loader of batches.
+
+    Args:
+        dataset: (input, target) examples: an `ArrayDataset((x, y))`, whose rows are gathered at once, or anything with
+            `__len__` and `__getitem__`, whose examples are fetched one by one.
+        sampler: `sequential(batch_size)` or `shuffled(batch_size)`.
+        collate: makes an (input, target) pair of a list of examples: `stack`, `pad`, or one of your own.
+        transform: a pure function (key, batch) -> batch, applied to each batch; its key is that batch's own.
+
+    Returns:
+        A `Loader`, whose `len` is the number of batches in an epoch.
+
+    Raises:
+        InvalidArgument: the dataset is empty, is no dataset, or has fewer rows than "drop" needs, or another argument
+            is not what it should be.
+
+    >>> train = loader(ArrayDataset((torch.zeros(10, 2), torch.arange(10))), samplers.shuffled(batch_size=4))
+    >>> [len(batch.target) for batch in batches(train, random.key(0))]
+    [4, 4, 2]
+    """
+    return Loader(dataset, sampler, collate, transform)
+
+
+def batches(loader: Loader, key: Tensor | None = None, epoch: int = 0, start: int = 0) -> Iterator[Batch]:
+    """Yield the batches of one epoch, from any of them on; those before it cost nothing.
+
+    Args:
+        loader: the loader.
+        key: the random key of all epochs; None will do where nothing is random.
+        epoch: the epoch, from 0; each has its own order and draws.
+        start: the first batch to yield, from 0.
+
+    Yields:
+        A `Batch` each; from a sequential sampler and an `ArrayDataset`, views of its arrays. The weight is None, or
+        with remainder "pad" and a last batch that needs filling, a tensor in every batch.
+
+    Raises:
+        InvalidArgument: there is no such epoch or step, or the examples are no (input, target) pairs.
+
+    >>> rows = ArrayDataset((torch.arange(10.0), torch.arange(10)))
+    >>> [batch.target.tolist() for batch in batches(loader(rows, samplers.sequential(3)), start=2)]
+    [[6, 7, 8], [9]]
+    """
+    samplers.check_range(loader.sampler, len(loader.dataset), epoch, start, len(loader))
+    if key is not None:
+        random.check_key(key)
+    rows = _in_memory(loader)
+    if rows is not None and loader.sampler.order is samplers.in_order:
+        found = _in_views(loader, rows, start)
+    else:
+        found = _by_index(loader, key, epoch, start)
+    if loader.transform is None:
+        return found
+    if key is None:
+        raise InvalidArgument("a loader with a transform needs a key; pass one, such as random.key(0)")
+    return _transformed(loader.transform, found, key, epoch, start)
+
+
+def _in_memory(loader: Loader) -> ArrayDataset | None:
+    """Return the dataset if the rows of a batch come from its arrays at once, None if examples come one by one."""
+    return loader.dataset if isinstance(loader.dataset, ArrayDataset) and loader.collate is stack else None
+
+
+def is_resident(loader: Loader) -> bool:
+    """Return whether the batches are exactly the rows of `loader.dataset.arrays` that `index_block` names.
+
+    That is so for an `ArrayDataset` without a transform or a collate function of its own, if all its batches have one
+    shape: a short last batch that is kept has another. A compiled loop can then gather the rows by itself.
+
+    >>> rows = ArrayDataset((torch.zeros(10, 2), torch.zeros(10)))
+    >>> [is_resident(loader(rows, samplers.sequential(3, remainder))) for remainder in samplers.REMAINDERS]
+    [False, True, True]
+    """
+    n, size = len(loader.dataset), loader.sampler.batch_size
+    ragged = loader.sampler.remainder == "keep" and n > size and n % size != 0
+    return _in_memory(loader) is not None and loader.transform is None and not ragged
+
+
+def _in_views(loader: Loader, rows: ArrayDataset, start: int) -> Iterator[Batch]:
+    """Yield the batches of examples as they lie: views of the arrays, which are ten times faster than copies."""
+    (inputs, targets), sampler = rows.arrays, loader.sampler
+    size, n = sampler.batch_size, len(rows)
+    plain = isinstance(inputs, Tensor) and isinstance(targets, Tensor)
+    weigh = _weigher(loader)
+    for step in range(start, len(loader)):
+        first, last = step * size, (step + 1) * size
+        if last > n and sampler.remainder == "pad":
+            yield Batch(*gather((inputs, targets), samplers.indices(sampler, None, n, 0, step)), weigh(step))
+        elif plain:
+            yield Batch(inputs[first:last], targets[first:last], weigh(step))
+        else:
+            yield Batch(*rows[first:last], weigh(step))
+
+
+def _by_index(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iterator[Batch]:
+    fetch, weigh = _fetcher(loader), _weigher(loader)
+    for step, row in enumerate(_index_rows(loader, key, epoch, start), start):
+        inputs, targets = fetch(row)
+        yield Batch(inputs, targets, weigh(step))
+
+
+def _index_rows(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iterator[Tensor]:
+    """Yield the indices of each batch; an order that must be computed whole is computed once."""
+    sampler, n, steps = loader.sampler, len(loader.dataset), len(loader)
+    at_once = steps if sampler.whole else max(1, CHUNK // sampler.batch_size)
+    for first in range(start, steps, at_once):
+        found = samplers.positions(sampler, key, n, epoch, first, min(first + at_once, steps))
+        yield from samplers.filled(sampler, found).split(sampler.batch_size)
+
+
+def _fetcher(loader: Loader) -> Callable[[Tensor], Any]:
+    rows = _in_memory(loader)
+    if rows is None:
+        return lambda row: _collated(loader, row)
+    arrays = rows.arrays
+    inputs, targets = arrays
+    if all(isinstance(array, Tensor) and array.device.type == "cpu" for array in arrays):
+        # The usual case, without walking the tree.
+        return lambda row: (inputs.index_select(0, row), targets.index_select(0, row))
+    return lambda row: gather(arrays, row)
+
+
+def _collated(loader: Loader, row: Tensor) -> Any:
+    examples = [loader.dataset[index] for index in row.tolist()]
+    if loader.collate is stack:
+        check_pair(examples[0], "an example of the dataset")
+    return check_pair(loader.collate(examples), "what the collate function returns")
+
+
+def _weigher(loader: Loader) -> Callable[[int], Tensor | None]:
+    """Return step -> the weight of its rows; full batches share one tensor, on the device of the data."""
+    n = len(loader.dataset)
+    if not samplers.pads(loader.sampler, n):
+        return lambda step: None
+    device = _device(loader.dataset)
+    last = len(loader) - 1
+    full = torch.ones(loader.sampler.batch_size, device=device)
+    short = samplers.weights(loader.sampler, n, last)
+    short = None if short is None else short.to(device)
+    return lambda step: short if step == last else full
+
+
+def _device(dataset: Any) -> torch.device | None:
+    return tree.leaves(dataset.arrays)[0].device if isinstance(dataset, ArrayDataset) else None
+
+
+def _transformed(
+    transform: Callable[[Tensor, Batch], Batch], found: Iterator[Batch], key: Tensor, epoch: int, start: int
+) -> Iterator[Batch]:
+    key = random.fold_in(random.check_key(key), "transform", epoch)
+    for step, batch in enumerate(found, start):
+        yield transform(random.fold_in(key, step), batch)
+
+
+def index_block(loader: Loader, key: Tensor | None, epoch: int, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+    """Return the indices of many batches of an epoch at once, for a loop that gathers rows by itself.
+
+    Args:
+        loader: the loader.
+        key: the random key of all epochs; None will do where nothing is random.
+        epoch: the epoch, from 0.
+        start: the first batch, from 0.
+        stop: the batch after the last.
+
+    Returns:
+        A pair. The indices, int64, shape (stop - start, batch_size): a last batch that is not full is filled up, with
+        "keep" as with "pad", by rows of zero weight. The weights, float32 and of the same shape; None where no batch
+        of this epoch needs filling. A dataset of less than one batch makes a block of its own width under "keep".
+
+    Raises:
+        InvalidArgument: there are no such steps.
+
+    >>> rows = ArrayDataset((torch.zeros(5, 2), torch.zeros(5)))
+    >>> index_block(loader(rows, samplers.sequential(3)), None, 0, 0, 2)
+    (tensor([[0, 1, 2],
+            [3, 4, 4]]), tensor([[1., 1., 1.],
+            [1., 1., 0.]]))
+    """
+    sampler, n = loader.sampler, len(loader.dataset)
+    samplers.check_range(sampler, n, epoch, start, stop)
+    width = min(sampler.batch_size, n) if sampler.remainder == "keep" else sampler.batch_size
+    found = (
+        samplers.positions(sampler, key, n, epoch, start, stop) if stop > start else torch.zeros(0, dtype=torch.int64)
+    )
+    missing = (stop - start) * width - len(found)
+    block = (samplers.fill(found, missing) if missing else found).view(stop - start, width)
+    if sampler.remainder == "drop" or n % width == 0:
+        return block, None
+    weight = torch.ones(stop - start, width)
+    if missing:
+        weight[-1, width - missing :] = 0
+    return block, weight
