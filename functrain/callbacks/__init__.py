@@ -1,0 +1,7 @@
+"""Callbacks that come with functrain, each a factory that returns a `Callback`."""
+
+from functrain.callbacks.display import print_table, progress
+from functrain.callbacks.recording import record
+from functrain.callbacks.stopping import early_stopping, finite
+
+__all__ = ["early_stopping", "finite", "print_table", "progress", "record"]

@@ -1,0 +1,125 @@
+"""Callbacks that end a fit before its plan."""
+
+import math
+from typing import Any
+
+import attrs
+import torch
+
+from functrain import tree
+from functrain.engine import Stop
+from functrain.errors import InvalidArgument
+from functrain.train.events import Callback
+from functrain.train.run import Run, remember
+from functrain.train.step import Step
+
+
+@attrs.frozen
+class Best:
+    """The memory of `early_stopping`.
+
+    Attributes:
+        value: the best value so far, None before the first epoch.
+        epoch: when it was seen, from 0.
+        waited: epochs since.
+        state: the state then, or None when it is not to be restored.
+    """
+
+    value: float | None = None
+    epoch: int = -1
+    waited: int = 0
+    state: Any = None
+
+
+def early_stopping(
+    monitor: str = "valid/loss",
+    patience: int = 3,
+    min_delta: float = 0.0,
+    mode: str = "min",
+    restore_best: bool = False,
+    name: str = "early_stopping",
+) -> Callback:
+    """Return a callback that ends the fit when a value has not improved for some epochs.
+
+    Args:
+        monitor: a column of the history, such as "valid/loss".
+        patience: epochs without improvement that are allowed, at least 1.
+        min_delta: how much better than the best so far counts as improved, at least 0.
+        mode: "min" when less is better, "max" when more is.
+        restore_best: whether the fit returns the state of the best epoch instead of the last.
+        name: the name of the callback.
+
+    A value that is not a number is no improvement. `result.memory[name]` is a `Best`.
+    The method is that of Prechelt, "Early Stopping - But When?" (1998).
+
+    >>> early_stopping("valid/accuracy", patience=2, mode="max").memory
+    Best(value=None, epoch=-1, waited=0, state=None)
+    """
+    if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
+        raise InvalidArgument(f"patience must be a whole number of at least 1, got {patience!r}")
+    if not min_delta >= 0:
+        raise InvalidArgument(f"min_delta must be at least 0, got {min_delta!r}")
+    if mode not in ("min", "max"):
+        raise InvalidArgument(f"mode must be 'min' or 'max', got {mode!r}")
+
+    def better(value: float, best: float | None) -> bool:
+        if best is None:
+            return not math.isnan(value)
+        return value < best - min_delta if mode == "min" else value > best + min_delta
+
+    def begin_fit(run: Run) -> None:
+        _check_monitor(run, monitor)
+
+    def after_epoch(run: Run) -> Any:
+        value, best = _monitored(run, monitor), run.memory[name]
+        if better(value, best.value):
+            return remember(run, name, Best(value, run.epoch, 0, run.state if restore_best else None))
+        run = remember(run, name, attrs.evolve(best, waited=best.waited + 1))
+        if best.waited + 1 < patience:
+            return run
+        was = "no epoch had a value" if best.value is None else f"the best was {best.value:.6g} in epoch {best.epoch + 1}"
+        return Stop(run, scope="fit", reason=f"{monitor} has not improved for {patience} epochs; {was}")
+
+    def after_fit(run: Run) -> Run | None:
+        best = run.memory[name].state
+        return None if best is None else attrs.evolve(run, state=best)
+
+    handlers = {"begin_fit": begin_fit, "after_epoch": after_epoch, "after_fit": after_fit}
+    return Callback(name, handlers, order=80, memory=Best(), keeps_state=restore_best)
+
+
+def _check_monitor(run: Run, monitor: str) -> None:
+    measured = [f"{phase}/{name}" for phase in ("train", "valid") for name in ("loss", *run.learner.metrics)]
+    if monitor not in measured:
+        raise InvalidArgument(f"monitor must be one of {', '.join(measured)}; got {monitor!r}")
+
+
+def _monitored(run: Run, monitor: str) -> float:
+    if monitor not in run.logs:
+        raise InvalidArgument(f"{monitor!r} is not measured in this fit, which has {', '.join(run.logs)}: pass valid=")
+    return run.logs[monitor]
+
+
+def finite(gradients: bool = False, name: str = "finite") -> Callback:
+    """Return a callback that ends the fit when the loss of a batch is NaN or infinite.
+
+    The batch then leaves no trace in the state, and `result.stopped` says in which epoch and batch it was; the returned state
+    and that batch reproduce it. The check runs inside the compiled step; the loop waits for its answer after each block.
+
+    Args:
+        gradients: whether to check the gradients too.
+        name: the name of the callback.
+
+    >>> finite().phases
+    ('train',)
+    """
+
+    def after_loss(step: Step) -> Stop:
+        return Stop(step, scope="fit", when=~torch.isfinite(step.loss), reason="the loss is not finite")
+
+    def after_grads(step: Step) -> Stop:
+        norm = tree.global_norm(step.grads)
+        return Stop(step, scope="fit", when=~torch.isfinite(norm), reason="the gradients are not finite")
+
+    handlers = {"after_loss": after_loss, **({"after_grads": after_grads} if gradients else {})}
+    return Callback(name, handlers, keeps_state=False)

@@ -1,0 +1,76 @@
+"""The learner: what to train, and by which loss, optimizer and metrics. It is storage, with no logic."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from functrain import schedule
+from functrain.errors import DuplicateName, InvalidArgument
+from functrain.metrics import Metric
+from functrain.nn import Model
+from functrain.optim import Transform
+
+
+def _metric_names(_learner, _attribute, metrics):
+    for name, metric in metrics.items():
+        if name == "loss":
+            raise DuplicateName("metrics: the name 'loss' is taken by the loss itself; choose another name")
+        if not isinstance(metric, Metric):
+            raise InvalidArgument(
+                f"metrics[{name!r}] must be a Metric, got {type(metric).__name__}; metrics.mean(f) makes one from a "
+                "function of (prediction, target)"
+            )
+
+
+def _is(kind):
+    def check(_learner, attribute, value):
+        if not isinstance(value, kind):
+            raise InvalidArgument(f"{attribute.name} must be a {kind.__name__}, got {type(value).__name__}: {value!r}")
+
+    return check
+
+
+def _is_callable(_learner, attribute, value):
+    if not callable(value):
+        raise InvalidArgument(f"{attribute.name} must be a function of (prediction, target), got {value!r}")
+
+
+@attrs.frozen
+class Learner:
+    """What to train: a model, a loss, an optimizer, and metrics to watch. Frozen storage, nothing else.
+
+    Attributes:
+        model: a `nn.Model`.
+        loss: (prediction, target) -> one value per target, such as `losses.cross_entropy`.
+        optimizer: an `optim.Transform`.
+        metrics: metrics by name; "loss" is always measured and not named here.
+
+    >>> from functrain import losses, metrics, nn, optim
+    >>> learner = Learner(nn.dense(10), losses.cross_entropy, optim.sgd(lr=0.1), {"accuracy": metrics.accuracy})
+    >>> sorted(learner.metrics)
+    ['accuracy']
+    """
+
+    model: Model = attrs.field(validator=_is(Model))
+    loss: Callable[[Any, Any], Any] = attrs.field(validator=_is_callable)
+    optimizer: Transform = attrs.field(validator=_is(Transform))
+    metrics: Mapping[str, Metric] = attrs.field(factory=dict, validator=_metric_names)
+
+
+def hyperparameters(learner: Learner, progress: Any = None) -> dict[str, Any]:
+    """Return every hyperparameter of the optimizer and the model by name, each at its current value.
+
+    Args:
+        learner: the learner.
+        progress: a `Progress`, an `optim.Context`, or None for the beginning of training.
+
+    >>> from functrain import losses, nn, optim
+    >>> model = nn.serial(nn.dropout(0.5), nn.dense(10))
+    >>> learner = Learner(model, losses.cross_entropy, optim.sgd(lr=schedule.lin(0.1, 0.3)))
+    >>> hyperparameters(learner, schedule.Progress(0.5))
+    {'lr': 0.2, 'model.0.rate': 0.5}
+    """
+    at = schedule.Progress() if progress is None else progress
+    named = {**learner.optimizer.hypers, **{f"model.{path}": hyper for path, hyper in learner.model.hypers.items()}}
+    return {name: schedule.value(hyper, at) for name, hyper in named.items()}

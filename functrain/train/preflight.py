@@ -1,0 +1,77 @@
+"""What is tried before training begins, so that data that does not fit is found while nothing is half done."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain import data, random, tree
+from functrain.errors import DeviceMismatch, InvalidArgument, NotATensor, ShapeMismatch
+from functrain.train.learner import Learner
+from functrain.train.state import TrainState
+from functrain.train.step import eval_step
+
+
+def check_fits(learner: Learner, state: TrainState, train: data.Loader, valid: data.Loader | None = None) -> None:
+    """Raise unless the first batch of each loader goes through the model, the loss and the metrics.
+
+    Of arrays with integer targets, the rows with the smallest and the largest target are tried too, so that a label
+    out of range is found before it is met in the middle of an epoch.
+    """
+    if not isinstance(state, TrainState):
+        raise InvalidArgument(f"state must be a TrainState, as ft.init returns it, got {type(state).__name__}")
+    for name, loader in (("train", train), ("valid", valid)):
+        if loader is None:
+            continue
+        if not isinstance(loader, data.Loader):
+            raise InvalidArgument(
+                f"{name} must be a Loader, got {type(loader).__name__}; data.loader(dataset, sampler) makes one"
+            )
+        check_batch(learner, state, data.one_batch(loader, random.key(0)), f"the first batch of {name}")
+        extremes = _extreme_labels(loader.dataset)
+        if extremes is not None:
+            check_batch(learner, state, data.as_batch(extremes), f"the smallest and largest labels of {name}")
+
+
+def check_batch(learner: Learner, state: TrainState, batch: data.Batch, what: str) -> None:
+    """Raise unless a batch is on the device of the parameters and goes through the model, the loss and the metrics."""
+    device = state.step.device
+    for path, leaf in tree.leaves_with_path(batch):
+        if isinstance(leaf, Tensor) and leaf.device != device:
+            raise DeviceMismatch(
+                f"{what}: {path} is on {leaf.device} and the state on {device}; move one with tree.to(..., device)"
+            )
+    try:
+        with torch.no_grad():
+            _check_loss(learner, state, batch)
+            eval_step(learner)(state, batch)
+    except Exception as error:
+        error.add_note(f"while trying {what}, before training")
+        raise
+
+
+def _check_loss(learner: Learner, state: TrainState, batch: data.Batch) -> None:
+    prediction, _ = learner.model.apply(state.params, state.buffers, batch.input)
+    values = learner.loss(prediction, batch.target)
+    rows = tree.leaves(batch.input)[0].shape[0]
+    if not isinstance(values, Tensor):
+        raise NotATensor(f"the loss must return a tensor with one value per target, got {type(values).__name__}")
+    if values.dim() == 0 or values.shape[0] != rows:
+        raise ShapeMismatch(
+            f"the loss must return one value per target, the first axis of length {rows}; got shape "
+            f"{tuple(values.shape)}. The step takes the mean, weighted by the batch"
+        )
+
+
+def _extreme_labels(dataset: Any) -> Any:
+    if not isinstance(dataset, data.ArrayDataset):
+        return None
+    arrays = dataset.arrays
+    if not (isinstance(arrays, tuple) and len(arrays) == 2 and isinstance(arrays[1], Tensor)):
+        return None
+    target = arrays[1]
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool or target.numel() == 0:
+        return None
+    flat = target.reshape(len(target), -1)
+    rows = torch.stack([flat.amin(1).argmin(), flat.amax(1).argmax()])
+    return dataset[rows]

@@ -1,0 +1,137 @@
+"""The training state: everything that changes while training goes on, as one immutable tree of tensors."""
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain import random, tree
+from functrain.data import as_batch
+from functrain.engine.interpreters import is_plain
+from functrain.errors import InvalidArgument, RunInProgress
+from functrain.schedule import Progress
+from functrain.train.learner import Learner
+
+
+@tree.node
+class TrainState:
+    """All that training changes, and all that resuming needs; every leaf is a tensor.
+
+    Attributes:
+        params: the model's parameters, nested dicts.
+        buffers: the model's other state, such as the running statistics of batch norm.
+        opt_state: the optimizer's state.
+        key: the root random key; the key of a step is `fold_in(key, step)`.
+        step: batches done since `init`; never set back, so no step's key comes twice. An int64 scalar, as all below.
+        updates: updates of the parameters completed in this run; a batch that a signal skips counts in `step` alone.
+        start: the step at which this run began.
+        end: the step at which this run is planned to end; `start` when nothing is planned.
+        epochs: the epochs planned in this run.
+    """
+
+    params: dict[str, Any]
+    buffers: dict[str, Any]
+    opt_state: Any
+    key: Tensor
+    step: Tensor
+    updates: Tensor
+    start: Tensor
+    end: Tensor
+    epochs: Tensor
+
+
+def init(learner: Learner, key: Tensor, example: Any) -> TrainState:
+    """Return the state before the first step.
+
+    Args:
+        learner: what to train.
+        key: a random key; it decides the initial parameters and every later draw.
+        example: a batch of at least one row, such as `train[:1]`; its shapes and device become the model's.
+
+    >>> from functrain import data, losses, nn, optim
+    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
+    >>> state = init(learner, random.key(0), (torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64)))
+    >>> state.params["weight"].shape
+    torch.Size([2, 3])
+    """
+    batch = as_batch(example)
+    random.check_key(key)
+    for_params, root = random.split(key, 2)
+    params, buffers = learner.model.init(for_params, batch.input)
+    device = _device(batch.input)
+    zero = torch.zeros((), dtype=torch.int64, device=device)
+    return TrainState(
+        params=params,
+        buffers=buffers,
+        opt_state=learner.optimizer.init(params),
+        key=root.to(device),
+        # One tensor each, so that the buffers of a state can be reused (donated) separately.
+        **{name: zero.clone() for name in ("step", "updates", "start", "end", "epochs")},
+    )
+
+
+def _device(inputs: Any) -> torch.device:
+    return next((leaf.device for leaf in tree.leaves(inputs) if isinstance(leaf, Tensor)), torch.device("cpu"))
+
+
+def progress(state: TrainState) -> Progress:
+    """Return how far the planned run is: its position, updates and (float) epoch.
+
+    The position is (step - start) / (end - start), 0 while nothing is planned and 1 after the end. The numbers are
+    plain ones on the CPU, and float64 tensors elsewhere and while traced, so that nothing waits for a device.
+
+    >>> zero = torch.tensor(0)
+    >>> state = TrainState({}, {}, (), random.key(0), zero + 5, zero + 5, zero, zero + 10, zero + 2)
+    >>> progress(state)
+    Progress(position=0.5, updates=5, epoch=1.0)
+    """
+    if is_plain() and state.step.device.type == "cpu" and state.step.dim() == 0:
+        step, start, end = int(state.step), int(state.start), int(state.end)
+        position = min((step - start) / (end - start), 1.0) if end > start else 0.0
+        return Progress(position, int(state.updates), position * int(state.epochs))
+    planned = state.end - state.start
+    done = (state.step - state.start).double() / planned.clamp(min=1)
+    position = torch.where(planned > 0, done.clamp(max=1.0), 0.0)
+    return Progress(position, state.updates, position * state.epochs)
+
+
+def plan(state: TrainState, steps: int, epochs: int = 1) -> TrainState:
+    """Return the state with a run planned from where it stands: `epochs` times `steps` batches.
+
+    `fit` plans by itself; plan when you step by hand and want schedules to know their position.
+
+    >>> from functrain import losses, nn, optim
+    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
+    >>> state = init(learner, random.key(0), (torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64)))
+    >>> int(plan(state, steps=10, epochs=3).end)
+    30
+    """
+    for name, number in (("steps", steps), ("epochs", epochs)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise InvalidArgument(f"{name} must be a whole number of at least 1, got {number!r}")
+    return attrs.evolve(
+        state,
+        updates=torch.zeros_like(state.updates),
+        start=state.step.clone(),
+        end=state.step + steps * epochs,
+        epochs=torch.full_like(state.epochs, epochs),
+    )
+
+
+def plan_or_resume(state: TrainState, steps: int, epochs: int) -> TrainState:
+    """Return the state as it is when it stands inside a run of this very plan, and a fresh `plan` when in none.
+
+    Raises:
+        RunInProgress: the state stands inside a run that was planned otherwise.
+    """
+    step, start, end = int(state.step), int(state.start), int(state.end)
+    if step >= end:
+        return plan(state, steps, epochs)
+    if end - start != steps * epochs or int(state.epochs) != epochs:
+        raise RunInProgress(
+            f"the state is at step {step - start} of a run planned for {int(state.epochs)} epochs and {end - start} "
+            f"steps; this call plans {epochs} epochs of {steps} steps. To resume that run pass what it was "
+            "begun with; to begin a new one, pass plan(state, steps, epochs)"
+        )
+    return state

@@ -1,0 +1,260 @@
+"""The step: a chain of stages, each a pure function from one frozen record to the next, and the whole of training.
+
+    begin_step -> [ forward -> after_pred -> loss -> after_loss ] differentiated
+               -> after_grads -> update -> tally -> after_step -> settle
+
+Between the stages stand the callbacks' handlers of the event of that name. All of it is traced and compiled as one.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+import torch
+from toolz import compose_left
+from torch import Tensor
+
+from functrain import losses, metrics, nn, optim, random, tree
+from functrain.data import Batch, as_batch
+from functrain.engine import value_and_grad
+from functrain.schedule import Progress
+from functrain.train.events import Callback
+from functrain.train.learner import Learner
+from functrain.train.signals import Halt, Signals, handlers, settle
+from functrain.train.state import TrainState, progress
+
+LOSS = metrics.mean(lambda values, _target: values)
+"""The metric of the loss, from the values that the step has computed already."""
+
+
+@tree.node
+class Step:
+    """What one step knows; each stage returns it with more filled in, and a handler may replace any of it.
+
+    Attributes:
+        state: the training state; `update` replaces it.
+        batch: the batch.
+        memory: the memories of the callbacks with step handlers, by name.
+        tally: the accumulators of the loss and the metrics; the stage `tally` adds this batch to them.
+        key: the random key of this step; None while evaluating.
+        progress: how far the run is before this step.
+        phase: "train" or "valid".
+        prediction: the model's output, after `forward`.
+        buffers: the model's new buffers, after `forward`; `update` puts them into the state.
+        losses: one value per target, after `loss`.
+        loss: their weighted mean, a scalar, which is differentiated.
+        grads: the gradients by the parameters.
+        halt: the stop that a handler signalled, or None.
+    """
+
+    state: TrainState
+    batch: Batch
+    memory: dict[str, Any]
+    tally: dict[str, Any]
+    key: Tensor | None
+    progress: Progress
+    phase: str = tree.static(default="train")
+    prediction: Any = None
+    buffers: Any = None
+    losses: Any = None
+    loss: Any = None
+    grads: Any = None
+    halt: Halt | None = None
+
+
+Stage = Callable[[Step], Step]
+
+
+def train_step(learner: Learner) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Tensor]]]:
+    """Return the pure function (state, batch) -> (state, logs) that trains on one batch.
+
+    The batch is a `Batch` or an (input, target) pair. The logs are scalar tensors: "loss", and each metric by name,
+    over this batch. A loss that is not finite shows in the logs; `callbacks.finite` stops a fit by it.
+
+    >>> from functrain import losses, nn, optim
+    >>> from functrain.train import init
+    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
+    >>> batch = torch.ones(4, 3), torch.zeros(4, dtype=torch.int64)
+    >>> state, logs = train_step(learner)(init(learner, random.key(0), batch), batch)
+    >>> int(state.step), list(logs)
+    (1, ['loss'])
+    """
+    stages = train_stages(learner)
+
+    def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Tensor]]:
+        done = stages(begin(learner, state, as_batch(batch)))
+        return done.state, computed(learner, done.tally)
+
+    return step
+
+
+def eval_step(learner: Learner) -> Callable[[TrainState, Any], dict[str, Tensor]]:
+    """Return the pure function (state, batch) -> logs that evaluates one batch: no gradients and no optimizer.
+
+    >>> from functrain import losses, nn, optim
+    >>> from functrain.train import init
+    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
+    >>> batch = torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)
+    >>> eval_step(learner)(init(learner, random.key(0), batch), batch)
+    {'loss': tensor(0.6931, dtype=torch.float64)}
+    """
+    stages = eval_stages(learner)
+
+    def step(state: TrainState, batch: Any) -> dict[str, Tensor]:
+        return computed(learner, stages(begin(learner, state, as_batch(batch), phase="valid")).tally)
+
+    return step
+
+
+def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), signals: Signals | None = None) -> Stage:
+    """Return a whole training step as one function from `Step` to `Step`.
+
+    Args:
+        learner: what to train.
+        callbacks: callbacks, already `ordered`; their step handlers are put between the stages.
+        signals: the table in which the handlers' stops are numbered.
+    """
+    on = handlers(callbacks, "train", signals)
+    prediction_and_loss = _chain(
+        forward(learner.model), on("after_pred"), loss_of_prediction(learner.loss), on("after_loss")
+    )
+    return _chain(
+        on("begin_step"),
+        differentiated(prediction_and_loss),
+        on("after_grads"),
+        update(learner.optimizer),
+        tally(learner),
+        on("after_step"),
+        settle,
+    )
+
+
+def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), signals: Signals | None = None) -> Stage:
+    """Return a whole evaluation step as one function from `Step` to `Step`; the arguments are `train_stages`'."""
+    on = handlers(callbacks, "valid", signals)
+    return _chain(
+        on("begin_step"),
+        forward(learner.model),
+        on("after_pred"),
+        loss_of_prediction(learner.loss),
+        on("after_loss"),
+        tally(learner),
+        on("after_step"),
+        settle,
+    )
+
+
+def _chain(*stages: Stage | None) -> Stage:
+    return compose_left(*(stage for stage in stages if stage is not None))
+
+
+def begin(
+    learner: Learner,
+    state: TrainState,
+    batch: Batch,
+    phase: str = "train",
+    memory: dict[str, Any] | None = None,
+    tallied: dict[str, Any] | None = None,
+) -> Step:
+    """Return the record that the first stage takes. A step's key is `fold_in(state.key, state.step)`.
+
+    `memory` holds the memories of the callbacks, and `tallied` the accumulators to go on with; both begin empty.
+    """
+    key = random.fold_in(state.key, state.step) if phase == "train" else None
+    so_far = empty_tally(learner, state.step.device) if tallied is None else tallied
+    return Step(state, batch, memory or {}, so_far, key, progress(state), phase)
+
+
+def forward(model: nn.Model) -> Stage:
+    """Return the stage that applies the model to the batch's input."""
+
+    def stage(step: Step) -> Step:
+        weight = step.batch.weight
+        mode = nn.evaluation(weight) if step.key is None else nn.training(step.key, step.progress, weight)
+        prediction, buffers = model.apply(step.state.params, step.state.buffers, step.batch.input, mode)
+        return attrs.evolve(step, prediction=prediction, buffers=buffers)
+
+    return stage
+
+
+def loss_of_prediction(loss: Callable[[Any, Any], Tensor]) -> Stage:
+    """Return the stage that compares the prediction with the target and takes the weighted mean."""
+
+    def stage(step: Step) -> Step:
+        values = loss(step.prediction, step.batch.target)
+        return attrs.evolve(step, losses=values, loss=losses.reduce(values, step.batch.weight))
+
+    return stage
+
+
+def differentiated(inner: Stage) -> Stage:
+    """Return the stage that runs the inner stages and differentiates their loss by the parameters."""
+
+    def stage(step: Step) -> Step:
+        def loss_of(params: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+            begun = attrs.evolve(step, state=attrs.evolve(step.state, params=params))
+            after = inner(begun)
+            # The state holds the parameters that are being differentiated; it must not leave this function.
+            new = {f.name: getattr(after, f.name) for f in attrs.fields(Step) if f.name != "state"}
+            return after.loss, {name: value for name, value in new.items() if value is not getattr(begun, name)}
+
+        (_, changed), grads = value_and_grad(loss_of, has_aux=True)(step.state.params)
+        return attrs.evolve(step, **changed, grads=grads)
+
+    return stage
+
+
+def update(optimizer: optim.Transform) -> Stage:
+    """Return the stage that turns gradients into updates and adds them to the parameters."""
+
+    def stage(step: Step) -> Step:
+        state = step.state
+        updates, opt_state = optimizer.update(step.grads, state.opt_state, state.params, _context(step))
+        return attrs.evolve(
+            step,
+            state=attrs.evolve(
+                state,
+                params=optim.apply_updates(state.params, updates),
+                buffers=step.buffers,
+                opt_state=opt_state,
+                updates=state.updates + 1,
+            ),
+        )
+
+    return stage
+
+
+def _context(step: Step) -> optim.Context:
+    at, weight = step.progress, step.batch.weight
+    total = float(step.losses.shape[0]) if weight is None else weight.sum()
+    return optim.Context(at.position, at.updates, at.epoch, step.state.step, step.key, step.loss, total)
+
+
+def tally(learner: Learner) -> Stage:
+    """Return the stage that adds the batch to the accumulators of the loss and the metrics."""
+
+    def stage(step: Step) -> Step:
+        weight, target = step.batch.weight, step.batch.target
+        added = {"loss": LOSS.update(step.tally["loss"], step.losses, None, weight)}
+        for name, metric in learner.metrics.items():
+            added[name] = metric.update(step.tally[name], step.prediction, target, weight)
+        return attrs.evolve(step, tally=added)
+
+    return stage
+
+
+def empty_tally(learner: Learner, device: torch.device) -> dict[str, Any]:
+    """Return the accumulators of the loss and the metrics before any batch."""
+    return {"loss": LOSS.init(device), **{name: metric.init(device) for name, metric in learner.metrics.items()}}
+
+
+def computed(learner: Learner, tallied: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the values of accumulators, by name."""
+    values = {name: metric.compute(tallied[name]) for name, metric in learner.metrics.items()}
+    return {"loss": LOSS.compute(tallied["loss"]), **values}
+
+
+def batch_logs(learner: Learner, step: Step) -> dict[str, Tensor]:
+    """Return the values over the batch of a step alone, by name."""
+    alone = attrs.evolve(step, tally=empty_tally(learner, step.state.step.device))
+    return computed(learner, tally(learner)(alone).tally)
