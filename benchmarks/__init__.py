@@ -1,0 +1,1 @@
+"""Benchmarks: functrain beside its peers, interleaved in one run. `python -m benchmarks --help` lists them."""

@@ -1,0 +1,66 @@
+"""What a workload's entrant is, and the process in which it runs.
+
+    python -m benchmarks.entrant WORKLOAD NAME
+
+The process prepares the entrant, prints its check value, then measures once for each line it reads.
+"""
+
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable
+
+import attrs
+
+
+@attrs.frozen
+class Entrant:
+    """One way to do a workload.
+
+    Attributes:
+        run: does it once; what is timed, unless it returns a number: then that is the measurement.
+        check: returns a number (or a list of them) that all entrants of the workload must agree on.
+    """
+
+    run: Callable[[], float | None]
+    check: Callable[[], float | list[float]]
+
+
+@attrs.frozen
+class Target:
+    """A ratio to reach: `ours` needs at most `limit` times what `peer` needs."""
+
+    ours: str
+    peer: str
+    limit: float
+
+
+class Unavailable(Exception):
+    """Raised by a factory whose library is not installed, or whose device is not there."""
+
+
+def measure(run: Callable[[], float | None]) -> float:
+    """Return what one run measured, its wall-clock seconds unless it says otherwise."""
+    begun = time.perf_counter()
+    measured = run()
+    return time.perf_counter() - begun if measured is None else measured
+
+
+def main(workload: str, name: str) -> None:
+    """Prepare one entrant, then measure it each time a line comes."""
+    say = sys.stdout
+    sys.stdout = sys.stderr  # a library that prints must not disturb the protocol
+    module = importlib.import_module(f"benchmarks.workloads.{workload}")
+    try:
+        entrant = module.ENTRANTS[name]()
+        first = {"check": entrant.check()}
+    except Unavailable as reason:
+        first = {"unavailable": str(reason)}
+    print(json.dumps(first), file=say, flush=True)
+    for _ in sys.stdin:
+        print(json.dumps({"measured": measure(entrant.run)}), file=say, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

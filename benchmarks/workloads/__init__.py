@@ -1,0 +1,1 @@
+"""One module a workload: `ENTRANTS` by name, `TARGETS` to reach, and what the figures mean."""

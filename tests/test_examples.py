@@ -1,0 +1,39 @@
+"""The examples run as a user runs them, and print what they promise."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+def run(name, *options):
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *map(str, options)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_digits(tmp_path):
+    out = run("digits.py", "--out", tmp_path)
+    accuracy = float(re.search(r"validation accuracy ([\d.]+)", out)[1])
+    assert accuracy >= 0.95
+    assert (tmp_path / "digits.png").stat().st_size > 10_000
+    assert "valid/accuracy" in out
+
+
+@pytest.mark.parametrize("name", ["lesson.py"])
+def test_lesson_needs_its_data(name, tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), "--data", str(tmp_path)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode != 0
+    assert "MissingData" in done.stderr
+
+
+def test_lesson(mnist_folder):
+    assert "19 of 19 numbers are in their bands" in run("lesson.py", "--data", mnist_folder)
