@@ -54,7 +54,7 @@ def node(cls: type[T]) -> type[T]:
     >>> map(lambda v: v + 1, Point(1, 2))
     Point(x=2, y=3)
     """
-    cls = attrs.frozen(cls)
+    cls = attrs.frozen(cls, slots=False)  # a dict of fields makes `evolve` quick
     fields = attrs.fields(cls)
     dynamic = tuple(f.name for f in fields if not f.metadata.get("static"))
     fixed = tuple(f.name for f in fields if f.metadata.get("static"))
@@ -83,6 +83,24 @@ def node(cls: type[T]) -> type[T]:
         flatten_with_keys_fn=flatten_with_keys,
     )
     return cls
+
+
+def evolve(record: T, **changes: Any) -> T:
+    """Return a `node` with some fields changed: `attrs.evolve`, several times faster, for what runs at each step.
+
+    >>> @node
+    ... class Place:
+    ...     x: float
+    ...     y: float
+    >>> evolve(Place(1, 2), y=3)
+    Place(x=1, y=3)
+    """
+    new = object.__new__(type(record))
+    new.__dict__.update(record.__dict__)
+    new.__dict__.update(changes)
+    if len(new.__dict__) != len(record.__dict__):
+        raise TypeError(f"{type(record).__name__} has no field {', '.join(changes.keys() - record.__dict__.keys())}")
+    return new
 
 
 def flatten(tree: Tree) -> tuple[list[Any], Structure]:
@@ -119,7 +137,20 @@ def leaves(tree: Tree) -> list[Any]:
     >>> leaves({"b": 1, "a": [2, 3]})
     [1, 2, 3]
     """
-    return pytree.tree_leaves(tree)
+    found: list[Any] = []
+    _collect(tree, found)
+    return found
+
+
+def _collect(tree: Tree, found: list[Any]) -> None:
+    if type(tree) is not dict:
+        found.extend(pytree.tree_leaves(tree))
+        return
+    for branch in tree.values():  # parameters are nested dicts: this path is several times faster than the general one
+        if type(branch) is Tensor:
+            found.append(branch)
+        else:
+            _collect(branch, found)
 
 
 def leaves_with_path(tree: Tree) -> list[tuple[str, Any]]:
@@ -171,15 +202,18 @@ class _Differs(Exception):
 
 def _map(f, tree, *rest):
     kind = type(tree)
-    if kind is dict:  # parameters are nested dicts: this path is five times faster than the general one
+    if kind is dict:  # parameters are nested dicts: this path is several times faster than the general one
+        if not rest:
+            return {k: f(v) if type(v) is Tensor else _map(f, v) for k, v in tree.items()}
         keys = tree.keys()
         for other in rest:
             if type(other) is not dict or other.keys() != keys:
                 raise _Differs
         return {k: _map(f, v, *[other[k] for other in rest]) for k, v in tree.items()}
     if kind is Tensor:
-        if any(type(other) is dict for other in rest):
-            raise _Differs
+        for other in rest:
+            if type(other) is dict:
+                raise _Differs
         return f(tree, *rest)
     found, spec = pytree.tree_flatten(tree)
     others = [_flatten_as(spec, other) for other in rest]

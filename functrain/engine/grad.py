@@ -33,12 +33,21 @@ def value_and_grad(f: Callable, argnum: int = 0, has_aux: bool = False) -> Calla
 
     @wraps(f)
     def differentiated(*args: Any) -> tuple[Any, Any]:
-        _check_floating(args[argnum], argnum)
-        if is_plain() and not _on_tape(args):
-            return _by_autograd(f, argnum, has_aux, args)
-        return _by_func(f, argnum, has_aux, args)
+        return differentiate(f, args, argnum, has_aux)
 
     return differentiated
+
+
+def differentiate(f: Callable, args: tuple, argnum: int = 0, has_aux: bool = False) -> tuple[Any, Any]:
+    """Return what `value_and_grad(f, argnum, has_aux)(*args)` returns, without making that function first.
+
+    >>> differentiate(lambda x: x**2, (torch.tensor(3.0),))
+    (tensor(9.), tensor(6.))
+    """
+    _check_floating(args[argnum], argnum)
+    if is_plain() and not _on_tape(args):
+        return _by_autograd(f, argnum, has_aux, args)
+    return _by_func(f, argnum, has_aux, args)
 
 
 def grad(f: Callable, argnum: int = 0, has_aux: bool = False) -> Callable:
@@ -84,23 +93,27 @@ def _check_scalar(value: Any) -> Tensor:
 
 
 def _on_tape(args: Any) -> bool:
-    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in tree.leaves(args))
+    if not torch.is_grad_enabled():
+        return False
+    return any(isinstance(x, Tensor) and x.requires_grad for arg in args for x in tree.leaves(arg))
 
 
 def _by_autograd(f: Callable, argnum: int, has_aux: bool, args: tuple) -> tuple[Any, Any]:
     # Half the overhead of torch.func.grad, which wraps every tensor; the same gradients.
-    leaves, spec = tree.flatten(args[argnum])
-    leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+    variables = tree.map(lambda leaf: leaf.detach().requires_grad_(), args[argnum])
+    leaves = tree.leaves(variables)
     with torch.enable_grad():
-        result = f(*args[:argnum], tree.unflatten(spec, leaves), *args[argnum + 1 :])
+        result = f(*args[:argnum], variables, *args[argnum + 1 :])
         value, aux = result if has_aux else (result, None)
         _check_scalar(value)
-    if not leaves or not value.requires_grad:
-        grads = [torch.zeros_like(leaf, requires_grad=False) for leaf in leaves]
-    else:
-        grads = torch.autograd.grad(value, leaves, allow_unused=True, materialize_grads=True)
+    found = iter(torch.autograd.grad(value, leaves, allow_unused=True) if leaves and value.requires_grad else ())
+    gradients = tree.map(lambda leaf: _or_zeros(next(found, None), leaf), variables)
     value = value.detach()
-    return (value, _detach(aux)) if has_aux else value, tree.unflatten(spec, grads)
+    return (value, _detach(aux)) if has_aux else value, gradients
+
+
+def _or_zeros(gradient: Tensor | None, leaf: Tensor) -> Tensor:
+    return torch.zeros_like(leaf, requires_grad=False) if gradient is None else gradient
 
 
 def _detach(aux: Any) -> Any:

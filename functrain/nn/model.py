@@ -24,14 +24,14 @@ class Mode:
         progress: how far training is, for layers with scheduled hyperparameters.
         weight: the weight of each example, shape (n,), or None when all count alike; a layer that mixes examples
             (batch norm) must give no influence to examples of zero weight.
-        path: the names from the model down to this layer.
+        path: what is folded into the key for this layer: in training the step, then the names down to the layer.
     """
 
     train: bool = False
     key: Tensor | None = None
     progress: Progress = Progress()
     weight: Tensor | None = None
-    path: tuple[str, ...] = ()
+    path: tuple[Any, ...] = ()
 
 
 def evaluation(weight: Tensor | None = None) -> Mode:

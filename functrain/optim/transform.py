@@ -21,7 +21,7 @@ class Context:
         updates: updates completed, from 0.
         epoch: epochs completed, with their fraction.
         step: batches done, from 0; inside `accumulate`, `updates` is less.
-        key: the random key of this step, or None.
+        key: the run's root random key, or None; a transform that draws folds in `step` and a name of its own.
         loss: the loss of this batch, a scalar.
         weight: the sum of the weights of this batch's examples, by which `accumulate` averages.
 

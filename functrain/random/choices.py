@@ -40,9 +40,9 @@ def bernoulli(key: Tensor, p: float | Tensor = 0.5, shape: Shape | None = None) 
     if shape is None:
         shape = tuple(p.shape) if isinstance(p, Tensor) else ()
     shape = check_shape(shape)
-    note_use(check_one(key), "bernoulli")
     _check_probability(p)
     check_fits("p", getattr(p, "shape", ()), shape)
+    note_use(check_one(key), "bernoulli")
     if not isinstance(p, Tensor):
         limit = _threshold(float(p))
     else:
@@ -63,7 +63,7 @@ def _check_probability(p: Any) -> None:
             return
         got = f"{p.dtype} from {p.min()} to {p.max()}" if is_concrete(p) and p.numel() else f"{p.dtype}"
         raise InvalidArgument(f"p must be floating-point probabilities from 0 to 1, got a tensor of {got}")
-    if isinstance(p, bool) or not (isinstance(p, Real) and 0 <= p <= 1):
+    if isinstance(p, bool) or not (isinstance(p, Real) and 0 <= float(p) <= 1):
         raise InvalidArgument(f"p must be a probability from 0 to 1, got {p!r}")
 
 
@@ -95,8 +95,8 @@ def randint(key: Tensor, shape: Shape, low: int | Tensor, high: int | Tensor) ->
     tensor([5, 5, 6, 3, 2])
     """
     shape = check_shape(shape)
-    note_use(check_one(key), "randint")
     _check_range(low, high, shape)
+    note_use(check_one(key), "randint")
     if isinstance(low, int) and isinstance(high, int):
         size = high - low
         return draw_pairs(key, shape, torch.int64, lambda first, second: _multiply_high(first, second, size) + low)

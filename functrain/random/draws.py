@@ -76,18 +76,20 @@ def uniform(
     shape = check_shape(shape)
     check_floating(dtype)
     note_use(check_one(key), "uniform")
-    if isinstance(low, Tensor) or isinstance(high, Tensor):
-        return _between(*_limits(low, high, shape, dtype, key.device))(_fraction(key, shape, dtype))
-    if low == 0 and high == 1:
+    numbers = not (isinstance(low, Tensor) or isinstance(high, Tensor))
+    if numbers and low == 0 and high == 1:
         return _fraction(key, shape, dtype)
-    return _fraction(key, shape, dtype, _between(*_limits(low, high, shape, dtype, key.device)))
+    limits = _limits(low, high, shape, dtype, key.device)
+    _check_width(low, high, limits)
+    between = _between(*limits)
+    return _fraction(key, shape, dtype, between) if numbers else between(_fraction(key, shape, dtype))
 
 
 def normal(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32) -> Tensor:
     """Return draws from the normal distribution of mean 0 and standard deviation 1.
 
     The method is inversion: the inverse of the distribution function, of a uniform draw of 24 bits (53 for float64)
-    that is never 0 or 1. So no draw is infinite; the largest are 5.42 (8.37 for float64).
+    that is never 0 or 1. So no draw is infinite; the largest are 5.42 (8.29 for float64).
 
     Args:
         key: a single key, shape (2,). It is used up.
@@ -171,12 +173,21 @@ def _limits(low: Any, high: Any, shape: tuple[int, ...], dtype: torch.dtype, dev
             check_fits(name, limit.shape, shape)
             both.append(limit.to(device, dtype))
         else:
-            both.append(torch.full((), limit, dtype=dtype, device=device))
+            both.append(torch.full((), float(limit), dtype=dtype, device=device))
     numbers = isinstance(low, Real) and isinstance(high, Real)  # whose values are known in a trace too
     ordered = bool((both[0] < both[1]).all()) if all(map(is_concrete, both)) else not numbers or low < high
     if not ordered:
         raise InvalidArgument(f"low must be below high in {dtype}, got low={_brief(low)} and high={_brief(high)}")
     return both
+
+
+def _check_width(low: Any, high: Any, limits: list[Tensor]) -> None:
+    width = limits[1] - limits[0]
+    known = bool(torch.isfinite(width).all()) if is_concrete(width) else True
+    if not known or (isinstance(low, Real) and isinstance(high, Real) and high - low > torch.finfo(width.dtype).max):
+        raise InvalidArgument(
+            f"high - low must be finite in {width.dtype}, got low={_brief(low)} and high={_brief(high)}"
+        )
 
 
 def _brief(limit: Any) -> str:
@@ -186,10 +197,6 @@ def _brief(limit: Any) -> str:
 def _between(low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
     """Return the function that takes [0, 1) to [low, high)."""
     width, last = high - low, torch.nextafter(high.detach(), low.detach())
-    if is_concrete(width) and not bool(torch.isfinite(width).all()):
-        raise InvalidArgument(
-            f"high - low must be finite in {width.dtype}, got low={_brief(low)} and high={_brief(high)}"
-        )
     return lambda fraction: torch.minimum(low + width * fraction, last)  # the sum may be rounded up to high
 
 

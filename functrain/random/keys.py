@@ -15,7 +15,7 @@ from functrain.random.philox import MASK, blocks, counters, pair, words_of_block
 from functrain.random.reuse import note_derived, note_use
 
 FOLD, SPLIT, DRAW = 1 << 28, 2 << 28, 3 << 28
-FEW = 12
+FEW = 32
 """Up to so many blocks, Python's integers are faster than tensor operations on a CPU."""
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -119,7 +119,7 @@ def split(key: Tensor, n: int = 2) -> Tensor:
     dims = key.dim()
     even = counters(torch.arange(n, device=key.device), 1).view(2, *[1] * (dims - 1), n)
     children, _ = blocks(key.movedim(-1, 0).unsqueeze(-1), even, pair(0, SPLIT, key.device, dims))
-    return children.movedim(0, -1)
+    return children.movedim(0, -1).contiguous()
 
 
 def fold_in(key: Tensor, *data: int | Tensor | str) -> Tensor:
@@ -178,7 +178,7 @@ def _integer(datum: Any) -> int | Tensor:
     if isinstance(datum, Tensor) and datum.dtype in _INTEGERS:
         return datum
     if isinstance(datum, Integral) and not isinstance(datum, bool):
-        if -(2**63) <= datum < 2**63:
+        if -(2**63) <= int(datum) < 2**63:
             return int(datum)
         raise InvalidArgument(f"a number to fold in must fit 64 bits with sign, got {datum}; fold in its str()")
     got = f"a tensor of {datum.dtype}" if isinstance(datum, Tensor) else f"{datum!r} of type {type(datum).__name__}"
@@ -199,7 +199,7 @@ def _hashed(names: tuple[str | None, ...]) -> tuple[int, int]:
 def _fold_one(key: Tensor, names: tuple[str | None, ...], number: int | Tensor) -> Tensor:
     if key.dim() == 1 and is_concrete(key):
         if isinstance(number, Tensor) and number.dim() == 0 and type(number) is Tensor and number.device.type == "cpu":
-            number = number.item()
+            number = int(number.item())
         if isinstance(number, int):
             first, third = _hashed(names)
             counter = (number & MASK, first, (number >> 32) & MASK, third)
@@ -225,4 +225,4 @@ def _fold_tensors(key: Tensor, names: tuple[str | None, ...], number: int | Tens
         ) from None
     keys, dims = key.expand(*shape, 2).movedim(-1, 0), len(shape)
     even = counters(number.expand(shape), dims)
-    return blocks(keys, even, pair(*_hashed(names), device, dims))[0].movedim(0, -1)
+    return blocks(keys, even, pair(*_hashed(names), device, dims))[0].movedim(0, -1).contiguous()

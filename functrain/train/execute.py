@@ -99,9 +99,9 @@ def drive(
     signals = Signals()
     wants_logs = any(c.reads_logs and c.handles("after_batch", "after_chunk") for c in listening)
     advance = advancer(learner, callbacks, phase, signals, wants_logs)
-    loader = padded_where_safe(learner, loader)
     if not jit:
         return Drive(_batches(loader), advance_one(advance), signals, len(loader), donates=False)
+    loader = padded_where_safe(learner, loader)
     donate = 0 if phase == "train" else ()
     if any(c.handles("begin_batch", "after_batch") for c in listening) or not data.is_resident(loader):
         compiled = engine.jit(advance_one(advance), donate=donate, backend=jit)

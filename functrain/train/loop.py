@@ -109,11 +109,13 @@ class Loop:
 
     def emit(self, event: str, run: Run) -> Run:
         """Return the run after the event, with the live state kept apart from handlers that may keep theirs."""
-        shares = self.training.donates and any(c.keeps_state and c.handles(event) for c in self.callbacks)
-        if not shares:
-            return emit(event, self.callbacks, run)
+        listening = [c for c in self.callbacks if event in c.handlers]
+        if not listening:
+            return run
+        if not (self.training.donates and any(c.keeps_state for c in listening)):
+            return emit(event, listening, run)
         copy = tree.map(torch.clone, run.state)
-        after = emit(event, self.callbacks, attrs.evolve(run, state=copy))
+        after = emit(event, listening, attrs.evolve(run, state=copy))
         return attrs.evolve(after, state=run.state if after.state is copy else tree.map(torch.clone, after.state))
 
 
@@ -165,7 +167,7 @@ def _phase(loop: Loop, run: Run, driver: Drive | None, begun: int) -> Run:
 
 def _one_block(loop: Loop, driver: Drive, run: Run, block: Block) -> Any:
     begun = run.step
-    run = attrs.evolve(run, batch=block.batch, logs={})
+    run = tree.evolve(run, batch=block.batch, logs={})
     if block.batch is not None:
         run = loop.emit("begin_batch", run)
     run = _advance(loop, driver, run, block) if run.signal is None else _skip(run)
@@ -179,8 +181,9 @@ def _one_block(loop: Loop, driver: Drive, run: Run, block: Block) -> Any:
 
 def _after_chunk(loop: Loop, run: Run) -> Run:
     """Return the run after the event; when a stop is under way, the batches before it are still told of."""
-    after = loop.emit("after_chunk", attrs.evolve(run, signal=None))
-    return _over(after, "batch") if run.signal is None else attrs.evolve(after, signal=run.signal)
+    if run.signal is None:
+        return _over(loop.emit("after_chunk", run), "batch")
+    return tree.evolve(loop.emit("after_chunk", tree.evolve(run, signal=None)), signal=run.signal)
 
 
 def _advance(loop: Loop, driver: Drive, run: Run, block: Block) -> Run:
@@ -188,7 +191,7 @@ def _advance(loop: Loop, driver: Drive, run: Run, block: Block) -> Run:
     inputs = block.inputs if block.batch is None else (run.batch,)
     traced = {c.name: run.memory[c.name] for c in loop.callbacks if c.handles(*STEP_EVENTS)}
     carry, logs = driver.execute(carried(run.state, traced, run.tally), *inputs)
-    run = attrs.evolve(
+    run = tree.evolve(
         run,
         state=carry.state,
         memory={**run.memory, **carry.memory},
@@ -206,19 +209,19 @@ def _heed(run: Run, driver: Drive, carry: Carry, begun: int) -> Run:
         return run
     said, done = driver.signals.table[code - 1], int(carry.batches)
     signal = Signal(said.scope, said.reason, said.callback, said.event, run.epoch, begun + done)
-    return attrs.evolve(run, step=begun + done, signal=signal, logs=tree.map(lambda rows: rows[:done], run.logs))
+    return tree.evolve(run, step=begun + done, signal=signal, logs=tree.map(lambda rows: rows[:done], run.logs))
 
 
 def _skip(run: Run) -> Run:
     """Return the run after a batch that a stop at `begin_batch` took out: consumed, if only it was to be ended."""
     if run.phase == "valid" or run.signal is None or run.signal.scope != "batch":
         return run
-    return attrs.evolve(run, step=run.step + 1, state=attrs.evolve(run.state, step=run.state.step + 1))
+    return tree.evolve(run, step=run.step + 1, state=tree.evolve(run.state, step=run.state.step + 1))
 
 
 def _over(run: Run, *scopes: str) -> Run:
     """Return the run without its stop, if what the stop was to end is over."""
-    return attrs.evolve(run, signal=None) if run.signal is not None and run.signal.scope in scopes else run
+    return tree.evolve(run, signal=None) if run.signal is not None and run.signal.scope in scopes else run
 
 
 def _values(loop: Loop, run: Run) -> dict[str, float]:

@@ -11,7 +11,7 @@ from functrain.train.history import History
 from functrain.train.state import progress
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # a dict of fields makes `tree.evolve` quick
 class Run:
     """Where a fit stands. Frozen: a handler that wants a change returns `attrs.evolve(run, ...)`.
 

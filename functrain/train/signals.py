@@ -107,7 +107,7 @@ def _accept(answer: Any, step: Any, event: str, name: str, signals: Signals) -> 
     after = check_answer(answer.carry, step, event, name)
     scope = scope_of(answer, event)
     code = signals.code(Said(scope, answer.reason, name, event))
-    return attrs.evolve(after, halt=_halt(answer.when, scope, event, code, step, after))
+    return tree.evolve(after, halt=_halt(answer.when, scope, event, code, step, after))
 
 
 def _halt(when: Any, scope: str, event: str, code: int, step: Any, after: Any) -> Halt:
@@ -115,7 +115,7 @@ def _halt(when: Any, scope: str, event: str, code: int, step: Any, after: Any) -
     when = torch.as_tensor(when, device=device)
     # A stop of more than this batch, in the middle of it, leaves the batch undone: a resumed run begins with it.
     done = scope == "batch" or event == "after_step"
-    state = attrs.evolve(after.state, step=after.state.step + 1) if done else step.state
+    state = tree.evolve(after.state, step=after.state.step + 1) if done else step.state
     number = torch.full_like(step.state.step, 0 if scope == "batch" else code)
     new = Halt(when, torch.where(when, number, 0), state, after.memory, after.tally)
     return new if step.halt is None else _first(step.halt, new)
@@ -136,15 +136,15 @@ def _first(old: Halt, new: Halt) -> Halt:
 
 def settle(step: Any) -> Any:
     """Return the step with the batch counted, and everything as it was before a stop where one happened."""
-    state = attrs.evolve(step.state, step=step.state.step + 1)
+    state = tree.evolve(step.state, step=step.state.step + 1)
     halt = step.halt
     if halt is None:
-        return attrs.evolve(step, state=state)
+        return tree.evolve(step, state=state)
 
     def pick(held: Any, new: Any) -> Any:
         return tree.map(lambda a, b: torch.where(halt.when, a, b), held, new)
 
-    return attrs.evolve(
+    return tree.evolve(
         step,
         state=pick(halt.state, state),
         memory=pick(halt.memory, step.memory),

@@ -9,14 +9,13 @@ Between the stages stand the callbacks' handlers of the event of that name. All 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import attrs
 import torch
 from toolz import compose_left
 from torch import Tensor
 
 from functrain import losses, metrics, nn, optim, random, tree
 from functrain.data import Batch, as_batch
-from functrain.engine import value_and_grad
+from functrain.engine.grad import differentiate
 from functrain.schedule import Progress
 from functrain.train.events import Callback
 from functrain.train.learner import Learner
@@ -36,7 +35,6 @@ class Step:
         batch: the batch.
         memory: the memories of the callbacks with step handlers, by name.
         tally: the accumulators of the loss and the metrics; the stage `tally` adds this batch to them.
-        key: the random key of this step; None while evaluating.
         progress: how far the run is before this step.
         phase: "train" or "valid".
         prediction: the model's output, after `forward`.
@@ -51,7 +49,6 @@ class Step:
     batch: Batch
     memory: dict[str, Any]
     tally: dict[str, Any]
-    key: Tensor | None
     progress: Progress
     phase: str = tree.static(default="train")
     prediction: Any = None
@@ -60,6 +57,11 @@ class Step:
     loss: Any = None
     grads: Any = None
     halt: Halt | None = None
+
+    @property
+    def key(self) -> Tensor:
+        """The random key of this step, `fold_in(state.key, state.step)`; fold in a name of your own before drawing."""
+        return random.fold_in(self.state.key, self.state.step)
 
 
 Stage = Callable[[Step], Step]
@@ -156,23 +158,26 @@ def begin(
     memory: dict[str, Any] | None = None,
     tallied: dict[str, Any] | None = None,
 ) -> Step:
-    """Return the record that the first stage takes. A step's key is `fold_in(state.key, state.step)`.
+    """Return the record that the first stage takes.
 
     `memory` holds the memories of the callbacks, and `tallied` the accumulators to go on with; both begin empty.
     """
-    key = random.fold_in(state.key, state.step) if phase == "train" else None
     so_far = empty_tally(learner, state.step.device) if tallied is None else tallied
-    return Step(state, batch, memory or {}, so_far, key, progress(state), phase)
+    return Step(state, batch, memory or {}, so_far, progress(state), phase)
 
 
 def forward(model: nn.Model) -> Stage:
     """Return the stage that applies the model to the batch's input."""
 
     def stage(step: Step) -> Step:
-        weight = step.batch.weight
-        mode = nn.evaluation(weight) if step.key is None else nn.training(step.key, step.progress, weight)
-        prediction, buffers = model.apply(step.state.params, step.state.buffers, step.batch.input, mode)
-        return attrs.evolve(step, prediction=prediction, buffers=buffers)
+        state, weight = step.state, step.batch.weight
+        if step.phase == "train":
+            # The step's key is folded only by the layers that draw from it.
+            mode = nn.Mode(True, state.key, step.progress, weight, path=(state.step,))
+        else:
+            mode = nn.evaluation(weight)
+        prediction, buffers = model.apply(state.params, state.buffers, step.batch.input, mode)
+        return tree.evolve(step, prediction=prediction, buffers=buffers)
 
     return stage
 
@@ -182,7 +187,7 @@ def loss_of_prediction(loss: Callable[[Any, Any], Tensor]) -> Stage:
 
     def stage(step: Step) -> Step:
         values = loss(step.prediction, step.batch.target)
-        return attrs.evolve(step, losses=values, loss=losses.reduce(values, step.batch.weight))
+        return tree.evolve(step, losses=values, loss=losses.reduce(values, step.batch.weight))
 
     return stage
 
@@ -192,14 +197,14 @@ def differentiated(inner: Stage) -> Stage:
 
     def stage(step: Step) -> Step:
         def loss_of(params: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-            begun = attrs.evolve(step, state=attrs.evolve(step.state, params=params))
+            begun = tree.evolve(step, state=tree.evolve(step.state, params=params))
             after = inner(begun)
             # The state holds the parameters that are being differentiated; it must not leave this function.
-            new = {f.name: getattr(after, f.name) for f in attrs.fields(Step) if f.name != "state"}
-            return after.loss, {name: value for name, value in new.items() if value is not getattr(begun, name)}
+            old, new = vars(begun), vars(after)
+            return after.loss, {name: new[name] for name in new if new[name] is not old[name] and name != "state"}
 
-        (_, changed), grads = value_and_grad(loss_of, has_aux=True)(step.state.params)
-        return attrs.evolve(step, **changed, grads=grads)
+        (_, changed), grads = differentiate(loss_of, (step.state.params,), has_aux=True)
+        return tree.evolve(step, **changed, grads=grads)
 
     return stage
 
@@ -210,9 +215,9 @@ def update(optimizer: optim.Transform) -> Stage:
     def stage(step: Step) -> Step:
         state = step.state
         updates, opt_state = optimizer.update(step.grads, state.opt_state, state.params, _context(step))
-        return attrs.evolve(
+        return tree.evolve(
             step,
-            state=attrs.evolve(
+            state=tree.evolve(
                 state,
                 params=optim.apply_updates(state.params, updates),
                 buffers=step.buffers,
@@ -227,7 +232,7 @@ def update(optimizer: optim.Transform) -> Stage:
 def _context(step: Step) -> optim.Context:
     at, weight = step.progress, step.batch.weight
     total = float(step.losses.shape[0]) if weight is None else weight.sum()
-    return optim.Context(at.position, at.updates, at.epoch, step.state.step, step.key, step.loss, total)
+    return optim.Context(at.position, at.updates, at.epoch, step.state.step, step.state.key, step.loss, total)
 
 
 def tally(learner: Learner) -> Stage:
@@ -238,7 +243,7 @@ def tally(learner: Learner) -> Stage:
         added = {"loss": LOSS.update(step.tally["loss"], step.losses, None, weight)}
         for name, metric in learner.metrics.items():
             added[name] = metric.update(step.tally[name], step.prediction, target, weight)
-        return attrs.evolve(step, tally=added)
+        return tree.evolve(step, tally=added)
 
     return stage
 
@@ -256,5 +261,5 @@ def computed(learner: Learner, tallied: dict[str, Any]) -> dict[str, Tensor]:
 
 def batch_logs(learner: Learner, step: Step) -> dict[str, Tensor]:
     """Return the values over the batch of a step alone, by name."""
-    alone = attrs.evolve(step, tally=empty_tally(learner, step.state.step.device))
+    alone = tree.evolve(step, tally=empty_tally(learner, step.state.step.device))
     return computed(learner, tally(learner)(alone).tally)
