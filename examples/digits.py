@@ -44,7 +44,7 @@ def main() -> None:
     print(f"validation accuracy {accuracy:.4f}")
 
     picture = args.out / "digits.png"
-    plot.history(result.memory["record"]).savefig(picture)
+    plot.history(result.memory["record"], only=("loss", "accuracy", "lr")).savefig(picture)
     print(f"wrote {picture}")
 
 

@@ -65,10 +65,8 @@ def node(cls: type[T]) -> type[T]:
     def unflatten(children, context):
         # Past __init__, so that placeholders of any type (proxies, specs) can stand in for a moment.
         record = object.__new__(cls)
-        for name, value in zip(dynamic, children, strict=True):
-            object.__setattr__(record, name, value)
-        for name, value in zip(fixed, context, strict=True):
-            object.__setattr__(record, name, value)
+        record.__dict__.update(zip(dynamic, children, strict=True))
+        record.__dict__.update(zip(fixed, context, strict=True))
         return record
 
     def flatten_with_keys(record) -> Any:
@@ -164,10 +162,7 @@ def leaves_with_path(tree: Tree) -> list[tuple[str, Any]]:
 
 
 def _name(key: Any) -> str:
-    for attribute in ("key", "idx", "name"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)
+    return str(next(getattr(key, name) for name in ("key", "idx", "name") if hasattr(key, name)))
 
 
 def paths(tree: Tree) -> list[str]:
@@ -369,8 +364,7 @@ def check_same(expected: Tree, got: Tree, what: str = "the second tree", like: s
     left, right = dict(leaves_with_path(expected)), dict(leaves_with_path(got))
     lines = []
     for path in [*left, *(p for p in right if p not in left)]:
-        want = _form(left[path]) if path in left else "nothing"
-        have = _form(right[path]) if path in right else "nothing"
+        want, have = (_form(side[path]) if path in side else "nothing" for side in (left, right))
         if want != have:
             lines.append(f"  {path}: expected {want}, got {have}")
     if lines:

@@ -18,7 +18,9 @@ def net(params, x, y):
 @pytest.fixture
 def problem():
     generator = torch.Generator().manual_seed(0)
-    params = {name: torch.randn(shape, generator=generator) for name, shape in [("w", (3, 2)), ("b", (2,)), ("unused", (4,))]}
+    params = {
+        name: torch.randn(shape, generator=generator) for name, shape in [("w", (3, 2)), ("b", (2,)), ("unused", (4,))]
+    }
     return params, torch.randn(5, 3, generator=generator), torch.randn(5, 2, generator=generator)
 
 
@@ -49,7 +51,9 @@ def test_works_under_no_grad(problem):
 
 
 def test_differentiates_by_any_argument():
-    assert torch.equal(grad(lambda a, b: (a * b).sum(), argnum=1)(torch.tensor(3.0), torch.tensor(2.0)), torch.tensor(3.0))
+    assert torch.equal(
+        grad(lambda a, b: (a * b).sum(), argnum=1)(torch.tensor(3.0), torch.tensor(2.0)), torch.tensor(3.0)
+    )
 
 
 def test_second_derivatives():

@@ -158,15 +158,20 @@ def test_a_model_that_mixes_rows_is_not_padded_and_says_so():
 
 
 def noting(events, notes):
-    return ft.Callback("note", {e: lambda run, e=e: notes.append((e, run.phase, run.step)) for e in events}, phases=("train", "valid"))
+    return ft.Callback(
+        "note", {e: lambda run, e=e: notes.append((e, run.phase, run.step)) for e in events}, phases=("train", "valid")
+    )
 
 
 def test_every_host_event_comes_in_its_order():
     learner, state, train, valid = problem(n=16)
     notes = []
     eager(learner, state, train, valid, epochs=1, callbacks=[noting(ft.train.HOST_EVENTS, notes)])
-    training = [(event, "train", step) for i in (0, 1) for event, step in
-                (("begin_batch", i), ("after_batch", i + 1), ("after_chunk", i + 1))]
+    training = [
+        (event, "train", step)
+        for i in (0, 1)
+        for event, step in (("begin_batch", i), ("after_batch", i + 1), ("after_chunk", i + 1))
+    ]
     validation = [("begin_batch", "valid", 0), ("after_batch", "valid", 1), ("after_chunk", "valid", 1)]
     assert [note[0] for note in notes[:2]] == ["begin_fit", "begin_epoch"]
     assert notes[2:8] == training
@@ -195,7 +200,10 @@ CANCELS = {
 def test_what_a_stop_without_a_scope_cancels(event):
     learner, state, train, valid = problem(n=16)
     notes = []
-    callbacks = [ft.Callback("cancel", {event: lambda run: ft.Stop(run)}), noting(["after_batch", "after_epoch", "after_fit"], notes)]
+    callbacks = [
+        ft.Callback("cancel", {event: lambda run: ft.Stop(run)}),
+        noting(["after_batch", "after_epoch", "after_fit"], notes),
+    ]
     result = eager(learner, state, train, valid, callbacks=callbacks)
     got = dict(
         updates=int(result.state.updates),
@@ -209,7 +217,9 @@ def test_what_a_stop_without_a_scope_cancels(event):
         assert int(result.state.step) == 4  # what is skipped counts as done
 
 
-@pytest.mark.parametrize("event", [e for e in ft.train.EVENTS if e not in ("begin_validate", "after_validate", "after_fit")])
+@pytest.mark.parametrize(
+    "event", [e for e in ft.train.EVENTS if e not in ("begin_validate", "after_validate", "after_fit")]
+)
 def test_a_stop_of_the_fit_from_anywhere_ends_it(event):
     learner, state, train, valid = problem(n=16)
     notes = []
@@ -225,7 +235,7 @@ def test_a_stop_of_the_fit_from_anywhere_ends_it(event):
 
 
 def test_memory_is_threaded_through_the_run():
-    learner, state, train, valid = problem(n=16)
+    learner, state, train, _ = problem(n=16)
 
     def count(run):
         return ft.train.remember(run, "count", run.memory["count"] + 1)
@@ -253,9 +263,13 @@ def test_a_handler_may_change_the_state_and_the_batch():
         return attrs.evolve(run, batch=attrs.evolve(run.batch, input=torch.zeros_like(run.batch.input)))
 
     for jit in (False, "aten"):
-        result = ft.fit(learner, state, train=train, epochs=1, jit=jit, callbacks=[ft.Callback("zero", {"begin_epoch": zero})])
+        result = ft.fit(
+            learner, state, train=train, epochs=1, jit=jit, callbacks=[ft.Callback("zero", {"begin_epoch": zero})]
+        )
         assert result.history[0]["train/loss"] == pytest.approx(math.log(3))
-        changed = ft.fit(learner, state, train=train, epochs=1, jit=jit, callbacks=[ft.Callback("blank", {"begin_batch": blank})])
+        changed = ft.fit(
+            learner, state, train=train, epochs=1, jit=jit, callbacks=[ft.Callback("blank", {"begin_batch": blank})]
+        )
         assert float(changed.state.buffers["1"]["running_var"].max()) < 1
 
 
@@ -266,7 +280,9 @@ def test_a_state_that_a_callback_keeps_is_not_overwritten():
         return ft.train.remember(run, "keep", (*run.memory["keep"], run.state))
 
     results = {
-        jit: ft.fit(learner, state, train=train, epochs=3, jit=jit, callbacks=[ft.Callback("keep", {"after_epoch": keep})])
+        jit: ft.fit(
+            learner, state, train=train, epochs=3, jit=jit, callbacks=[ft.Callback("keep", {"after_epoch": keep})]
+        )
         for jit in (False, "aten")
     }
     kept = {jit: result.memory["keep"] for jit, result in results.items()}
@@ -283,7 +299,9 @@ def test_after_fit_runs_when_a_callback_fails():
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        eager(learner, state, train, callbacks=[ft.Callback("fail", {"after_epoch": fail}), noting(["after_fit"], notes)])
+        eager(
+            learner, state, train, callbacks=[ft.Callback("fail", {"after_epoch": fail}), noting(["after_fit"], notes)]
+        )
     assert len(notes) == 1
 
 
@@ -418,7 +436,12 @@ def test_data_that_does_not_fit_is_found_before_anything_is_trained(small):
     notes = []
     callbacks = [noting(["begin_fit"], notes)]
     with pytest.raises(LabelOutOfRange) as caught:
-        eager(learner, state, data.loader(data.ArrayDataset((inputs, bad_labels)), data.sequential(4)), callbacks=callbacks)
+        eager(
+            learner,
+            state,
+            data.loader(data.ArrayDataset((inputs, bad_labels)), data.sequential(4)),
+            callbacks=callbacks,
+        )
     assert "smallest and largest labels of train" in caught.value.__notes__[0]
     with pytest.raises(ShapeMismatch) as caught:
         valid = data.loader(data.ArrayDataset((inputs[:, :3], targets)), data.sequential(4))

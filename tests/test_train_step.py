@@ -102,7 +102,9 @@ def test_logs_of_a_batch(batch):
     state = ft.init(learner, ft.random.key(0), batch)
     prediction, _ = learner.model.apply(state.params, state.buffers, batch[0])
     logs = ft.eval_step(learner)(state, batch)
-    assert float(logs["loss"]) == pytest.approx(float(torch.nn.functional.cross_entropy(prediction, batch[1])), rel=1e-6)
+    assert float(logs["loss"]) == pytest.approx(
+        float(torch.nn.functional.cross_entropy(prediction, batch[1])), rel=1e-6
+    )
     assert float(logs["accuracy"]) == float((prediction.argmax(1) == batch[1]).double().mean())
 
 
@@ -145,7 +147,9 @@ def run_step(callbacks, batch, learner=None):
     state = ft.init(learner, ft.random.key(0), batch)
     memory = {callback.name: callback.memory for callback in callbacks}
     signals = Signals()
-    done = train_stages(learner, ordered(callbacks), signals)(begin(learner, state, data.as_batch(batch), memory=memory))
+    done = train_stages(learner, ordered(callbacks), signals)(
+        begin(learner, state, data.as_batch(batch), memory=memory)
+    )
     return state, done, signals
 
 
@@ -214,7 +218,9 @@ def test_a_stop_of_the_fit_leaves_the_whole_state_as_it_was(batch, event):
 
 
 def test_the_first_of_two_stops_counts(batch):
-    first = ft.Callback("first", {"begin_step": lambda step: ft.Stop(step, scope="fit", reason="1", when=step.state.step < 0)})
+    first = ft.Callback(
+        "first", {"begin_step": lambda step: ft.Stop(step, scope="fit", reason="1", when=step.state.step < 0)}
+    )
     second = ft.Callback("second", {"after_pred": lambda step: ft.Stop(step, scope="fit", reason="2")})
     third = ft.Callback("third", {"after_grads": lambda step: ft.Stop(step, scope="epoch", reason="3")})
     _, done, signals = run_step([first, second, third], batch)

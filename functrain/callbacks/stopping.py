@@ -77,8 +77,8 @@ def early_stopping(
         run = remember(run, name, attrs.evolve(best, waited=best.waited + 1))
         if best.waited + 1 < patience:
             return run
-        was = "no epoch had a value" if best.value is None else f"the best was {best.value:.6g} in epoch {best.epoch + 1}"
-        return Stop(run, scope="fit", reason=f"{monitor} has not improved for {patience} epochs; {was}")
+        reason = f"{monitor} has not improved for {patience} epochs; {_best_so_far(best)}"
+        return Stop(run, scope="fit", reason=reason)
 
     def after_fit(run: Run) -> Run | None:
         best = run.memory[name].state
@@ -86,6 +86,12 @@ def early_stopping(
 
     handlers = {"begin_fit": begin_fit, "after_epoch": after_epoch, "after_fit": after_fit}
     return Callback(name, handlers, order=80, memory=Best(), keeps_state=restore_best)
+
+
+def _best_so_far(best: Best) -> str:
+    if best.value is None:
+        return "no epoch had a value"
+    return f"the best was {best.value:.6g} in epoch {best.epoch + 1}"
 
 
 def _check_monitor(run: Run, monitor: str) -> None:
@@ -103,8 +109,9 @@ def _monitored(run: Run, monitor: str) -> float:
 def finite(gradients: bool = False, name: str = "finite") -> Callback:
     """Return a callback that ends the fit when the loss of a batch is NaN or infinite.
 
-    The batch then leaves no trace in the state, and `result.stopped` says in which epoch and batch it was; the returned state
-    and that batch reproduce it. The check runs inside the compiled step; the loop waits for its answer after each block.
+    The batch then leaves no trace in the state, and `result.stopped` says in which epoch and batch it was; the
+    returned state and that batch reproduce it. The check runs inside the compiled step; the loop waits for its answer
+    after each block.
 
     Args:
         gradients: whether to check the gradients too.

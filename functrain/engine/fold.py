@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import attrs
-import torch
 from torch import Tensor
 
 from functrain import tree

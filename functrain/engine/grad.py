@@ -88,7 +88,8 @@ def _check_scalar(value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         raise NotATensor(f"the function must return a scalar tensor, got {type(value).__name__}")
     if value.shape != ():
-        raise ShapeMismatch(f"the function must return a scalar tensor, got shape {tuple(value.shape)}; reduce it first")
+        got = tuple(value.shape)
+        raise ShapeMismatch(f"the function must return a scalar tensor, got shape {got}; reduce it first")
     return value
 
 

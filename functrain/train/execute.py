@@ -131,7 +131,6 @@ def advancer(
 
 def advance_one(advance: Callable[[Carry, data.Batch], Any]) -> Callable[[Carry, data.Batch], tuple[Carry, Any]]:
     """Return the function that advances by one batch, with logs of one row."""
-
     return lambda carry, batch: _one_row(advance(carry, batch))
 
 

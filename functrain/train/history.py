@@ -17,9 +17,9 @@ class History:
     >>> history["train/loss"]
     [0.5, 0.25]
     >>> print(history)
-     epoch   train/loss
-         1       0.5000
-         2       0.2500
+     epoch  train/loss
+         1      0.5000
+         2      0.2500
     """
 
     rows: tuple[Mapping[str, Any], ...] = ()

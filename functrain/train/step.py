@@ -115,6 +115,14 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), signals: 
         learner: what to train.
         callbacks: callbacks, already `ordered`; their step handlers are put between the stages.
         signals: the table in which the handlers' stops are numbered.
+
+    >>> from functrain import losses, nn, optim
+    >>> from functrain.train import init
+    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
+    >>> batch = Batch(torch.ones(4, 3), torch.zeros(4, dtype=torch.int64))
+    >>> done = train_stages(learner)(begin(learner, init(learner, random.key(0), batch), batch))
+    >>> done.grads["bias"].shape, int(done.state.step)
+    (torch.Size([2]), 1)
     """
     on = handlers(callbacks, "train", signals)
     prediction_and_loss = _chain(
@@ -132,7 +140,16 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), signals: 
 
 
 def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), signals: Signals | None = None) -> Stage:
-    """Return a whole evaluation step as one function from `Step` to `Step`; the arguments are `train_stages`'."""
+    """Return a whole evaluation step as one function from `Step` to `Step`; the arguments are `train_stages`'.
+
+    >>> from functrain import losses, nn, optim
+    >>> from functrain.train import init
+    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
+    >>> batch = Batch(torch.ones(4, 3), torch.zeros(4, dtype=torch.int64))
+    >>> begun = begin(learner, init(learner, random.key(0), batch), batch, phase="valid")
+    >>> eval_stages(learner)(begun).prediction.shape
+    torch.Size([4, 2])
+    """
     on = handlers(callbacks, "valid", signals)
     return _chain(
         on("begin_step"),
