@@ -214,11 +214,7 @@ def _classes_last(logits: Any, axis: int) -> Tensor:
 def _gumbel(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     # Large noise, which decides, comes from small u: there, unlike near 1, floats are dense. u is never 0 or 1.
     if dtype is torch.float64:
-        return draw_pairs(key, shape, dtype, lambda high, low: _noise((high << 21 | low >> 11 | 1).double() * 2.0**-53))
-    return draw(
-        key, shape, torch.float32, lambda word: _noise((word.float() * 2.0**-32 + 2.0**-33).clamp(max=1 - 2.0**-24))
-    )
-
-
-def _noise(u: Tensor) -> Tensor:
+        u = draw_pairs(key, shape, dtype, lambda high, low: (high << 21 | low >> 11 | 1).double() * 2.0**-53)
+    else:
+        u = draw(key, shape, torch.float32, lambda word: (word.float() * 2.0**-32 + 2.0**-33).clamp(max=1 - 2.0**-24))
     return -torch.log(-torch.log1p(-u))

@@ -110,11 +110,8 @@ def normal(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32) -
     shape = check_shape(shape)
     check_floating(dtype)
     note_use(check_one(key), "normal")
-    if dtype is torch.float64:
-        return draw_pairs(
-            key, shape, dtype, lambda high, low: _gauss((high << 22 | low >> 10 | 1) - 2**53, torch.float64, 2.0**-53)
-        )
-    return draw(key, shape, dtype, lambda word: _gauss((word >> 7 | 1) - 2**24, torch.float32, 2.0**-24).to(dtype))
+    # Not in chunks: this function uses threads for little, and to wait for them once for each chunk costs far more.
+    return (torch.erfinv(_signed_fraction(key, shape, dtype)) * _SQRT_TWO).to(dtype)
 
 
 def truncated_normal(
@@ -184,7 +181,9 @@ def _limits(low: Any, high: Any, shape: tuple[int, ...], dtype: torch.dtype, dev
 def _check_width(low: Any, high: Any, limits: list[Tensor]) -> None:
     width = limits[1] - limits[0]
     known = bool(torch.isfinite(width).all()) if is_concrete(width) else True
-    if not known or (isinstance(low, Real) and isinstance(high, Real) and high - low > torch.finfo(width.dtype).max):
+    if not known or (
+        isinstance(low, Real) and isinstance(high, Real) and float(high) - float(low) > torch.finfo(width.dtype).max
+    ):
         raise InvalidArgument(
             f"high - low must be finite in {width.dtype}, got low={_brief(low)} and high={_brief(high)}"
         )
@@ -247,6 +246,10 @@ def _open_fraction(
     return draw(key, shape, result, lambda word: finish((word >> 7 | 1).double() * 2.0**-25))
 
 
-def _gauss(odd: Tensor, dtype: torch.dtype, scale: float) -> Tensor:
-    """Return normal draws from odd integers that, scaled, lie between -1 and 1."""
-    return torch.erfinv(odd.to(dtype) * scale) * _SQRT_TWO
+def _signed_fraction(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return fractions above -1 and below 1 that are never 0, in float64, or in float32 for every shorter dtype."""
+    if dtype is torch.float64:
+        return draw_pairs(
+            key, shape, dtype, lambda high, low: ((high << 22 | low >> 10 | 1) - 2**53).to(dtype) * 2.0**-53
+        )
+    return draw(key, shape, torch.float32, lambda word: ((word >> 7 | 1) - 2**24).to(torch.float32) * 2.0**-24)

@@ -1,0 +1,239 @@
+"""Passes over a traced graph: what every backend gains from. They change no result, not by a bit."""
+
+from collections.abc import Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain.engine.trace import draws, storage_of
+
+aten = torch.ops.aten
+
+_SAME = frozenset((aten.detach.default, aten.alias.default, aten.lift_fresh.default))
+_SAME_FORM = frozenset(
+    (
+        aten.view.default,
+        aten._unsafe_view.default,
+        aten.reshape.default,
+        aten.expand.default,
+        aten._to_copy.default,
+        aten.clone.default,
+        aten.t.default,
+        aten.transpose.int,
+        aten.permute.default,
+        aten.lift_fresh_copy.default,
+    )
+)
+_FORM_ONLY = frozenset(
+    (
+        aten.ones_like.default,
+        aten.zeros_like.default,
+        aten.full_like.default,
+        aten.new_zeros.default,
+        aten.new_ones.default,
+        aten.new_full.default,
+    )
+)
+"""Operations whose result depends on the form of their argument, and not on its values."""
+_VIEWS = (aten.view.default, aten._unsafe_view.default)
+_SMALL = 1 << 16
+"""Elements of a constant that is worth keeping instead of computing it at each call."""
+
+
+def simplify(gm: Any) -> Any:
+    """Return the graph without the operations that do nothing, with equal ones done once, and constants computed.
+
+    >>> from functrain.engine.trace import trace
+    >>> traced = trace(lambda x: [x.t().t() + x.detach() * x], [torch.ones(2, 2)], ["x"])
+    >>> [n.name for n in simplify(traced.gm).graph.nodes if n.op == "call_function"]
+    ['mul', 'add']
+    """
+    gm.graph.eliminate_dead_code()
+    _fold_constants(gm)
+    _drop_no_ops(gm)
+    _merge_equal(gm)
+    gm.graph.eliminate_dead_code()
+    return gm
+
+
+def fuse(gm: Any) -> Any:
+    """Return the graph with `a + number * b` as one operation, and sums without the axis that a view drops.
+
+    The first rounds once where the two operations round twice, as PyTorch's own optimizers do.
+    """
+    for node in list(gm.graph.nodes):
+        if node.target in (aten.add.Tensor, aten.sub.Tensor) and not node.kwargs:
+            _fuse_scaled(node)
+        elif node.target in _VIEWS:
+            _fuse_sum(node)
+    gm.graph.eliminate_dead_code()
+    return gm
+
+
+def _fuse_scaled(node: Any) -> None:
+    choices = (1, 0) if node.target is aten.add.Tensor else (1,)
+    for k in choices:
+        product, other = node.args[k], node.args[1 - k]
+        if not (_is_scaled(product) and isinstance(other, torch.fx.Node)):
+            continue
+        value = node.meta["val"]
+        forms = [n.meta.get("val") for n in (product, product.args[0], other)]
+        if value.is_floating_point() and all(isinstance(f, Tensor) and f.dtype == value.dtype for f in forms):
+            node.args, node.kwargs = (other, product.args[0]), {"alpha": product.args[1]}
+            return
+
+
+def _is_scaled(node: Any) -> bool:
+    return (
+        isinstance(node, torch.fx.Node)
+        and node.target is aten.mul.Tensor
+        and len(node.users) == 1
+        and isinstance(node.args[1], (int, float))
+        and not isinstance(node.args[1], bool)
+    )
+
+
+def _fuse_sum(node: Any) -> None:
+    total = node.args[0]
+    if total.target is not aten.sum.dim_IntList or total.args[2:] != (True,) or total.kwargs or len(total.users) > 1:
+        return
+    kept, axes = total.meta["val"], {a % total.meta["val"].dim() for a in total.args[1]}
+    if [n for k, n in enumerate(kept.shape) if k not in axes] == list(node.meta["val"].shape):
+        with node.graph.inserting_before(node):
+            short = node.graph.call_function(aten.sum.dim_IntList, (total.args[0], total.args[1]))
+        short.meta["val"] = node.meta["val"]
+        _replace(node, short)
+
+
+def outputs(gm: Any) -> list[Any]:
+    """Return the nodes of the results of a graph."""
+    return list(next(n for n in reversed(gm.graph.nodes) if n.op == "output").args[0])
+
+
+def is_pure(node: Any) -> bool:
+    """Return whether a node is a PyTorch operation that gives the same result each time and changes nothing."""
+    target = node.target
+    return (
+        node.op == "call_function"
+        and isinstance(target, torch._ops.OpOverload)
+        and not target._schema.is_mutable
+        and not draws(node)
+    )
+
+
+def same_form(a: Any, b: Any) -> bool:
+    """Return whether two tensors agree in shape, strides, dtype and device."""
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return False
+    return (a.shape, a.stride(), a.dtype, a.device) == (b.shape, b.stride(), b.dtype, b.device)
+
+
+def _replace(node: Any, other: Any) -> None:
+    node.replace_all_uses_with(other)
+    node.graph.erase_node(node)
+
+
+def _drop_no_ops(gm: Any) -> None:
+    for node in list(gm.graph.nodes):
+        if node.op != "call_function" or not node.args or not isinstance(node.args[0], torch.fx.Node):
+            continue
+        node.args = (_base_of_view(node), *node.args[1:])
+        source = node.args[0]
+        if node.target in _SAME or _does_nothing(node, source):
+            _replace(node, source)
+        elif node.target is aten.t.default and source.target is aten.t.default:
+            _replace(node, source.args[0])
+
+
+def _does_nothing(node: Any, source: Any) -> bool:
+    if node.target not in _SAME_FORM or not same_form(node.meta.get("val"), source.meta.get("val")):
+        return False
+    if node.target in (aten.t.default, aten.transpose.int, aten.permute.default):
+        # A square matrix that is not contiguous either way: only axes of one element may change places unseen.
+        return node.meta["val"].dim() < 2 or node.meta["val"].numel() <= 1
+    return True
+
+
+def _base_of_view(node: Any) -> Any:
+    source = node.args[0]
+    if node.target in _VIEWS and source.op == "call_function" and source.target in _VIEWS:
+        base = source.args[0]
+        if base.meta["val"].is_contiguous() and storage_of(base) == storage_of(node):
+            return base
+    return source
+
+
+def _merge_equal(gm: Any) -> None:
+    seen: dict[Hashable, Any] = {}
+    results = set(outputs(gm))
+    for node in list(gm.graph.nodes):
+        if node.op == "get_attr":
+            key = ("get_attr", id(_attribute(gm, node.target)))
+        elif is_pure(node) or (node.op == "call_function" and node.target is not None and _is_getitem(node)):
+            key = (node.target, _hashable(node.args), _hashable(node.kwargs))
+        else:
+            continue
+        first = seen.setdefault(key, node)
+        # Two results that are equal stay two tensors: the memory of each can be donated later.
+        if first is not node and not (node in results and first in results):
+            if node in results:
+                results.add(first)
+            _replace(node, first)
+
+
+def _is_getitem(node: Any) -> bool:
+    return getattr(node.target, "__name__", "") == "getitem"
+
+
+def _hashable(value: Any) -> Hashable:
+    if isinstance(value, (list, tuple)):
+        return (type(value).__name__, *(_hashable(v) for v in value))
+    if isinstance(value, dict):
+        return tuple((k, _hashable(v)) for k, v in sorted(value.items()))
+    # 1, 1.0 and True are equal in Python, and not in an operation; neither are 0.0 and -0.0.
+    return (type(value), repr(value)) if isinstance(value, (int, float, complex)) else value
+
+
+def _attribute(gm: Any, target: str) -> Any:
+    for part in target.split("."):
+        gm = getattr(gm, part)
+    return gm
+
+
+def _fold_constants(gm: Any) -> None:
+    """Compute what depends on no argument once, now. Tensors that are closed over are arguments in this sense."""
+    results = set(outputs(gm))
+    known: dict[Any, Tensor] = {}
+    for node in gm.graph.nodes:
+        value = node.meta.get("val")
+        if not is_pure(node) or not isinstance(value, Tensor) or value.numel() > _SMALL:
+            continue
+        inputs = node.all_input_nodes
+        literal = node.target in (aten.lift_fresh_copy.default, aten.lift_fresh.default)
+        if literal and inputs[0].op == "get_attr":
+            known[node] = _attribute(gm, inputs[0].target)
+        elif node.target in _FORM_ONLY and node.meta["val"].device.type != "meta":
+            known[node] = _filled(node)
+        elif all(n in known for n in inputs) and torch.Tag.inplace_view not in node.target.tags:
+            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+            with torch.no_grad():
+                known[node] = node.target(*args, **kwargs)
+    # A result must be a new tensor at each call. What only feeds other constants vanishes as dead code.
+    kept = [n for n in known if n not in results and any(user not in known or user in results for user in n.users)]
+    for k, node in enumerate(kept):
+        name = f"_folded{k}"
+        gm.register_buffer(name, known[node], persistent=False)
+        with gm.graph.inserting_before(node):
+            constant = gm.graph.get_attr(name)
+        constant.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(constant)
+    gm.graph.eliminate_dead_code()
+
+
+def _filled(node: Any) -> Tensor:
+    value = node.meta["val"]
+    name = node.target._schema.name
+    fill = 0 if "zeros" in name else 1 if "ones" in name else node.args[-1]
+    made = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=value.device)
+    return made.fill_(fill)
