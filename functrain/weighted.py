@@ -48,9 +48,8 @@ def total(
 
 def _weigh(values: Tensor, weight: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     lacking = values.shape[weight.dim() :]
-    weight = weight.to(dtype)
     spread = weight[(...,) + (None,) * len(lacking)] if lacking else weight
     # Not a multiplication alone: 0 * NaN is NaN, in the sum and in the gradient.
     kept = values.masked_fill(spread == 0, 0).to(dtype)
-    mass = weight.sum()
-    return (kept * spread).sum(), mass * math.prod(lacking) if lacking else mass
+    mass = weight.sum(dtype=dtype)
+    return (kept * spread.to(dtype)).sum(), mass * math.prod(lacking) if lacking else mass

@@ -106,7 +106,7 @@ def drive(
     if any(c.handles("begin_batch", "after_batch") for c in listening) or not data.is_resident(loader):
         compiled = engine.jit(advance_one(advance), donate=donate, backend=jit)
         return Drive(_batches(loader), compiled, signals, len(loader), donates=phase == "train")
-    execute, blocks = _resident(loader, advance, min(chunk, len(loader)))
+    execute, blocks = _resident(loader, advance, min(chunk, len(loader)), one_form=jit == "inductor")
     return Drive(blocks, engine.jit(execute, donate=donate, backend=jit), signals, len(loader), phase == "train")
 
 
@@ -131,7 +131,10 @@ def advancer(
 
 def advance_one(advance: Callable[[Carry, data.Batch], Any]) -> Callable[[Carry, data.Batch], tuple[Carry, Any]]:
     """Return the function that advances by one batch, with logs of one row."""
-    return lambda carry, batch: _one_row(advance(carry, batch))
+    def step(carry: Carry, batch: data.Batch) -> tuple[Carry, Any]:
+        return _one_row(advance(carry, batch))
+
+    return step
 
 
 def _one_row(result: Any) -> tuple[Carry, Any]:
@@ -166,8 +169,12 @@ def _batches(loader: data.Loader) -> Callable[[Tensor, int, int], Iterator[Block
     return blocks
 
 
-def _resident(loader: data.Loader, advance: Callable, chunk: int) -> tuple[Callable, Callable]:
-    """Return (execute, blocks) that gather batches from arrays inside the compiled call, `chunk` batches a call."""
+def _resident(loader: data.Loader, advance: Callable, chunk: int, one_form: bool) -> tuple[Callable, Callable]:
+    """Return (execute, blocks) that gather batches from arrays inside the compiled call, `chunk` batches a call.
+
+    `one_form` gives all batches one form, so that the function is compiled once: they then all have weights where the
+    last is short.
+    """
     arrays: Any = cast(data.ArrayDataset, loader.dataset).arrays
     device = tree.leaves(arrays)[0].device
 
@@ -175,29 +182,44 @@ def _resident(loader: data.Loader, advance: Callable, chunk: int) -> tuple[Calla
         inputs, targets = tree.map(lambda array: array.index_select(0, row["index"]), arrays)
         return advance(carry, data.Batch(inputs, targets, row.get("weight")))
 
-    def one(carry: Carry, arrays: Any, row: dict[str, Tensor]) -> tuple[Carry, Any]:
+    def step(carry: Carry, arrays: Any, row: dict[str, Tensor]) -> tuple[Carry, Any]:
         return _one_row(gathered(carry, arrays, row))
 
-    def many(carry: Carry, arrays: Any, rows: dict[str, Tensor]) -> tuple[Carry, Any]:
+    def steps(carry: Carry, arrays: Any, rows: dict[str, Tensor]) -> tuple[Carry, Any]:
         return scan(lambda carry, row: _until_last(gathered(carry, arrays, row), row), carry, rows)
 
     def blocks(key: Tensor, epoch: int, start: int) -> Iterator[Block]:
         index, weight = data.index_block(loader, key, epoch, start, len(loader))
-        rows = {"index": index} if weight is None else {"index": index, "weight": weight}
-        rows = tree.to(rows, device)
-        if chunk == 1:
-            columns = (column.unbind(0) for column in rows.values())
-            return (Block((arrays, dict(zip(rows, row, strict=True))), 1) for row in zip(*columns, strict=True))
-        return (Block((arrays, part), steps) for part, steps in _chunks(rows, len(index), chunk))
+        rows = tree.to({"index": index} if weight is None else {"index": index, "weight": weight}, device)
+        parts = [rows] if one_form or weight is None else _without_full_weights(rows)
+        for part in parts:
+            if chunk == 1:
+                columns = (column.unbind(0) for column in part.values())
+                yield from (Block((arrays, dict(zip(part, row, strict=True))), 1) for row in zip(*columns, strict=True))
+            else:
+                yield from (Block((arrays, some), steps) for some, steps in _chunks(part, chunk))
 
-    return (one if chunk == 1 else many), blocks
+    return (step if chunk == 1 else steps), blocks
 
 
-def _chunks(rows: dict[str, Tensor], steps: int, chunk: int) -> Iterator[tuple[dict[str, Tensor], int]]:
+def _without_full_weights(rows: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    """Return the batches that are full, without their weights, and the short last one with them.
+
+    These are two forms and cost two traces, but weights slow every step of a small model, and a trace takes
+    milliseconds where nothing is compiled.
+    """
+    full = {"index": rows["index"][:-1]}
+    last = tree.map(lambda column: column[-1:], rows)
+    return [full, last] if len(full["index"]) else [last]
+
+
+def _chunks(rows: dict[str, Tensor], chunk: int) -> Iterator[tuple[dict[str, Tensor], int]]:
     """Yield the rows in chunks of one length, with the number of rows that count: a short last one is filled up.
 
     So that it needs no compiled function of its own, all chunks are then told which of their rows is the last to count.
     """
+    steps = len(rows["index"])
+    chunk = min(chunk, steps)
     if missing := -steps % chunk:
         rows = tree.map(lambda column: torch.cat([column, column[-1:].expand(missing, *column.shape[1:])]), rows)
         last = torch.zeros(steps + missing, dtype=torch.bool, device=rows["index"].device)
