@@ -13,6 +13,9 @@ from collections.abc import Callable
 
 import attrs
 
+DEVICE_VARIABLE = "FUNCTRAIN_BENCH_DEVICE"
+"""The environment variable that says where the workloads run: "cpu" (the default), "cuda", "cuda:1"..."""
+
 
 @attrs.frozen
 class Entrant:
@@ -29,10 +32,16 @@ class Entrant:
 
 @attrs.frozen
 class Target:
-    """A ratio to reach: `ours` needs at most `limit` times what `peer` needs."""
+    """What to reach: `ours` needs at most `limit` times what `peer` needs.
 
-    ours: str
-    peer: str
+    Attributes:
+        ours: an entrant, or several, of which the best counts.
+        peer: the same; None where the limit is a figure in the workload's unit, and no ratio.
+        limit: the most that reaches the target.
+    """
+
+    ours: str | tuple[str, ...]
+    peer: str | tuple[str, ...] | None
     limit: float
 
 

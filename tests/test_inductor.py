@@ -128,7 +128,10 @@ def test_stand_ins_are_inductors_own_functions(compiled):
     from torch._inductor.select_algorithm import extern_kernels
 
     assert all(getattr(extern_kernels, name) is kernel for name, kernel in artifact._KERNELS.items())
-    wrapper = "from torch._inductor.codegen.memory_planning import _align as align\nfrom torch._inductor.select_algorithm import extern_kernels"
+    wrapper = """
+from torch._inductor.codegen.memory_planning import _align as align
+from torch._inductor.select_algorithm import extern_kernels
+"""
     ours = artifact._run(wrapper, never)
     assert [ours["align"](n) for n in range(200)] == [_align(n) for n in range(200)]
     assert ours["extern_kernels"].mm is torch.mm
@@ -223,14 +226,15 @@ def test_cache_directory_is_in_the_home_by_default(monkeypatch):
 def test_missing_compiler_is_said_before_compiling(monkeypatch, compiler):
     monkeypatch.setenv("CXX", compiler)
     gm, examples = traced(lambda x: [x.sin() * 1.2345], torch.ones(3))
-    with pytest.raises(CompilerMissing, match=r"needs a C\+\+ compiler.*install g\\+\\+.*backend='aten'"):
+    with pytest.raises(CompilerMissing, match=r"needs a C\+\+ compiler.*install g\+\+.*backend='aten'"):
         inductor.compile(gm, examples)
 
 
 def test_failing_compiler_shows_the_essential_lines(tmp_path):
     fake = tmp_path / "g++"
     fake.write_text(
-        '#!/bin/sh\ncase "$*" in *-version*) echo "g++ 13";; *) echo "noise"; echo "x.h:1: error: broken" >&2; exit 1;; esac\n'
+        '#!/bin/sh\ncase "$*" in *-version*) echo "g++ 13"; exit;; esac\n'
+        'echo "noise"; echo "x.h:1: error: broken" >&2; exit 1\n'
     )
     fake.chmod(0o755)
     program = """

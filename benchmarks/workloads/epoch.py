@@ -4,53 +4,52 @@ Every entrant sees new random order each epoch, updates by plain SGD, and tracks
 epoch. The check is the loss of an epoch in the order of the rows.
 """
 
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.entrant import Entrant, Target, Unavailable
+from benchmarks.workloads._device import DEVICE, ON_CUDA, jax_modules, synchronise, tolerance
 from benchmarks.workloads._lesson import BATCH, LR, ROWS, arrays, first_params, module
 
 UNIT = (1.0, "s")
-TOLERANCE = 2e-3
+TOLERANCE = tolerance(2e-3)
 
 
-def _functrain(jit: str | bool, chunk: int = 1) -> Callable[[], Entrant]:
-    def make() -> Entrant:
-        import functrain as ft
-        from functrain import data, losses, metrics, nn, optim
+def _functrain(jit: str | bool, chunk: int = 1) -> Entrant:
+    import attrs
 
-        rows = data.ArrayDataset(arrays())
-        model = nn.serial(nn.dense(50), nn.relu, nn.dense(10))
-        learner = ft.Learner(model, losses.cross_entropy, optim.sgd(lr=LR), {"accuracy": metrics.accuracy})
-        state = ft.init(learner, ft.random.key(0), rows[:1])
-        import attrs
+    import functrain as ft
+    from functrain import data, losses, metrics, nn, optim
 
-        state = attrs.evolve(state, params=first_params())
+    rows = data.ArrayDataset(arrays())
+    model = nn.serial(nn.dense(50), nn.relu, nn.dense(10))
+    learner = ft.Learner(model, losses.cross_entropy, optim.sgd(lr=LR), {"accuracy": metrics.accuracy})
+    state = attrs.evolve(ft.init(learner, ft.random.key(0), rows[:1]), params=first_params())
 
-        def epoch(sampler: data.Sampler, state: ft.TrainState = state) -> ft.Result:
-            return ft.fit(learner, state, train=data.loader(rows, sampler), epochs=1, jit=jit, chunk=chunk)
+    def fit(sampler: data.Sampler, epochs: int, *callbacks: ft.Callback) -> ft.Result:
+        loader = data.loader(rows, sampler)
+        return ft.fit(learner, state, train=loader, epochs=epochs, jit=jit, chunk=chunk, callbacks=callbacks)
 
-        def timed() -> float:
-            # The first epoch of a fit traces; what is timed is an epoch of a fit that goes on.
-            import time
+    def timed() -> float:
+        # The first epoch of a fit traces; what is timed is an epoch of a fit that goes on.
+        marks = []
+        clock = ft.Callback("clock", {"after_epoch": lambda run: marks.append(time.perf_counter())}, keeps_state=False)
+        fit(data.shuffled(BATCH), 2, clock)
+        return marks[1] - marks[0]
 
-            marks = []
-            clock = ft.Callback("clock", {"after_epoch": lambda run: marks.append(time.perf_counter())}, keeps_state=False)
-            ft.fit(learner, state, train=data.loader(rows, data.shuffled(BATCH)), epochs=2, jit=jit, chunk=chunk, callbacks=[clock])
-            return marks[1] - marks[0]
-
-        return Entrant(timed, lambda: epoch(data.sequential(BATCH)).history[0]["train/loss"])
-
-    return make
+    return Entrant(timed, lambda: fit(data.sequential(BATCH), 1).history[0]["train/loss"])
 
 
 def _plain(batches: Callable[[bool], Iterator[tuple[torch.Tensor, torch.Tensor]]]) -> Entrant:
     def epoch(shuffle: bool) -> float:
         net = module()
         optimizer = torch.optim.SGD(net.parameters(), lr=LR)
-        loss_sum, correct, count = torch.zeros(()), torch.zeros(()), 0
+        loss_sum, correct, count = torch.zeros((), device=DEVICE), torch.zeros((), device=DEVICE), 0
         for inputs, labels in batches(shuffle):
             prediction = net(inputs)
             loss = F.cross_entropy(prediction, labels)
@@ -66,18 +65,34 @@ def _plain(batches: Callable[[bool], Iterator[tuple[torch.Tensor, torch.Tensor]]
     return Entrant(lambda: epoch(True) and None, lambda: epoch(False))
 
 
-def _dataloader() -> Entrant:
-    from torch.utils.data import DataLoader, TensorDataset
+class _Rows:
+    """The lesson's own dataset: one example at a time."""
 
-    dataset = TensorDataset(*arrays())
-    return _plain(lambda shuffle: iter(DataLoader(dataset, BATCH, shuffle=shuffle)))
+    def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.x[i], self.y[i]
+
+
+def _dataloader(make: Callable) -> Entrant:
+    dataset = make(*(array.cpu() for array in arrays()))
+
+    def batches(shuffle: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for inputs, labels in DataLoader(dataset, BATCH, shuffle=shuffle):
+            yield inputs.to(DEVICE), labels.to(DEVICE)
+
+    return _plain(batches)
 
 
 def _slicing() -> Entrant:
     inputs, labels = arrays()
 
     def batches(shuffle: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        order = torch.randperm(ROWS) if shuffle else torch.arange(ROWS)
+        order = torch.randperm(ROWS, device=DEVICE) if shuffle else torch.arange(ROWS, device=DEVICE)
         for rows in order.split(BATCH):
             yield inputs[rows], labels[rows]
 
@@ -90,14 +105,11 @@ def _lightning() -> Entrant:
     except ImportError:
         raise Unavailable("lightning is not installed: pip install functrain[bench]") from None
     import logging
-    import time
     import warnings
-
-    from torch.utils.data import DataLoader, TensorDataset
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
-    dataset = TensorDataset(*arrays())
+    dataset = TensorDataset(*(array.cpu() for array in arrays()))
 
     class Net(lightning.LightningModule):
         def __init__(self) -> None:
@@ -105,7 +117,7 @@ def _lightning() -> Entrant:
             self.net, self.marks = module(), []
 
         def on_train_epoch_start(self) -> None:
-            self.loss_sum, self.correct = torch.zeros(()), torch.zeros(())
+            self.loss_sum, self.correct = torch.zeros((), device=DEVICE), torch.zeros((), device=DEVICE)
 
         def training_step(self, batch, _index):
             prediction = self.net(batch[0])
@@ -115,6 +127,7 @@ def _lightning() -> Entrant:
             return loss
 
         def on_train_epoch_end(self) -> None:
+            synchronise()
             self.marks.append(time.perf_counter())
 
         def configure_optimizers(self):
@@ -124,7 +137,8 @@ def _lightning() -> Entrant:
         net = Net()
         trainer = lightning.Trainer(
             max_epochs=epochs,
-            accelerator="cpu",
+            accelerator="gpu" if ON_CUDA else "cpu",
+            devices=[DEVICE.index or 0] if ON_CUDA else 1,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
@@ -141,16 +155,9 @@ def _lightning() -> Entrant:
 
 
 def _jax() -> Entrant:
-    try:
-        import jax
-        import jax.numpy as jnp
-        import optax
-    except ImportError:
-        raise Unavailable("jax and optax are not installed: pip install functrain[bench]") from None
-    from functools import partial
-
-    inputs, labels = (jnp.asarray(array.numpy()) for array in arrays())
-    first = jax.tree.map(lambda p: jnp.asarray(p.numpy()), first_params())
+    jax, jnp, optax = jax_modules()
+    inputs, labels = (jnp.asarray(array.cpu().numpy()) for array in arrays())
+    first = jax.tree.map(lambda p: jnp.asarray(p.cpu().numpy()), first_params())
     optimizer = optax.sgd(LR)
 
     def loss_of(params, x, y):
@@ -189,21 +196,28 @@ def _jax() -> Entrant:
     return Entrant(run, lambda: float(epoch(begin(), jnp.arange(ROWS))[2]) / ROWS)
 
 
+WHOLE = ROWS // BATCH + 1
+
 ENTRANTS = {
-    "functrain, eager": _functrain(False),
-    "functrain, aten": _functrain("aten"),
-    "functrain, inductor": _functrain("inductor"),
-    "PyTorch, DataLoader": _dataloader,
+    "functrain, eager": partial(_functrain, False),
+    "functrain, aten": partial(_functrain, "aten"),
+    "functrain, aten, one call": partial(_functrain, "aten", WHOLE),
+    "functrain, inductor": partial(_functrain, "inductor"),
+    "functrain, inductor, one call": partial(_functrain, "inductor", WHOLE),
+    "PyTorch, DataLoader": partial(_dataloader, _Rows),
+    "PyTorch, DataLoader, TensorDataset": partial(_dataloader, TensorDataset),
     "PyTorch, slicing": _slicing,
     "Lightning": _lightning,
     "JAX, scan": _jax,
 }
+if ON_CUDA:
+    ENTRANTS["functrain, cudagraph"] = partial(_functrain, "cudagraph")
 
+OURS = tuple(name for name in ENTRANTS if name.startswith("functrain"))
 TARGETS = [
     Target("functrain, eager", "PyTorch, DataLoader", 0.5),
     Target("functrain, eager", "PyTorch, slicing", 0.9),
     Target("functrain, aten", "PyTorch, DataLoader", 0.4),
     Target("functrain, aten", "Lightning", 0.15),
-    Target("functrain, aten", "JAX, scan", 1.0),
-    Target("functrain, inductor", "JAX, scan", 1.0),
+    Target(OURS, "JAX, scan", 1.0),
 ]

@@ -132,4 +132,4 @@ def _like(tensor: Tensor) -> Tensor:
 
 def _copy(buffers: dict[int, Tensor], inputs: list[Tensor]) -> None:
     if buffers:
-        torch._foreach_copy_(list(buffers.values()), [inputs[i] for i in buffers])
+        torch._foreach_copy_(list(buffers.values()), [inputs[i] for i in buffers])  # pyright: ignore

@@ -237,7 +237,10 @@ def _by_inductor_warning(plan: _Plan) -> tuple[Callable[[list], Any], Any]:
     # PyTorch's cache above Inductor's would skip the function in which we take hold of the result.
     with torch.no_grad(), functorch_config.patch(enable_autograd_cache=False), _failures():
         whole = standalone_compile(
-            plan.gm, plan.examples, dynamic_shapes="from_example_inputs", options={"inner_compile": keep}
+            plan.gm,
+            plan.examples,  # pyright: ignore
+            dynamic_shapes="from_example_inputs",
+            options={"inner_compile": keep},
         )
     if len(made) == 1 and _signature(made[0][0]) == wanted:
         return made[0][1].current_callable, made[0][1]
@@ -259,7 +262,7 @@ def _essence(error: BaseException) -> str:
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
         chain.append(cause)
-    output = next((e.output for e in chain if isinstance(getattr(e, "output", None), str)), None)
+    output = next((o for e in chain if isinstance(o := getattr(e, "output", None), str)), None)
     if output is None:
         return f"  {type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
     lines = [line.strip() for line in output.splitlines() if line.strip()]

@@ -202,6 +202,7 @@ def lift_constants(gm: GraphModule, fakes: Any = None) -> list[Tensor]:
 
 
 def as_example(value: Tensor, fakes: Any) -> Tensor:
+    """Return a tensor as a stand-in for tracing: a fake one, where the trace is of fakes."""
     return value if fakes is None or isinstance(value, FakeTensor) else fakes.from_tensor(value)
 
 
@@ -235,12 +236,15 @@ def _storage(node: Node) -> Any:
 
 
 def value_of(node: Node) -> Tensor:
+    """Return the example value that a trace recorded for a node."""
     return node.meta["val"]
 
 
 def output_of(graph: Graph) -> Any:
+    """Return the output node of a graph."""
     return next(n for n in reversed(graph.nodes) if n.op == "output")
 
 
 def empty(like: Tensor, shape: Any) -> Tensor:
+    """Return a contiguous tensor of a shape, with the dtype and device of another."""
     return torch.empty(shape, dtype=like.dtype, device=like.device)

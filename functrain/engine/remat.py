@@ -138,12 +138,12 @@ class _Remat(torch.autograd.Function):
         by, partial = _of_floats(ctx.flat, tensors)
         # torch.func records its backward passes too, and the record would hold all that is computed again.
         with torch.set_grad_enabled(_differentiated_again(tensors)):
-            _, vjp = torch.func.vjp(partial, *[tensors[k] for k in by])
+            _, vjp = torch.func.vjp(partial, *[tensors[k] for k in by])  # pyright: ignore
             gradients = dict(zip(by, vjp(tuple(given)), strict=True))
         return None, None, *(gradients.get(k) for k in range(len(tensors)))
 
     @staticmethod
-    def jvp(ctx: Any, _flat: None, _kept: None, *tangents: Tensor | None) -> tuple:
+    def jvp(ctx: Any, _flat: None, _kept: None, *tangents: Tensor | None) -> tuple:  # pyright: ignore
         tensors = ctx.saved_tensors
         by, partial = _of_floats(ctx.flat, tensors)
         known = [torch.zeros_like(tensors[k]) if tangents[k] is None else tangents[k] for k in by]

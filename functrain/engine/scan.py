@@ -135,7 +135,8 @@ def _outputs(y: Any) -> tuple[list[Tensor], Any]:
 
 
 def _looped(f: Callable, carry: Any, xs: Any, steps: int) -> tuple[Any, Any]:
-    plain, stopped = is_plain(), None
+    plain = is_plain()
+    stopped: Any = None
     ys: list[list[Tensor]] = []
     spec = None
     for row in _rows(xs, steps):
