@@ -19,7 +19,7 @@ from functrain import (
     train,
     tree,
 )
-from functrain.engine import Stop, fold, grad, value_and_grad, vmap
+from functrain.engine import Stop, check, fold, grad, jit, remat, scan, value_and_grad, vmap
 from functrain.train import (
     Callback,
     Learner,
@@ -38,8 +38,6 @@ from functrain.train import (
     train_step,
 )
 
-__version__ = "0.1.0"
-
 __all__ = [
     "Callback",
     "Learner",
@@ -49,6 +47,7 @@ __all__ = [
     "Stop",
     "TrainState",
     "callbacks",
+    "check",
     "data",
     "engine",
     "errors",
@@ -60,6 +59,7 @@ __all__ = [
     "hyperparameters",
     "init",
     "initializers",
+    "jit",
     "losses",
     "metrics",
     "nn",
@@ -68,6 +68,8 @@ __all__ = [
     "plan",
     "progress",
     "random",
+    "remat",
+    "scan",
     "schedule",
     "train",
     "train_step",

@@ -5,7 +5,7 @@ import torch
 
 from functrain import tree
 from functrain.engine import Stop, fold, grad, value_and_grad, vmap
-from functrain.engine.grad import _by_autograd, _by_func
+from functrain.engine.gradients import _by_autograd, _by_func
 from functrain.errors import NotATensor, ShapeMismatch, TreeMismatch
 
 

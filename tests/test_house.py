@@ -123,7 +123,7 @@ def test_each_module_imports_from_lower_levels_or_its_own_package_alone():
         ("functrain.nn.model", "functrain.nn.layers", True),
         ("functrain.nn.model", "functrain.optim.transform", False),
         ("functrain.random", "functrain.engine.interpreters", True),
-        ("functrain.random", "functrain.engine.grad", False),
+        ("functrain.random", "functrain.engine.gradients", False),
         ("functrain.train.step", "functrain", False),
         ("functrain", "functrain.plot", True),
     ],

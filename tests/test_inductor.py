@@ -14,7 +14,7 @@ from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain.engine import artifact, inductor
-from functrain.engine.scan import scan
+from functrain.engine.scanning import scan
 from functrain.errors import CompileFailed, CompilerMissing
 
 TABLE = torch.arange(4.0)  # a constant that the function closes over

@@ -10,8 +10,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from functrain import engine, tree
 from functrain.engine import value_and_grad
-from functrain.engine.grad import _by_autograd
-from functrain.engine.remat import remat
+from functrain.engine.gradients import _by_autograd
+from functrain.engine.rematerialize import remat
 from functrain.engine.trace import trace
 from functrain.errors import InvalidArgument
 

@@ -10,7 +10,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 from functrain import engine, tree
 from functrain.engine import Stop, fold
 from functrain.engine.loop import compile_loops, loops
-from functrain.engine.scan import _recorded, scan
+from functrain.engine.scanning import _recorded, scan
 from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch, SideEffect, TreeMismatch
 
 OUTSIDE = torch.tensor([0.5, -0.5])

@@ -1,9 +1,25 @@
-"""Functions of functions: gradients, vectorisation and folds over pure functions of trees."""
+"""Functions of functions: gradients, vectorisation, folds, and compilation of pure functions of trees."""
 
-from functrain.engine.check import Report, check
-from functrain.engine.fold import Stop, fold
-from functrain.engine.grad import grad, value_and_grad
-from functrain.engine.jit import Jitted, Lowered, Trace, jit
+from functrain.engine.checking import Report, check
+from functrain.engine.folding import Stop, fold
+from functrain.engine.gradients import grad, value_and_grad
+from functrain.engine.jitting import Jitted, Lowered, Trace, jit
+from functrain.engine.rematerialize import remat
+from functrain.engine.scanning import scan
 from functrain.engine.vectorize import vmap
 
-__all__ = ["Jitted", "Lowered", "Report", "Stop", "Trace", "check", "fold", "grad", "jit", "value_and_grad", "vmap"]
+__all__ = [
+    "Jitted",
+    "Lowered",
+    "Report",
+    "Stop",
+    "Trace",
+    "check",
+    "fold",
+    "grad",
+    "jit",
+    "remat",
+    "scan",
+    "value_and_grad",
+    "vmap",
+]

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from functrain import data, engine, tree
-from functrain.engine import Stop
-from functrain.engine.scan import scan
+from functrain.engine import Stop, scan
 from functrain.errors import InvalidArgument
 from functrain.train.events import Callback
 from functrain.train.learner import Learner

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from functrain import losses, metrics, nn, optim, random, tree
 from functrain.data import Batch, as_batch
-from functrain.engine.grad import differentiate
+from functrain.engine.gradients import differentiate
 from functrain.schedule import Progress
 from functrain.train.events import Callback
 from functrain.train.learner import Learner

@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, make_fx
 
 from functrain import tree
-from functrain.engine.fold import Stop
+from functrain.engine.folding import Stop
 from functrain.engine.interpreters import is_plain, is_transformed
 from functrain.engine.loop import Loop, add_node, as_example, empty, lift_constants, output_of, unalias, value_of
 from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch, SideEffect, TreeMismatch

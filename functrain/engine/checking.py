@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.engine.grad import grad
-from functrain.engine.jit import jit
+from functrain.engine.gradients import grad
+from functrain.engine.jitting import jit
 from functrain.errors import EagerAndCompiledDiffer
 
 
