@@ -96,8 +96,6 @@ def test_data_is_a_new_tensor_on_the_same_memory():
     assert x.data._base is None
 
 
-
-
 class Recorder(torch.utils._python_dispatch.TorchDispatchMode):
     def __init__(self):
         super().__init__()

@@ -27,7 +27,14 @@ UNARY = [
     lambda x: x * x,
     lambda x: x.double().to(x.dtype),
 ]
-BINARY = [torch.add, torch.sub, torch.mul, lambda a, b: a + 0.5 * b, lambda a, b: torch.where(a > 0, a, b), torch.maximum]
+BINARY = [
+    torch.add,
+    torch.sub,
+    torch.mul,
+    lambda a, b: a + 0.5 * b,
+    lambda a, b: torch.where(a > 0, a, b),
+    torch.maximum,
+]
 SHAPES = [(2,), (2, 2), (3, 3), ()]
 
 

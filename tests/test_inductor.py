@@ -21,10 +21,11 @@ TABLE = torch.arange(4.0)  # a constant that the function closes over
 
 
 def tricky(a, b, c, x, w):
-    """Swaps, views, duplicates, untouched inputs and a constant; donated are a, b and c."""
-    hidden = torch.tanh(x @ w) + TABLE
+    """Swaps, views, duplicates, untouched inputs, a constant and sums with factors; donated are a, b and c."""
+    hidden = torch.tanh(torch.addmm(x, x, w, alpha=0.5, beta=2.0)) + TABLE
+    product = torch.add(x @ w, x, alpha=0.9)
     grad, loss = torch.func.grad_and_value(lambda w: ((x @ w) ** 2).mean())(w)
-    return [b, a, c, hidden, hidden.t(), w - 0.1 * grad, x, a + b, loss, hidden]
+    return [b, a, c, hidden, hidden.t(), w - 0.1 * grad, x, a + b, loss, hidden, product]
 
 
 DONATED = ((0, 0), (1, 1), (2, 2))

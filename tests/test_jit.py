@@ -1,4 +1,4 @@
-"""`jit`: the traced function gives what the plain one gives, traces when it must, and says clearly what it cannot do."""
+"""`jit`: the traced function gives what the plain one gives, traces when it must, and says what it cannot do."""
 
 import collections
 import functools
@@ -73,7 +73,10 @@ CASES = {
     "special numbers": (lambda x: (x.clamp(max=float("inf")), torch.full((2,), float("nan"))), (of(2),)),
     "empty": (lambda x: x + 1, (of(0, 3),)),
     "no tensors in": (lambda: torch.arange(3), ()),
-    "attention": (lambda q: torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True), (of(1, 2, 4, 8),)),
+    "attention": (
+        lambda q: torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True),
+        (of(1, 2, 4, 8),),
+    ),
     "layer norm": (lambda x: torch.nn.functional.layer_norm(x, (3,)), (of(2, 3),)),
     "convolution": (lambda x, w: torch.nn.functional.conv2d(x, w, padding=1), (of(1, 2, 4, 4), of(3, 2, 3, 3))),
     "static arguments": (lambda x, how, n: x**n if how == "power" else x, (of(3), "power", 2)),
@@ -152,7 +155,9 @@ def test_after_eight_retraces_a_warning_names_the_leaf_and_its_values():
 def test_static_arguments_are_whole_and_hashable():
     f = jit(lambda x, names: x * len(names), static="names")
     assert f(of(2), ("a", "b")).tolist() == (2 * of(2)).tolist()
-    with pytest.raises(UnhashableStatic, match="names is not a tensor, so it is static, and must be hashable: got list"):
+    with pytest.raises(
+        UnhashableStatic, match="names is not a tensor, so it is static, and must be hashable: got list"
+    ):
         f(of(2), ["a"])
 
 
@@ -203,7 +208,9 @@ def test_a_side_effect_names_the_argument_and_the_line_and_does_nothing():
         jit(lambda x: x.view(-1)[0].zero_())(of(3))
 
 
-@pytest.mark.parametrize("draw", [lambda x: x + torch.rand(3), lambda x: torch.nn.functional.dropout(x), torch.bernoulli])
+@pytest.mark.parametrize(
+    "draw", [lambda x: x + torch.rand(3), lambda x: torch.nn.functional.dropout(x), torch.bernoulli]
+)
 def test_hidden_randomness(draw):
     with pytest.raises(HiddenRandomness, match=r"draws from PyTorch's global generator.*functrain\.random"):
         jit(draw)(of(3).clamp(0, 1))

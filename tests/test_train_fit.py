@@ -143,6 +143,18 @@ def test_compiled_equals_eager_for_any_chunk(small, chunk, stop):
         assert row == pytest.approx(other, rel=1e-4)
 
 
+def test_compiled_by_inductor_equals_eager(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FUNCTRAIN_CACHE", str(tmp_path))
+    learner, state, train, valid = small
+    expected = eager(learner, state, train, valid, callbacks=[stopping_at(9)])
+    options = dict(train=train, valid=valid, epochs=2, callbacks=[stopping_at(9)], jit="inductor", chunk=4)
+    got = ft.fit(learner, state, **options)
+    assert not tree.differences(got.state, expected.state, rtol=1e-4, atol=1e-5)
+    assert got.stopped == expected.stopped
+    # One loop for training and one for validation, short last batch, short last chunk and stop included.
+    assert capsys.readouterr().err.count("compiling") == 2
+
+
 def test_a_model_that_mixes_rows_is_not_padded_and_says_so():
     mixing = nn.serial(nn.lam(lambda x: x - x.mean(0), padding_safe=False), nn.dense(3))
     learner, state, train, _ = problem(model=mixing)

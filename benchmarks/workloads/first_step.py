@@ -83,9 +83,7 @@ def _jax(in_order: bool, done: Done) -> Callable[[], None]:
         return (optax.apply_updates(params, updates), opt_state), loss, (prediction.argmax(1) == y).mean()
 
     inputs, labels = (jnp.asarray(array.cpu().numpy()) for array in _batch())
-    params = {
-        i: {name: jnp.asarray(p.cpu().numpy()) for name, p in layer.items()} for i, layer in first_params().items()
-    }
+    params = jax.tree.map(lambda p: jnp.asarray(p.cpu().numpy()), first_params())
     state = (params, optimizer.init(params))
 
     def train() -> None:

@@ -110,8 +110,8 @@ def _hashable(leaf: Any, path: str) -> Hashable:
         hash(value)
     except TypeError:
         raise UnhashableStatic(
-            f"{path} is not a tensor, so it is static, and must be hashable: got {type(value).__name__}; convert an array "
-            "with torch.as_tensor, make a set frozen, or register a class with tree.node"
+            f"{path} is not a tensor, so it is static, and must be hashable: got {type(value).__name__}; convert an "
+            "array with torch.as_tensor, make a set frozen, or register a class with tree.node"
         ) from None
     return leaf
 

@@ -60,11 +60,20 @@ def key(gm: GraphModule, examples: list[torch.Tensor]) -> str:
 def _inductor_options() -> list[str]:
     # Not imported for this: what nobody imported, nobody changed.
     module = sys.modules.get("torch._inductor.config")
-    changed = module.codegen_config().splitlines() if module is not None else []
-    # `standalone_compile` sets this one itself, and leaves a mark when it puts it back.
-    changed = sorted(line for line in changed if "triton.autotune_at_compile_time" not in line)
+    # A compilation sets options itself and leaves a mark when it puts them back: what has its default is not changed.
+    changed = [] if module is None else sorted(
+        line
+        for line in module.codegen_config().splitlines()
+        if "triton.autotune_at_compile_time" not in line and not _has_default(module, line)
+    )
     names = sorted(n for n in os.environ if n.startswith("TORCHINDUCTOR_") and not n.endswith("CACHE_DIR"))
     return [*changed, *(f"{n}={os.environ[n]}" for n in names)]
+
+
+def _has_default(module: Any, line: str) -> bool:
+    name, _, value = line.partition(" = ")
+    entry = getattr(module, "_config", {}).get(name.removeprefix("torch._inductor.config."))
+    return entry is not None and value == repr(entry.default)
 
 
 @cache

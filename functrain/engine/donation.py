@@ -64,7 +64,9 @@ def check_usable(named: Iterable[tuple[str, Any]]) -> None:
             raise DonatedValueUsed(f"{path}: {type(leaf).described}{_REMEDY}")
 
 
-def pair(donated: dict[int, tuple[str, Tensor]], results: list[tuple[str, Tensor | None, int | None]]) -> dict[int, int]:
+def pair(
+    donated: dict[int, tuple[str, Tensor]], results: list[tuple[str, Tensor | None, int | None]]
+) -> dict[int, int]:
     """Return which result is put into the memory of which donated input: input -> result.
 
     A result that is a donated input itself keeps its memory; then each result looks for an input of its shape, strides,

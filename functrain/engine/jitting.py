@@ -260,8 +260,8 @@ class _Results:
             elif leaf is not None:
                 where = f" at {named[k][0]}" if named[k][0] else ""
                 raise NonTensorOutput(
-                    f"{name} returned {type(leaf).__name__}{where}: {leaf!r:.60}; under jit a result is made of tensors: "
-                    "use torch.as_tensor, or leave it out"
+                    f"{name} returned {type(leaf).__name__}{where}: {leaf!r:.60}; under jit a result is made of "
+                    "tensors: use torch.as_tensor, or leave it out"
                 )
         return found
 

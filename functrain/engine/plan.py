@@ -18,25 +18,28 @@ aten = torch.ops.aten
 NEVER = 1 << 40
 """The time of the last reading of a result: after every operation."""
 
-IN_PLACE: dict[Any, str] = {}
-"""Operation -> the name of the method that puts its result into its first argument."""
-for _name in (
-    "abs.default addcdiv.default addcmul.default add.Tensor ceil.default clamp.default clamp_max.default "
-    "clamp_min.default cos.default div.Tensor erf.default exp.default expm1.default floor.default lerp.Scalar lerp.Tensor "
-    "log.default log1p.default log2.default mul.Tensor neg.default pow.Tensor_Scalar reciprocal.default relu.default "
-    "round.default rsqrt.default sigmoid.default sign.default sin.default sqrt.default square.default sub.Tensor "
-    "tanh.default bitwise_and.Tensor bitwise_or.Tensor bitwise_xor.Tensor logical_not.default masked_fill.Scalar"
-).split():
-    _packet, _overload = _name.split(".")
-    IN_PLACE[getattr(getattr(aten, _packet), _overload)] = _packet + "_"
+_OVERWRITE = """
+    abs.default add.Tensor addcdiv.default addcmul.default bitwise_and.Tensor bitwise_or.Tensor bitwise_xor.Tensor
+    ceil.default clamp.default clamp_max.default clamp_min.default cos.default div.Tensor erf.default exp.default
+    expm1.default floor.default lerp.Scalar lerp.Tensor log.default log1p.default log2.default logical_not.default
+    masked_fill.Scalar mul.Tensor neg.default pow.Tensor_Scalar reciprocal.default relu.default round.default
+    rsqrt.default sigmoid.default sign.default sin.default sqrt.default square.default sub.Tensor tanh.default
+"""
+_LISTS = """
+    abs.default add.Tensor addcdiv.default addcmul.default div.Tensor exp.default lerp.Scalar mul.Tensor
+    neg.default pow.Tensor_Scalar reciprocal.default rsqrt.default sign.default sqrt.default sub.Tensor
+"""
 
-FOREACH: dict[Any, str] = {
-    getattr(getattr(aten, name.split(".")[0]), name.split(".")[1]): "_foreach_" + name.split(".")[0]
-    for name in (
-        "add.Tensor sub.Tensor mul.Tensor div.Tensor addcmul.default addcdiv.default lerp.Scalar sqrt.default neg.default "
-        "reciprocal.default exp.default abs.default sign.default rsqrt.default pow.Tensor_Scalar"
-    ).split()
-}
+
+def _operation(name: str) -> Any:
+    packet, overload = name.split(".")
+    return getattr(getattr(aten, packet), overload)
+
+
+IN_PLACE = {_operation(name): name.split(".")[0] + "_" for name in _OVERWRITE.split()}
+"""Operation -> the name of the method that puts its result into its first argument."""
+
+FOREACH = {_operation(name): "_foreach_" + name.split(".")[0] for name in _LISTS.split()}
 """Operation -> the one that does it to lists of tensors."""
 
 _COMMUTES = (aten.add.Tensor, aten.mul.Tensor)

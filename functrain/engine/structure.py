@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
-import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
@@ -218,7 +217,10 @@ def _record(writer: Writer, cls: type, context: tuple, parts: list[str]) -> str:
     name, new = writer.name("o"), writer.constant(object.__new__)
     writer.add(f"{name} = {new}({writer.constant(cls)})")
     dynamic, fixed = _fields(cls)
-    values = [*zip(dynamic, parts, strict=True), *((f, writer.constant(v)) for f, v in zip(fixed, context, strict=True))]
+    values = [
+        *zip(dynamic, parts, strict=True),
+        *((f, writer.constant(v)) for f, v in zip(fixed, context, strict=True)),
+    ]
     for field, value in values:
         slot = _slot(cls, field)
         if slot is None:
@@ -234,11 +236,12 @@ def _slot(cls: type, field: str) -> Callable | None:
 
 
 def tensor_check(examples: list[Tensor]) -> Callable[..., bool]:
-    """Return a function that says whether tensors have the exact type, shape, strides, dtype and device of the examples.
+    """Return a function that says whether tensors have the type, shape, strides, dtype and device of the examples.
 
     It also looks at what decides how an operation is dispatched: inference mode, autocast, `torch.func` wrappers and
     gradients.
 
+    >>> import torch
     >>> check = tensor_check([torch.ones(2)])
     >>> check(torch.zeros(2)), check(torch.ones(3))
     (True, False)

@@ -118,8 +118,8 @@ def _readable() -> Iterator[None]:
         raise NotTraceable(_looks_at_values(_user_line(error))) from None
     except DynamicOutputShapeException as error:
         raise NotTraceable(
-            f"the shape of a result depends on the values of a tensor, at {_user_line(error)}; a trace has fixed shapes: "
-            "keep all elements and choose with torch.where(condition, a, b), or give those to ignore zero weight"
+            f"the shape of a result depends on the values of a tensor, at {_user_line(error)}; a trace has fixed "
+            "shapes: keep all elements and choose with torch.where(condition, a, b), or give some zero weight"
         ) from None
     except FakeTensorDeviceMismatchError as error:
         raise DeviceMismatch(f"{error}, at {_user_line(error)}; move them with tree.to(tree, device)") from None
@@ -223,7 +223,8 @@ def _complain(f: Callable, tensors: list[Tensor], offence: tuple[str, str]) -> N
             f"{name} is changed in place at {line}; return the new value instead (donate the old one to save memory)"
         )
     raise HiddenRandomness(
-        f"{name} draws from PyTorch's global generator at {line}; pass a key as an argument and draw with functrain.random"
+        f"{name} draws from PyTorch's global generator at {line}; pass a key as an argument and draw with "
+        "functrain.random"
     )
 
 
