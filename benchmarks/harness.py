@@ -130,8 +130,8 @@ def report(workload: str, outcomes: list[Outcome], console: Console) -> None:
     module = load(workload)
     scale, unit = module.UNIT
     figures = getattr(module, "FIGURES", {})
-    title = f"{workload}: {(module.__doc__ or '').strip().splitlines()[0]}"
-    table = Table("entrant", f"median {unit}", f"lowest {unit}", "spread", *figures, title=title, box=None)
+    console.print(f"{workload}: {module.__doc__.strip().splitlines()[0]}", markup=False)
+    table = Table("entrant", f"median {unit}", f"lowest {unit}", "spread", *figures, box=None)
     for o in sorted(outcomes, key=lambda o: (math.isnan(o.median), o.median)):
         if o.unavailable:
             table.add_row(o.name, o.unavailable)

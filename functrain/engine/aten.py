@@ -15,7 +15,7 @@ from functrain.engine.loop import compile_loops, loops
 from functrain.engine.passes import fuse, outputs, simplify
 from functrain.engine.plan import FOREACH, IN_PLACE, NEVER, Plan, Step, make_plan
 
-_F = torch._C._VariableFunctions
+_F = torch._C._VariableFunctions  # pyright: ignore
 DIRECT = frozenset(
     [
         "_log_softmax",
@@ -192,7 +192,7 @@ class _Source:
         if len(step.nodes) > 1:
             self._write_group(step)
             return
-        node = step.nodes[0]
+        node = step.nodes[0]  # pyright: ignore
         if step.in_place is None:
             name = self._name(node)
             self.lines.append(f"{name} = {self._call(node)}")
@@ -255,7 +255,7 @@ class _Source:
     def _text(self, value: Any) -> str:
         if isinstance(value, torch.fx.Node):
             if value.op == "get_attr":
-                return self._constant(_attribute(self.gm, value.target))
+                return self._constant(_attribute(self.gm, str(value.target)))
             return self.names[value]
         if isinstance(value, (list, tuple)):
             inside = ", ".join(self._text(v) for v in value)

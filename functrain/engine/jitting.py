@@ -173,7 +173,7 @@ class Jitted:
                 raise InvalidArgument(f"{option} must be positions from 0 or names of arguments, got {one!r}")
             if isinstance(one, str) and self._names and one not in self._names and not _takes_any(self._f):
                 raise InvalidArgument(f"{option}: {_name(self._f)} has no argument {one!r}, it has {list(self._names)}")
-        by_name = {name: k for k, name in enumerate(self._names)}
+        by_name: dict[Any, int] = {name: k for k, name in enumerate(self._names)}
         return frozenset(by_name.get(one, one) for one in chosen)
 
     def _read(self, args: tuple, kwargs: dict) -> Call:
@@ -213,6 +213,7 @@ class Jitted:
         donated = {i: (call.tensor_paths[i], traced.inputs[i]) for i in call.donated}
         pairs = tuple(sorted(pair(donated, described).items()))
         backend = importlib.import_module(BACKENDS[self._backend])
+        traced.gm.meta["name"] = _name(self._f)
         run = backend.compile(traced.gm, traced.inputs, pairs)
         entry = make_entry(self._f, _name(self._f), call, run, pairs, results.spec, results.tensor_at, traced)
         seconds = time.perf_counter() - began

@@ -216,7 +216,7 @@ def _fold_constants(gm: Any) -> None:
         elif node.target in _FORM_ONLY and node.meta["val"].device.type != "meta":
             known[node] = _filled(node)
         elif all(n in known for n in inputs) and torch.Tag.inplace_view not in node.target.tags:
-            args, kwargs = torch.fx.node.map_arg((node.args, node.kwargs), known.__getitem__)
+            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), known.__getitem__)
             with torch.no_grad():
                 known[node] = node.target(*args, **kwargs)
     # A result must be a new tensor at each call. What only feeds other constants vanishes as dead code.

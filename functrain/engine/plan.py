@@ -53,7 +53,7 @@ GROUP_BYTES = 1 << 26
 class Step:
     """Operations that are called at once: one, or several of a kind grouped into one call."""
 
-    nodes: tuple
+    nodes: tuple[Any, ...]
     in_place: tuple[int, ...] | None = None
     """For each node the position of the argument that receives the result; None when they make new tensors."""
 
@@ -316,7 +316,7 @@ def _place(step: Step, t: int, state: _State) -> Step:
         state.last[after] = state.last.get(before, -1)
         if after in state.owned:
             state.first_write = min(state.first_write, t)
-    return Step(step.nodes, tuple(chosen))
+    return Step(step.nodes, tuple(chosen))  # pyright: ignore
 
 
 def _receiver(node: Any, t: int, read: dict, state: _State, grouped: bool) -> int | None:

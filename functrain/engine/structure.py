@@ -134,7 +134,7 @@ def _checked(writer: Writer, node: tree.Structure, name: str) -> str:
     if kind in (list, tuple):
         writer.add(f"if type({name}) is not {kind.__name__} or len({name}) != {size}: return MISS")
         return name
-    cls = context if pytree.is_namedtuple_class(kind) or kind is pytree.namedtuple else kind
+    cls = context if pytree.is_namedtuple_class(kind) or kind is pytree.namedtuple else kind  # pyright: ignore
     writer.add(f"if type({name}) is not {writer.constant(cls)}: return MISS")
     if cls is not kind:
         return name
@@ -198,7 +198,7 @@ def write_together(writer: Writer, spec: tree.Structure, leaves: list[str]) -> s
             return "[" + ", ".join(parts) + "]"
         if kind is tuple:
             return "(" + "".join(f"{p}, " for p in parts) + ")"
-        if kind is pytree.namedtuple:
+        if kind is pytree.namedtuple:  # pyright: ignore
             return f"{writer.constant(context)}({', '.join(parts)})"
         if _is_record(kind):
             return _record(writer, kind, context, parts)
@@ -232,7 +232,7 @@ def _record(writer: Writer, cls: type, context: tuple, parts: list[str]) -> str:
 
 def _slot(cls: type, field: str) -> Callable | None:
     descriptor = next((vars(base)[field] for base in cls.__mro__ if field in vars(base)), None)
-    return descriptor.__set__ if type(descriptor).__name__ == "member_descriptor" else None
+    return descriptor.__set__ if type(descriptor).__name__ == "member_descriptor" else None  # pyright: ignore
 
 
 def tensor_check(examples: list[Tensor]) -> Callable[..., bool]:
@@ -252,5 +252,5 @@ def tensor_check(examples: list[Tensor]) -> Callable[..., bool]:
 
     sizes = [list(t.shape) for t in examples]
     strides = [list(t.stride()) for t in examples]
-    guards = TensorGuards(*examples, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides)
+    guards = TensorGuards(*examples, dynamic_dims_sizes=sizes, dynamic_dims_strides=strides)  # pyright: ignore
     return guards.check

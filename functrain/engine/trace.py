@@ -240,6 +240,11 @@ def _line_of(f: Callable, tensors: list[Tensor], kind: str) -> str:
     class Watch(TorchDispatchMode):
         """Raise at the operation."""
 
+        def __init__(self):
+            super().__init__()
+            self.made: set[int] = set()
+            self.kept: list[Any] = []
+
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             written = [args[k] for k in _written(func) if k < len(args) and isinstance(args[k], Tensor)]
             at_effect = kind == "effect" and any(t.untyped_storage()._cdata not in self.made for t in written)
@@ -255,7 +260,6 @@ def _line_of(f: Callable, tensors: list[Tensor], kind: str) -> str:
 
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     watch = Watch()
-    watch.made, watch.kept = set(), []
     with mode:
         fakes = _fakes(tensors)
     try:
