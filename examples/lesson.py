@@ -2,8 +2,8 @@
 
     python examples/lesson.py --data DIR [--download] [--jit BACKEND]
 
-Each row shows what the notebook printed, the range over 30 seeds of the same program in plain PyTorch, and what
-functrain gets. DIR holds the four IDX files of MNIST, gzipped or not; --download fetches them there.
+Each row shows what the notebook printed, a band, and what functrain gets. The bands are a little wider than the range over
+50 seeds: 30 of the same program in plain PyTorch and 20 of this one, whose means agree. DIR holds the four IDX files of MNIST, gzipped or not; --download fetches them there.
 
 Notebooks 03 to 05 train on the pixels as they are, divided by 256; only notebook 02 normalises them. With normalised
 inputs the losses are another matter: 2.39 before training and 0.16 where notebook 05 has 0.30.
@@ -45,7 +45,7 @@ def fit(rows: tuple, batch_size: int, epochs: int, lr: float | schedule.Schedule
     """Train as the notebooks do, validating with twice the batch size."""
     train, valid = rows
     learner = make_learner(optim.sgd(lr=lr))
-    state = ft.init(learner, ft.random.key(1), train[:1])
+    state = ft.init(learner, ft.random.key(0), train[:1])
     loaders = data.loaders(train, valid, batch_size)
     return ft.fit(learner, state, train=loaders[0], valid=loaders[1], epochs=epochs, jit=jit).history
 
@@ -66,7 +66,7 @@ def untrained_row(train: data.ArrayDataset, jit: str) -> Row:
     learner = make_learner(optim.identity)
     state = ft.init(learner, ft.random.key(0), train[:1])
     loss = ft.evaluate(learner, state, data.loader(train, data.sequential(1000)), jit=jit)["loss"]
-    return Row("03", "untrained nll, 50,000 rows", 2.3019, 2.297, 2.323, loss)
+    return Row("03", "untrained nll, 50,000 rows", 2.3019, 2.295, 2.325, loss)
 
 
 def training_rows(rows: tuple, jit: str) -> list[Row]:
@@ -76,20 +76,20 @@ def training_rows(rows: tuple, jit: str) -> list[Row]:
     annealed = schedule.combine([0.3, 0.7], [schedule.cos(0.3, 0.6), schedule.cos(0.6, 0.2)])
     cosine = fit(rows, 512, 3, annealed, jit)[-1]
     return [
-        Row("04", "epoch 1, train loss", 0.3112, 0.305, 0.325, of_04[0]["train/loss"]),
-        Row("04", "epoch 1, train accuracy", 0.9052, 0.899, 0.907, of_04[0]["train/accuracy"]),
-        Row("04", "epoch 2, train loss", 0.1440, 0.135, 0.152, of_04[1]["train/loss"]),
-        Row("04", "epoch 2, train accuracy", 0.9572, 0.953, 0.960, of_04[1]["train/accuracy"]),
-        Row("04", "epoch 1, valid loss", 0.1416, 0.140, 0.430, of_04[0]["valid/loss"]),
-        Row("04", "epoch 2, valid loss", 0.2178, 0.120, 0.560, of_04[1]["valid/loss"]),
-        Row("05", "lr 0.5, last train loss", 0.2342, 0.231, 0.248, half["train/loss"]),
-        Row("05", "lr 0.5, valid loss", 0.2118, 0.195, 0.219, half["valid/loss"]),
-        Row("05", "lr 0.5, valid accuracy", 0.9397, 0.936, 0.946, half["valid/accuracy"]),
-        Row("05", "lr 0.3, last train loss", 0.3020, 0.285, 0.303, slow["train/loss"]),
-        Row("05", "lr 0.3, valid loss", 0.2661, 0.248, 0.276, slow["valid/loss"]),
-        Row("05", "cosine, last train loss", 0.2381, 0.229, 0.248, cosine["train/loss"]),
-        Row("05", "cosine, valid loss", 0.2132, 0.203, 0.225, cosine["valid/loss"]),
-        Row("05", "cosine, valid accuracy", 0.9400, 0.935, 0.944, cosine["valid/accuracy"]),
+        Row("04", "epoch 1, train loss", 0.3112, 0.303, 0.332, of_04[0]["train/loss"]),
+        Row("04", "epoch 1, train accuracy", 0.9052, 0.895, 0.908, of_04[0]["train/accuracy"]),
+        Row("04", "epoch 2, train loss", 0.1440, 0.133, 0.153, of_04[1]["train/loss"]),
+        Row("04", "epoch 2, train accuracy", 0.9572, 0.953, 0.961, of_04[1]["train/accuracy"]),
+        Row("04", "epoch 1, valid loss", 0.1416, 0.138, 0.43, of_04[0]["valid/loss"]),
+        Row("04", "epoch 2, valid loss", 0.2178, 0.11, 0.56, of_04[1]["valid/loss"]),
+        Row("05", "lr 0.5, last train loss", 0.2342, 0.228, 0.253, half["train/loss"]),
+        Row("05", "lr 0.5, valid loss", 0.2118, 0.192, 0.227, half["valid/loss"]),
+        Row("05", "lr 0.5, valid accuracy", 0.9397, 0.935, 0.949, half["valid/accuracy"]),
+        Row("05", "lr 0.3, last train loss", 0.3020, 0.284, 0.305, slow["train/loss"]),
+        Row("05", "lr 0.3, valid loss", 0.2661, 0.243, 0.277, slow["valid/loss"]),
+        Row("05", "cosine, last train loss", 0.2381, 0.228, 0.2505, cosine["train/loss"]),
+        Row("05", "cosine, valid loss", 0.2132, 0.202, 0.2255, cosine["valid/loss"]),
+        Row("05", "cosine, valid accuracy", 0.9400, 0.935, 0.945, cosine["valid/accuracy"]),
     ]
 
 
