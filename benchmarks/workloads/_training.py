@@ -58,7 +58,7 @@ def functrain_steps(learner: ft.Learner, params: Any, batch: Any, backend: str |
 
 def module_steps(
     net: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Any,
     batch: Any,
     count: int,
     compiled: bool = False,

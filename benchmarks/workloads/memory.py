@@ -84,20 +84,47 @@ def _functrain(backend: str, width: int) -> Entrant:
     return functrain_steps(learner, _params(width), _batch(width), backend, count=1)
 
 
-def _module(options: dict[str, Any], width: int) -> Entrant:
+def _net(width: int) -> torch.nn.Module:
     net = torch.nn.Sequential(*[torch.nn.Linear(width, width, device=DEVICE) for _ in range(LAYERS)])
-    params = nn.to_state_dict(_params(width), {})
-    net.load_state_dict(params, assign=True)
-    for p in net.parameters():
-        p.requires_grad_()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=LR, weight_decay=WEIGHT_DECAY, **options)
-    return module_steps(net, optimizer, _batch(width), count=1)
+    net.load_state_dict(nn.to_state_dict(_params(width), {}), assign=True)
+    return net.requires_grad_()
+
+
+def _adamw(params: Any, **options: Any) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(params, lr=LR, weight_decay=WEIGHT_DECAY, **options)
+
+
+def _module(options: dict[str, Any], width: int) -> Entrant:
+    net = _net(width)
+    return module_steps(net, _adamw(net.parameters(), **options), _batch(width), count=1)
+
+
+class _Nothing:
+    def step(self) -> None:
+        """Do nothing: every parameter has been updated."""
+
+    zero_grad = step
+
+
+def _in_backward(width: int) -> Entrant:
+    """Return PyTorch's entrant in which a gradient is used, and freed, as soon as it is there."""
+    net = _net(width)
+    optimizers = {p: _adamw([p], fused=True) for p in net.parameters()}
+
+    def update(p: torch.Tensor) -> None:
+        optimizers[p].step()
+        optimizers[p].zero_grad()
+
+    for p in optimizers:
+        p.register_post_accumulate_grad_hook(update)
+    return module_steps(net, _Nothing(), _batch(width), count=1)
 
 
 ENTRANTS = {
     **{f"functrain, {backend}": partial(_measured, partial(_functrain, backend)) for backend in BACKENDS},
     "PyTorch, fused AdamW": partial(_measured, partial(_module, {"fused": True})),
     "PyTorch, AdamW": partial(_measured, partial(_module, {})),
+    "PyTorch, fused AdamW in backward": partial(_measured, _in_backward),
 }
 
 TARGETS = [Target("functrain, aten", "PyTorch, fused AdamW", 1.05)]

@@ -28,7 +28,7 @@ def fit(
     valid: data.Loader | None = None,
     callbacks: Iterable[Callback] = (),
     jit: str | bool = "aten",
-    chunk: int = 1,
+    chunk: int = 8,
 ) -> Result:
     """Train, and return the new state with the history; the given state is left as it is.
 
@@ -232,7 +232,7 @@ def _values(loop: Loop, run: Run) -> dict[str, float]:
 
 
 def evaluate(
-    learner: Learner, state: TrainState, loader: data.Loader, jit: str | bool = "aten", chunk: int = 1
+    learner: Learner, state: TrainState, loader: data.Loader, jit: str | bool = "aten", chunk: int = 8
 ) -> dict[str, float]:
     """Return the loss and the metrics over all batches of a loader, as one big batch would give them.
 
