@@ -153,7 +153,7 @@ class DonatedValueUsed(FunctrainError, RuntimeError):
 
 
 class EagerAndCompiledDiffer(FunctrainError, AssertionError):
-    """`check` found that a function gives other numbers compiled than eager; the message lists where, by dotted path."""
+    """`check` found that a function gives other numbers compiled than eager; the message lists where, by path."""
 
 
 class TooManyTraces(UserWarning):

@@ -169,11 +169,13 @@ def _in_views(loader: Loader, rows: ArrayDataset, start: int) -> Iterator[Batch]
     for step in range(start, len(loader)):
         first, last = step * size, (step + 1) * size
         if last > n and sampler.remainder == "pad":
-            yield Batch(*gather((inputs, targets), samplers.indices(sampler, None, n, 0, step)), weigh(step))
+            filled_inputs, filled_targets = gather((inputs, targets), samplers.indices(sampler, None, n, 0, step))
+            yield Batch(filled_inputs, filled_targets, weigh(step))
         elif plain:
             yield Batch(inputs[first:last], targets[first:last], weigh(step))
         else:
-            yield Batch(*rows[first:last], weigh(step))
+            row_inputs, row_targets = rows[first:last]
+            yield Batch(row_inputs, row_targets, weigh(step))
 
 
 def _by_index(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iterator[Batch]:

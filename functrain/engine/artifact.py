@@ -61,10 +61,14 @@ def _inductor_options() -> list[str]:
     # Not imported for this: what nobody imported, nobody changed.
     module = sys.modules.get("torch._inductor.config")
     # A compilation sets options itself and leaves a mark when it puts them back: what has its default is not changed.
-    changed = [] if module is None else sorted(
-        line
-        for line in module.codegen_config().splitlines()
-        if "triton.autotune_at_compile_time" not in line and not _has_default(module, line)
+    changed = (
+        []
+        if module is None
+        else sorted(
+            line
+            for line in module.codegen_config().splitlines()
+            if "triton.autotune_at_compile_time" not in line and not _has_default(module, line)
+        )
     )
     names = sorted(n for n in os.environ if n.startswith("TORCHINDUCTOR_") and not n.endswith("CACHE_DIR"))
     return [*changed, *(f"{n}={os.environ[n]}" for n in names)]

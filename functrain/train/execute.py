@@ -130,6 +130,7 @@ def advancer(
 
 def advance_one(advance: Callable[[Carry, data.Batch], Any]) -> Callable[[Carry, data.Batch], tuple[Carry, Any]]:
     """Return the function that advances by one batch, with logs of one row."""
+
     def step(carry: Carry, batch: data.Batch) -> tuple[Carry, Any]:
         return _one_row(advance(carry, batch))
 
