@@ -13,6 +13,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from functrain import random
 from functrain.engine import artifact, inductor
 from functrain.engine.scanning import scan
 from functrain.errors import CompileFailed, CompilerMissing
@@ -271,6 +272,17 @@ def test_graph_without_operations_needs_no_compiler(monkeypatch):
     assert inductor._Plan(gm, examples, ()).places == [("out", 0), ("out", 1)]
     gm, examples = traced(lambda x, y: [x, y], x, y)
     assert all(a is b for a, b in zip(inductor.compile(gm, examples, ((0, 0), (1, 1)))([x, y]), [x, y], strict=True))
+
+
+def test_random_draws_reach_inductor_as_operations_that_it_can_fuse():
+    def drop(key, x):
+        return [random.bernoulli(random.fold_in(key, "dropout"), 0.9, x.shape) * x]
+
+    inputs = [random.key(3), torch.ones(4, 3)]
+    plans = [inductor._Plan(*traced(drop, *inputs), ()) for _ in range(2)]
+    assert all(node.target.namespace == "aten" for node in plans[0].gm.graph.nodes if node.op == "call_function")
+    assert torch.equal(plans[0].gm(*inputs)[0], drop(*inputs)[0])
+    assert artifact.key(plans[0].gm, plans[0].examples) == artifact.key(plans[1].gm, plans[1].examples)
 
 
 # Scans.

@@ -10,10 +10,11 @@ from torch.func import vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain import random
+from functrain.engine import jit
 from functrain.errors import InvalidArgument, InvalidKey, KeyReused, ShapeMismatch
-from functrain.random.keys import DRAW, FEW, FOLD, SPLIT
-from functrain.random.philox import MASK, blocks, blocks_in_place, round_keys, words_of_block
-from functrain.random.stream import CHUNK
+from functrain.random import leaf
+from functrain.random.philox import MASK, blocks, blocks_in_place, round_keys, words_of_block, words_of_blocks
+from functrain.random.words import CHUNK, DRAW, FEW, FOLD, SPLIT
 
 MILLION = 10**6
 
@@ -72,6 +73,14 @@ def test_blocks_in_place_are_those_of_their_counters(key, start, domain, n):
     assert in_place(key, start, domain, n) == wanted
 
 
+@given(words2, word, st.integers(0, 70))
+@settings(max_examples=30, deadline=None)
+def test_wide_integers_give_the_same_blocks(key, domain, n):
+    made = words_of_blocks(n, domain, key)
+    assert made.shape == (n, 4) and made.dtype is torch.int64
+    assert [tuple(block) for block in made.tolist()] == [words_of_block((i, 0, 0, domain), key) for i in range(n)]
+
+
 def test_the_number_of_a_block_goes_on_past_32_bits():
     around = in_place((1, 2), 2**32 - 2, DRAW, 4)
     assert around == [words_of_block((i & MASK, 0, i >> 32, DRAW), (1, 2)) for i in range(2**32 - 2, 2**32 + 2)]
@@ -84,7 +93,7 @@ def test_the_number_of_a_block_goes_on_past_32_bits():
 def test_golden_values():
     key = random.key(2**64 - 3)
     assert key.tolist() == [MASK - 2, MASK]
-    assert random.bits(key, 3).tolist() == [464230211, 334356619, 527024313]
+    assert random.bits(key, 3).tolist() == [464230211, 527024313, 334356619]
     assert random.split(key, 1).tolist() == [[3669935125, 175019808]]
     assert random.fold_in(key, 7).tolist() == [1385317675, 3500076664]
     assert random.fold_in(key, "layer", "0").tolist() == [3073741868, 4110551483]
@@ -94,8 +103,40 @@ def test_golden_values():
 def test_a_draw_is_the_words_of_its_blocks():
     key = random.key(3)
     made = [words_of_block((i, 0, 0, DRAW), (3, 0)) for i in range(3)]
-    in_order = [block[row] for row in (0, 2, 1, 3) for block in made]
-    assert random.bits(key, 10).tolist() == in_order[:10]
+    assert random.bits(key, 10).tolist() == [word for block in made for word in block][:10]
+
+
+# An element depends on the key and its place alone
+
+DRAWS_OF_A_SHAPE = {
+    "bits": random.bits,
+    "uniform": random.uniform,
+    "uniform float64": lambda key, shape: random.uniform(key, shape, -1.0, 3.0, torch.float64),
+    "normal": random.normal,
+    "normal float64": lambda key, shape: random.normal(key, shape, torch.float64),
+    "truncated_normal": random.truncated_normal,
+    "truncated_normal float64": lambda key, shape: random.truncated_normal(key, shape, dtype=torch.float64),
+    "bernoulli": lambda key, shape: random.bernoulli(key, 0.3, shape),
+    "bernoulli tensor": lambda key, shape: random.bernoulli(key, torch.full(shape, 0.3)),
+    "randint": lambda key, shape: random.randint(key, shape, -5, 10**6),
+    "categorical": lambda key, shape: random.categorical(key, torch.zeros(5), shape),
+    "categorical float64": lambda key, shape: random.categorical(key, torch.zeros(5, dtype=torch.float64), shape),
+}
+
+
+@pytest.mark.parametrize("name", DRAWS_OF_A_SHAPE)
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_draw_begins_with_a_shorter_one(name, traced):
+    f, key = DRAWS_OF_A_SHAPE[name], random.key(21)
+
+    def draw(rows):
+        run = (lambda key: f(key, (rows, 5))) if not traced else make_fx(lambda key: f(key, (rows, 5)))(key)
+        return run(key)
+
+    # Rows of 5 end within a block; 4000 words are more than Python's integers make, 70,000 more than a chunk.
+    longest = draw(14_003)
+    assert all(torch.equal(draw(rows), longest[:rows]) for rows in (1, 3, 7, 800, 14_001))
+    assert longest[::2].unique().numel() > 1 and not torch.equal(longest[:7], longest[7:14])
 
 
 # The same bits in every mode
@@ -145,6 +186,7 @@ MODES = {
     "vmapped twice": lambda f, graph, keys: vmap(vmap(f))(keys[:, None])[:, 0],
     "traced with fake tensors": lambda f, graph, keys: torch.stack([graph(key) for key in keys]),
     "traced, then vmapped": lambda f, graph, keys: vmap(graph)(keys),
+    "jitted": lambda f, graph, keys: torch.stack([jit(f)(key) for key in keys]),
     "vmapped, then traced": lambda f, graph, keys: make_fx(vmap(f))(keys)(keys),
 }
 
@@ -186,6 +228,92 @@ def test_bernoulli_is_uniform_below_p():
     for p in (0.0, 1e-7, 0.1, 0.5, 1 / 3, 1.0):
         wanted = random.uniform(key, 9999) < torch.tensor(p)
         assert torch.equal(random.bernoulli(key, p, 9999), wanted)
+
+
+# One operation in a trace
+
+
+def operations(graph):
+    return [node.target for node in graph.graph.nodes if node.op == "call_function"]
+
+
+LEAVES = {
+    "words": (leaf.drawn, (random.key(7), (5, 3))),
+    "words of many": (leaf.drawn, (random.key(7), (MANY,))),
+    "words of keys": (leaf.drawn, (random.split(random.key(7), 3), (2, 3))),
+    "split": (leaf.children, (random.key(7), 3)),
+    "split of keys": (leaf.children, (random.split(random.key(7), 2), FEW + 1)),
+    "fold": (leaf.child, (random.key(7), -3, 11, FOLD)),
+    "fold of a tensor": (leaf.child, (random.key(7), torch.tensor(-3), 11, FOLD)),
+    "fold of tensors": (leaf.child, (random.split(random.key(7), 3), torch.arange(6).view(2, 3), 11, FOLD)),
+}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_a_trace_records_one_operation_which_expands_to_the_same_bits(name):
+    f, arguments = LEAVES[name]
+    where = [k for k, a in enumerate(arguments) if isinstance(a, torch.Tensor)]
+    tensors = [arguments[k] for k in where]
+
+    def run(*given):
+        return f(*(dict(zip(where, given, strict=True)).get(k, a) for k, a in enumerate(arguments)))
+
+    graph = make_fx(run, tracing_mode="fake")(*tensors)
+    op, *others = operations(graph)
+    assert op in leaf.KERNELS and others == []
+    wanted = run(*tensors)
+    assert torch.equal(leaf.PURE[op](*arguments), wanted) and torch.equal(leaf.KERNELS[op](*arguments), wanted)
+    torch.library.opcheck(op, arguments, test_utils=("test_schema", "test_faketensor"))
+    expanded = leaf.expand(graph)
+    assert not leaf.PURE.keys() & set(operations(expanded))
+    assert torch.equal(expanded(*tensors), wanted)
+
+
+def test_expanded_operations_share_no_memory():
+    def twice(a, b):
+        return random.uniform(a, (8,)), random.uniform(b, (8,))
+
+    keys = random.split(random.key(0))
+    graph = leaf.expand(make_fx(twice, tracing_mode="fake")(*keys))
+    first, second = next(n for n in reversed(graph.graph.nodes) if n.op == "output").args[0]
+    memory = [value.meta["val"].untyped_storage()._cdata for value in (first, second)]
+    assert memory[0] != memory[1]
+    assert all(map(torch.equal, graph(*keys), twice(*keys)))
+
+
+def test_only_the_operations_that_are_asked_for_are_expanded():
+    graph = make_fx(lambda key: random.bits(random.fold_in(key, 1), 3), tracing_mode="fake")(random.key(0))
+    folds = [op for op in leaf.PURE if "fold" in op._schema.name]
+    leaf.expand(graph, lambda node: node.target in folds)
+    found = leaf.PURE.keys() & set(operations(graph))
+    assert [op._schema.name for op in found] == ["functrain::philox_words"]
+
+
+def test_one_operation_is_recorded_inside_grad_and_none_inside_vmap():
+    key, x = random.key(0), torch.ones(3)
+
+    def loss(x, key):
+        return (x * random.uniform(random.fold_in(key, "layer"), (3,))).sum()
+
+    graph = make_fx(torch.func.grad(loss), tracing_mode="fake")(x, key)
+    assert len(leaf.KERNELS.keys() & set(operations(graph))) == 2
+    assert torch.equal(graph(x, key), random.uniform(random.fold_in(key, "layer"), (3,)))
+    assert torch.equal(torch.func.grad(loss)(x, key), graph(x, key))
+    mapped = make_fx(vmap(loss, (None, 0)), tracing_mode="fake")(x, key[None])
+    assert not leaf.KERNELS.keys() & set(operations(mapped))
+
+
+@pytest.mark.parametrize("dims", [(0, 0), (1, None), (None, 0), (0, 1), (None, 1)])
+@pytest.mark.parametrize("shape", [(), (4,)])
+def test_a_traced_fold_maps_over_keys_and_numbers(dims, shape):
+    keys, numbers = random.split(random.key(0), 3), torch.arange(3 * 4).view(3, 4)
+    numbers = numbers if shape else numbers[:, 0]
+    keys = {None: keys[0], 0: keys, 1: keys.T}[dims[0]]
+    numbers = {None: numbers[0], 0: numbers, 1: numbers.T if shape else numbers}[dims[1]]
+    dims = (dims[0], min(dims[1], numbers.dim() - 1) if dims[1] is not None else None)
+    one = [t if d is None else t.select(d, 0) for t, d in zip((keys, numbers), dims, strict=True)]
+    graph = make_fx(random.fold_in, tracing_mode="fake")(*one)
+    assert torch.equal(vmap(graph, dims)(keys, numbers), vmap(random.fold_in, dims)(keys, numbers))
 
 
 # Keys
@@ -282,7 +410,7 @@ def test_the_domains_are_apart():
     assert len({FOLD >> 28, SPLIT >> 28, DRAW >> 28}) == 3
     key, hashes = random.key(0), range(1000)
     assert all(random.keys._hashed((str(i),))[1] >> 28 == FOLD >> 28 for i in hashes)
-    drawn = random.bits(key, (4, 1000))[:2].T.tolist()
+    drawn = random.bits(key, (1000, 4))[:, ::2].tolist()
     folded = random.fold_in(key, torch.arange(1000)).tolist()
     made = random.split(key, 1000).tolist()
     assert len({tuple(pair) for pair in drawn + folded + made}) == 3000
@@ -423,9 +551,9 @@ def test_normal_is_normal(dtype):
 @pytest.mark.parametrize(("dtype", "largest"), [(torch.float32, 5.42), (DOUBLE, 8.29), (HALF, 5.42), (BRAIN, 5.41)])
 def test_the_largest_normal_draws_are_finite(dtype, largest):
     # The extreme words, through the same function that finishes a draw.
-    extremes = torch.tensor([[0], [MASK], [0], [MASK]])
+    extremes = torch.tensor([0, MASK])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(random.stream, "_few_blocks", lambda key, n: extremes)
+        patch.setattr(random.stream, "few", lambda key, count: extremes.repeat_interleave(count // 2))
         found = random.normal(random.key(0), 2, dtype).tolist()
     assert found[0] == -found[1] and abs(found[0]) == pytest.approx(largest, abs=0.01)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from functrain.engine.loop import compile_loops, loops
 from functrain.engine.passes import fuse, outputs, simplify
 from functrain.engine.plan import FOREACH, IN_PLACE, NEVER, Plan, Step, make_plan
+from functrain.random.leaf import KERNELS, expand
 
 _F = torch._C._VariableFunctions  # pyright: ignore
 DIRECT = frozenset(
@@ -129,9 +130,13 @@ def compile(
     >>> f([p, torch.ones(2)])[0] is p
     True
     """
-    gm = fuse(simplify(torch.fx.GraphModule(gm, copy(gm.graph))))
+    gm = fuse(simplify(expand(torch.fx.GraphModule(gm, copy(gm.graph)), _off_cpu)))
     left = compile_loops(gm, compile, donated) if loops(gm) else donated
     return _Source(gm, make_plan(gm, left), left).function()
+
+
+def _off_cpu(node: torch.fx.Node) -> bool:
+    return node.meta["val"].device.type != "cpu"
 
 
 class _Source:
@@ -273,6 +278,8 @@ class _Source:
 
 def _callable(target: Any) -> Callable:
     """Return the quickest way to call an operation."""
+    if target in KERNELS:
+        return KERNELS[target]
     if isinstance(target, torch._ops.OpOverload):
         name = target._schema.name.removeprefix("aten::")
         if name in METHODS and target._overloadname in ("default", "src", ""):

@@ -26,6 +26,7 @@ from torch.fx.passes.split_module import split_module
 from functrain.engine import artifact
 from functrain.engine.loop import Loop, Pairs, Step, compile_loops, lift_constants, loops, output_of, unalias
 from functrain.errors import CompileFailed, CompilerMissing
+from functrain.random.leaf import expand
 
 _log = logging.getLogger("functrain.compile")
 _log.setLevel(logging.INFO)  # seconds of waiting want an explanation, even where the root logger shows warnings alone
@@ -73,7 +74,7 @@ class _Plan:
     """
 
     def __init__(self, gm: GraphModule, examples: list[Tensor], donated: Pairs):
-        gm = GraphModule(gm, _copied(gm.graph))
+        gm = expand(GraphModule(gm, _copied(gm.graph)))
         self.constants = lift_constants(gm, detect_fake_mode(examples))
         self.count = len(examples)
         unalias(gm, donated)

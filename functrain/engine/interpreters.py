@@ -5,7 +5,12 @@ The private interfaces that answer this live here alone; `tests/test_conformance
 
 import torch
 from torch._C import _len_torch_dispatch_stack as dispatch_modes  # noqa: F401  # pyright: ignore
-from torch._C._functorch import maybe_get_level, peek_interpreter_stack  # pyright: ignore
+from torch._C._functorch import (  # pyright: ignore
+    TransformType,
+    get_interpreter_stack,
+    maybe_get_level,
+    peek_interpreter_stack,
+)
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
@@ -17,6 +22,15 @@ def is_transformed() -> bool:
     False
     """
     return peek_interpreter_stack() is not None
+
+
+def is_differentiated_only() -> bool:
+    """Return whether no `torch.func` transform but `grad` is around the running code.
+
+    >>> is_differentiated_only(), torch.func.vmap(lambda x: x + is_differentiated_only())(torch.zeros(2))
+    (True, tensor([0., 0.]))
+    """
+    return all(one.key() == TransformType.Grad for one in get_interpreter_stack() or ())
 
 
 def is_traced() -> bool:

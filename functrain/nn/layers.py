@@ -1,6 +1,5 @@
 """Layers without structure of their own: dense, embedding, dropout, flatten."""
 
-import math
 from typing import Any
 
 import torch.nn.functional as F
@@ -177,15 +176,7 @@ def dropout(rate: Hyper = 0.5) -> Model:
                 raise InvalidArgument(f"dropout: rate must be at least 0 and below 1, got {now!r} from its schedule")
             if now == 0:
                 return x, buffers
-        kept = _bernoulli_by_row(layer_key(mode), 1 - now, tuple(x.shape))
+        kept = random.bernoulli(layer_key(mode), 1 - now, tuple(x.shape))
         return x * (kept.to(x.dtype) / (1 - now)), buffers
 
     return Model(init, apply, {"rate": rate})
-
-
-def _bernoulli_by_row(key: Tensor, p: Any, shape: tuple[int, ...]) -> Tensor:
-    """Return draws of which those of a row do not depend on how many rows follow it, as padding must not matter."""
-    # A draw puts the four words of a block far apart, as far as its size; a column of this shape is one block.
-    count = math.prod(shape)
-    blocks = random.bernoulli(key, p, (4, -(-count // 4)))
-    return blocks.t().reshape(-1)[:count].reshape(shape)

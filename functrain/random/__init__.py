@@ -7,7 +7,7 @@ logarithm in `normal` may differ between devices and compilers in their last bit
 
 >>> params, noise = split(key(0))
 >>> uniform(params, (3,))
-tensor([0.9104, 0.9092, 0.3262])
+tensor([0.9104, 0.3262, 0.9092])
 
 Use a key once, for one draw or one `split`; use `fold_in` for as many keys as there are steps, layers or examples.
 `checked_keys` finds keys that are used twice.
@@ -20,6 +20,10 @@ The generator is Philox4x32-10 (Salmon et al., SC 2011). A key enters it as its 
                       rest of that hash
 
 so what is drawn from a key and what is derived from it never come from the same block.
+
+Element 4 * i + j of a draw is made of word j of block i; of a draw that needs two words an element (those of float64,
+`randint` and `permutation`), element 2 * i + j of words 2 * j and 2 * j + 1. So an element depends on the key and its
+place alone, and the draw of a shape begins with that of a shorter one.
 """
 
 from functrain.random.choices import bernoulli, categorical, permutation, randint

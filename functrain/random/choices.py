@@ -35,7 +35,7 @@ def bernoulli(key: Tensor, p: float | Tensor = 0.5, shape: Shape | None = None) 
 
     >>> from functrain import random
     >>> bernoulli(random.key(0), 0.6, (4,))
-    tensor([False,  True, False,  True])
+    tensor([False, False,  True,  True])
     """
     if shape is None:
         shape = tuple(p.shape) if isinstance(p, Tensor) else ()
@@ -92,7 +92,7 @@ def randint(key: Tensor, shape: Shape, low: int | Tensor, high: int | Tensor) ->
 
     >>> from functrain import random
     >>> randint(random.key(0), (5,), 1, 7)
-    tensor([5, 5, 6, 3, 2])
+    tensor([5, 3, 5, 2, 6])
     """
     shape = check_shape(shape)
     _check_range(low, high, shape)
@@ -149,7 +149,7 @@ def permutation(key: Tensor, of: int | Tensor) -> Tensor:
 
     >>> from functrain import random
     >>> permutation(random.key(0), 5)
-    tensor([0, 1, 2, 4, 3])
+    tensor([0, 2, 4, 3, 1])
     """
     n = of.shape[0] if isinstance(of, Tensor) and of.dim() else of
     if type(n) is not int or n < 0:
@@ -184,7 +184,7 @@ def categorical(key: Tensor, logits: Tensor, shape: Shape | None = None, axis: i
 
     >>> from functrain import random
     >>> categorical(random.key(0), torch.tensor([0.5, 0.25, 0.25]).log(), (8,))
-    tensor([0, 0, 1, 1, 2, 0, 1, 0])
+    tensor([0, 0, 1, 0, 0, 0, 0, 1])
     """
     last = _classes_last(logits, axis)
     batch, classes = tuple(last.shape[:-1]), last.shape[-1]

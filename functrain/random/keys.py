@@ -10,13 +10,11 @@ import torch
 from torch import Tensor
 
 from functrain.engine.interpreters import is_plain
-from functrain.errors import InvalidArgument, InvalidKey, ShapeMismatch
-from functrain.random.philox import MASK, blocks, counters, pair, words_of_block
+from functrain.errors import InvalidArgument, InvalidKey
+from functrain.random import leaf
+from functrain.random.philox import MASK
 from functrain.random.reuse import note_derived, note_use
-
-FOLD, SPLIT, DRAW = 1 << 28, 2 << 28, 3 << 28
-FEW = 32
-"""Up to so many blocks, Python's integers are faster than tensor operations on a CPU."""
+from functrain.random.words import FOLD, child, child_quickly, children, children_quickly
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -80,16 +78,6 @@ def is_concrete(tensor: Tensor) -> bool:
     return type(tensor) is Tensor and tensor.device.type == "cpu" and is_plain()
 
 
-def words(key: Tensor) -> tuple[int, int]:
-    """Return the two words of a concrete key as integers."""
-    first, second = key.tolist()
-    if not (0 <= first <= MASK and 0 <= second <= MASK):
-        raise InvalidKey(
-            f"the words of a random key must be from 0 to 2**32 - 1, got {[first, second]}; random.key(seed) makes one"
-        )
-    return first, second
-
-
 def split(key: Tensor, n: int = 2) -> Tensor:
     """Return `n` new keys, independent of each other and of what is drawn from or folded into this one.
 
@@ -112,14 +100,9 @@ def split(key: Tensor, n: int = 2) -> Tensor:
     if isinstance(n, bool) or not isinstance(n, int) or n < 0:
         raise InvalidArgument(f"n must be the number of keys to make, an integer of at least 0, got {n!r}")
     note_use(key, "split")
-    if n <= FEW and key.dim() == 1 and is_concrete(key):
-        both = words(key)
-        made = [words_of_block((i & MASK, 0, i >> 32, SPLIT), both) for i in range(n)]
-        return torch.tensor([block[::2] for block in made], dtype=torch.int64).view(n, 2)
-    dims = key.dim()
-    even = counters(torch.arange(n, device=key.device), 1).view(2, *[1] * (dims - 1), n)
-    children, _ = blocks(key.movedim(-1, 0).unsqueeze(-1), even, pair(0, SPLIT, key.device, dims))
-    return children.movedim(0, -1).contiguous()
+    if not is_plain():
+        return leaf.children(key, n)
+    return children_quickly(key, n) if is_concrete(key) else children(key, n)
 
 
 def fold_in(key: Tensor, *data: int | Tensor | str) -> Tensor:
@@ -197,32 +180,13 @@ def _hashed(names: tuple[str | None, ...]) -> tuple[int, int]:
 
 
 def _fold_one(key: Tensor, names: tuple[str | None, ...], number: int | Tensor) -> Tensor:
-    if key.dim() == 1 and is_concrete(key):
-        if isinstance(number, Tensor) and number.dim() == 0 and type(number) is Tensor and number.device.type == "cpu":
-            number = int(number.item())
-        if isinstance(number, int):
-            first, third = _hashed(names)
-            counter = (number & MASK, first, (number >> 32) & MASK, third)
-            return torch.tensor(words_of_block(counter, words(key))[::2])
-    child = _fold_tensors(key, names, number)
-    note_derived(child, key, (names, number))
-    return child
+    first, third = _hashed(names)
+    if is_concrete(key) and key.dim() == 1 and _is_one(number):
+        return child_quickly(key, number, first, third)
+    made = (child if is_plain() else leaf.child)(key, number, first, third)
+    note_derived(made, key, (names, number))
+    return made
 
 
-def _fold_tensors(key: Tensor, names: tuple[str | None, ...], number: int | Tensor) -> Tensor:
-    device = key.device
-    if not isinstance(number, Tensor):
-        number = torch.full((), number, device=device)
-    number = number.to(device, torch.int64)
-    if key.dim() == 1 and number.dim() == 0:
-        return blocks(key, counters(number), pair(*_hashed(names), device))[0]
-    try:
-        shape = torch.broadcast_shapes(key.shape[:-1], number.shape)
-    except RuntimeError:
-        raise ShapeMismatch(
-            f"the shape of the keys, {tuple(key.shape[:-1])} before the last axis, and that of the numbers to fold in, "
-            f"{tuple(number.shape)}, must broadcast"
-        ) from None
-    keys, dims = key.expand(*shape, 2).movedim(-1, 0), len(shape)
-    even = counters(number.expand(shape), dims)
-    return blocks(keys, even, pair(*_hashed(names), device, dims))[0].movedim(0, -1).contiguous()
+def _is_one(number: int | Tensor) -> bool:
+    return isinstance(number, int) or (number.dim() == 0 and type(number) is Tensor and number.device.type == "cpu")

@@ -1,14 +1,17 @@
-"""Philox4x32-10, the counter-based generator under every draw, three times with the same bits.
+"""Philox4x32-10, the counter-based generator under every draw, four times with the same bits.
 
 A block is a function of a counter and a key: four 32-bit words from four and two. `words_of_block` computes one with
-Python's integers, the fastest for a few; `blocks` any number with pure tensor operations, for traces and transforms;
-`blocks_in_place` writes into buffers that stay in the processor's cache, for many.
+Python's integers; `words_of_blocks` hundreds in a row with integers that hold a word of each; `blocks_in_place` writes
+into buffers that stay in the processor's cache, for many; and `blocks` computes any number with pure tensor operations,
+for traces, transforms and other devices.
 
 Words are held in int64 tensors; a product of two 32-bit words wraps there, but its 64 bits are the right ones. Words 0
 and 2 are the rows of one tensor (`even`) and words 1 and 3 of another (`odd`), so one operation serves both.
 
 Reference: Salmon, Moraes, Dror and Shaw, Parallel random numbers: as easy as 1, 2, 3, SC 2011.
 """
+
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -31,6 +34,43 @@ def words_of_block(counter: tuple[int, int, int, int], key: tuple[int, int]) -> 
         c0, c1, c2, c3 = (p2 >> 32) ^ c1 ^ k0, p2 & 0xFFFFFFFF, (p0 >> 32) ^ c3 ^ k1, p0 & 0xFFFFFFFF
         k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
     return c0, c1, c2, c3
+
+
+def words_of_blocks(n: int, domain: int, key: tuple[int, int]) -> Tensor:
+    """Return the blocks of the counters 0 to n - 1, by Python's integers of n times 64 bits.
+
+    An operation on such an integer does what one on a tensor does, and costs a tenth while n is small. Only where the
+    lowest byte of a number is stored first.
+
+    Args:
+        n: the number of blocks, below 2**32.
+        domain: word 3 of every counter; words 1 and 2 are 0.
+        key: the two words of the key.
+
+    Returns:
+        The words, int64 (n, 4).
+
+    >>> [f"{word:x}" for word in words_of_blocks(1, 0, (0, 0))[0].tolist()]
+    ['6627e8d5', 'e169c58d', 'bc57ac4c', '9b00dbd8']
+    """
+    if not n:
+        return torch.empty(0, 4, dtype=torch.int64)
+    ones, masks, c0 = _lanes(n)
+    c1, c2, c3, (k0, k1) = 0, 0, domain * ones, key
+    for _ in range(ROUNDS):
+        p0, p2 = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # a product of two words fits its 64 bits
+        c0, c2 = ((p2 >> 32) ^ c1 ^ k0 * ones) & masks, ((p0 >> 32) ^ c3 ^ k1 * ones) & masks
+        c1, c3 = p2, p0  # whose higher halves go at the next mask
+        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    made = bytearray().join(word.to_bytes(8 * n, "little") for word in (c0, c1 & masks, c2, c3 & masks))
+    return torch.frombuffer(made, dtype=torch.int64).view(4, n).t()
+
+
+@lru_cache(maxsize=64)
+def _lanes(n: int) -> tuple[int, int, int]:
+    """Return wide integers of n times 1, the mask of a word, and 0 to n - 1."""
+    ones = int.from_bytes((b"\1" + bytes(7)) * n, "little")
+    return ones, ones * MASK, int.from_bytes(b"".join(i.to_bytes(8, "little") for i in range(n)), "little")
 
 
 def pair(first: int, second: int, device: torch.device, dims: int = 0) -> Tensor:

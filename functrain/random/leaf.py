@@ -1,0 +1,191 @@
+"""The generator as operations of its own, of which a trace records one for a draw, a split or a fold.
+
+By its parts, a call of the generator is 80 operations, which take 20 ms and more to trace and each cost a call. As one
+operation, a CPU runs it as quickly in a graph as at once. A compiler, which fuses the parts, gets them back by
+`expand`, and so do devices other than the CPU.
+
+Inside `torch.func.vmap` and transforms other than `grad`, and under `torch.compile`, the parts themselves are recorded.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._guards import detect_fake_mode
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
+
+from functrain.engine.interpreters import is_differentiated_only
+from functrain.random import words
+
+_LIBRARY = torch.library.Library("functrain", "DEF")
+
+
+def _define(schema: str, pure: Callable, quick: Callable, form: Callable) -> Any:
+    """Define an operation and return it: what computes it anywhere, what on a CPU, and its result's form."""
+
+    def kernel(key: Tensor, *rest: Any) -> Tensor:
+        return quick(key, *rest) if key.device.type == "cpu" else pure(key, *rest)
+
+    def mapped(info: Any, in_dims: tuple, *args: Any) -> tuple[Tensor, int]:
+        return op(*_many(args, in_dims)), 0
+
+    _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    name = schema[: schema.index("(")]
+    _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"functrain::{name}", form, lib=_LIBRARY)
+    torch.library.register_vmap(f"functrain::{name}", mapped, lib=_LIBRARY)
+    packet, _, overload = name.partition(".")
+    op = getattr(getattr(torch.ops.functrain, packet), overload or "default")
+    KERNELS[op], PURE[op] = kernel, pure
+    return op
+
+
+def _many(args: tuple, in_dims: tuple) -> tuple:
+    """Return arguments of which some have an axis to map over as arguments whose first axis it is."""
+    (key, number, *rest), (dim, number_dim, *_) = args, in_dims
+    size = key.shape[dim] if dim is not None else number.shape[number_dim]
+    key = key.expand(size, *key.shape) if dim is None else key.movedim(dim, 0)
+    if isinstance(number, Tensor):
+        number = number.expand(size, *number.shape) if number_dim is None else number.movedim(number_dim, 0)
+        rank = max(key.dim() - 1, number.dim())  # further axes meet at their ends
+        key, number = _of_rank(key, rank + 1), _of_rank(number, rank)
+    return key, number, *rest
+
+
+def _of_rank(tensor: Tensor, rank: int) -> Tensor:
+    return tensor.reshape(tensor.shape[0], *[1] * (rank - tensor.dim()), *tensor.shape[1:])
+
+
+KERNELS: dict[Any, Callable] = {}
+"""Operation -> the function that computes it, to call without PyTorch's dispatcher."""
+
+PURE: dict[Any, Callable] = {}
+"""Operation -> the function of the same arguments that computes it by pure tensor operations."""
+
+
+def _form_of_words(key: Tensor, shape: list[int]) -> Tensor:
+    return key.new_empty((*key.shape[:-1], *shape))
+
+
+def _form_of_children(key: Tensor, n: int) -> Tensor:
+    return key.new_empty((*key.shape[:-1], n, 2))
+
+
+def _form_of_child(key: Tensor, number: int | Tensor, first: int, third: int) -> Tensor:
+    shape = words.common_shape(key, number) if isinstance(number, Tensor) else key.shape[:-1]
+    return key.new_empty((*shape, 2))
+
+
+_WORDS = _define("philox_words(Tensor key, int[] shape) -> Tensor", words.drawn, words.drawn_quickly, _form_of_words)
+_SPLIT = _define("philox_split(Tensor key, int n) -> Tensor", words.children, words.children_quickly, _form_of_children)
+_FOLD_ARGUMENTS = "number, int first, int third) -> Tensor"
+_FOLD_NUMBER = _define(
+    f"philox_fold(Tensor key, int {_FOLD_ARGUMENTS}", words.child, words.child_quickly, _form_of_child
+)
+_FOLD_TENSOR = _define(
+    f"philox_fold.tensor(Tensor key, Tensor {_FOLD_ARGUMENTS}", words.child, words.child_quickly, _form_of_child
+)
+
+
+def _is_recorded() -> bool:
+    return not torch.compiler.is_compiling() and is_differentiated_only()
+
+
+def drawn(key: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return random words of a shape, in a trace as one operation.
+
+    >>> from torch.fx.experimental.proxy_tensor import make_fx
+    >>> graph = make_fx(lambda key: drawn(key, (3,)))(torch.tensor([0, 0])).graph
+    >>> [node.name for node in graph.nodes if node.op == "call_function"]
+    ['philox_words']
+    """
+    return _WORDS(key, shape) if _is_recorded() else words.drawn(key, shape)
+
+
+def children(key: Tensor, n: int) -> Tensor:
+    """Return the keys of a split, in a trace as one operation.
+
+    >>> children(torch.tensor([0, 0]), 3).shape
+    torch.Size([3, 2])
+    """
+    return _SPLIT(key, n) if _is_recorded() else words.children(key, n)
+
+
+def child(key: Tensor, number: int | Tensor, first: int, third: int) -> Tensor:
+    """Return the key of a key and a number, in a trace as one operation.
+
+    >>> child(torch.tensor([0, 0]), 5, 0, words.FOLD).shape
+    torch.Size([2])
+    """
+    if not _is_recorded():
+        return words.child(key, number, first, third)
+    if not isinstance(number, Tensor):
+        return _FOLD_NUMBER(key, number, first, third)
+    words.common_shape(key, number)
+    return _FOLD_TENSOR(key, number.to(key.device, torch.int64), first, third)
+
+
+def expand(gm: GraphModule, where: Callable[[Node], bool] = lambda node: True) -> GraphModule:
+    """Replace the operations of a graph, in place, by the pure tensor operations that they consist of.
+
+    Args:
+        gm: a graph whose nodes have fake tensors, or tensors, as their "val".
+        where: says which; all of them by default.
+
+    Returns:
+        The graph.
+
+    >>> from torch.fx.experimental.proxy_tensor import make_fx
+    >>> gm = make_fx(lambda key: drawn(key, (3,)), tracing_mode="fake")(torch.tensor([0, 0]))
+    >>> expand(gm)(torch.tensor([0, 0])).tolist()
+    [3013899833, 3448206205, 2063724643]
+    >>> any(node.target in PURE for node in gm.graph.nodes)
+    False
+    """
+    found = [node for node in gm.graph.nodes if node.target in PURE and where(node)]
+    known: dict[Any, GraphModule] = {}
+    for node in found:
+        form = (node.target, *(_form(argument) for argument in node.args))
+        if form not in known:
+            known[form] = _parts(node)
+        _inline(node, known[form].graph)
+    if found:
+        gm.recompile()
+    return gm
+
+
+def _inline(node: Node, parts: Graph) -> None:
+    placeholders = (n for n in parts.nodes if n.op == "placeholder")
+    new = dict(zip(placeholders, node.all_input_nodes, strict=True))
+    with node.graph.inserting_before(node), detect_fake_mode(node.meta["val"]) or nullcontext(), torch.no_grad():
+        for part in parts.nodes:
+            if part.op == "call_function":
+                new[part] = node.graph.node_copy(part, new.__getitem__)
+                # Computed anew: equal memory of two values would say that one is a view of the other.
+                args, kwargs = map_arg((new[part].args, new[part].kwargs), lambda n: n.meta["val"])
+                new[part].meta = {"val": part.target(*args, **kwargs)}  # pyright: ignore
+    result = next(n for n in reversed(parts.nodes) if n.op == "output").args[0]
+    node.replace_all_uses_with(new[result])  # pyright: ignore
+    node.graph.erase_node(node)
+
+
+def _form(argument: Any) -> Any:
+    if isinstance(argument, Node):
+        value = argument.meta["val"]
+        return value.shape, value.stride(), value.dtype, value.device
+    return tuple(argument) if isinstance(argument, list) else argument
+
+
+def _parts(node: Node) -> GraphModule:
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    def pure(*given: Tensor) -> Tensor:
+        tensors = dict(zip(node.all_input_nodes, given, strict=True))
+        return PURE[node.target](*(tensors.get(a, a) if isinstance(a, Node) else a for a in node.args))  # pyright: ignore
+
+    with detect_fake_mode(node.meta["val"]) or nullcontext(), torch.no_grad():
+        examples = [n.meta["val"] for n in node.all_input_nodes]
+        return make_fx(pure, tracing_mode="real", _allow_non_fake_inputs=True)(*examples)
