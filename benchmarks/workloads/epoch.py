@@ -20,7 +20,7 @@ UNIT = (1.0, "s")
 TOLERANCE = tolerance(2e-3)
 
 
-def _functrain(jit: str | bool, chunk: int = 1) -> Entrant:
+def _functrain(jit: str | bool, chunk: int = 8) -> Entrant:
     import attrs
 
     import functrain as ft

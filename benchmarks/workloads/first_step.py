@@ -44,7 +44,9 @@ def _functrain(settings: dict[str, Any], in_order: bool, done: Done) -> Callable
         return ft.Stop(run, scope="fit", reason="one step is enough")
 
     first = ft.Callback("first", {"after_chunk": stop}, keeps_state=False, reads_logs=False)
-    return lambda: ft.fit(learner, state, train=loader, epochs=1, callbacks=[first], **settings) and None
+    # By default a call is several steps, all of which are timed; what is checked is the first alone.
+    chunk = {"chunk": 1} if in_order else {}
+    return lambda: ft.fit(learner, state, train=loader, epochs=1, callbacks=[first], **settings, **chunk) and None
 
 
 def _batch() -> tuple[torch.Tensor, torch.Tensor]:
