@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch._subclasses import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain import random
 from functrain.engine import artifact, inductor
 from functrain.engine.scanning import scan
+from functrain.engine.trace import trace
 from functrain.errors import CompileFailed, CompilerMissing
 
 TABLE = torch.arange(4.0)  # a constant that the function closes over
@@ -38,10 +37,8 @@ def inputs():
 
 
 def traced(f, *args):
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fakes = [mode.from_tensor(x) for x in args]
-    with torch.no_grad():
-        return make_fx(f, tracing_mode="fake")(*fakes), fakes
+    found = trace(f, args)
+    return found.gm, found.inputs
 
 
 @pytest.fixture(scope="module")
@@ -241,12 +238,12 @@ def test_failing_compiler_shows_the_essential_lines(tmp_path):
     fake.chmod(0o755)
     program = """
         import sys, torch
-        from torch.fx.experimental.proxy_tensor import make_fx
         from functrain.engine import inductor
+        from functrain.engine.trace import trace
         from functrain.errors import CompileFailed
-        gm = make_fx(lambda x: [x.sin() * 1.2345], tracing_mode="fake")(torch.ones(3))
+        traced = trace(lambda x: [x.sin() * 1.2345], [torch.ones(3)])
         try:
-            inductor.compile(gm, [n.meta["val"] for n in gm.graph.nodes if n.op == "placeholder"])
+            inductor.compile(traced.gm, traced.inputs)
         except CompileFailed as error:
             assert "x.h:1: error: broken" in str(error) and "noise" not in str(error), error
             assert "backend='aten'" in str(error)
@@ -307,6 +304,7 @@ def epoch_inputs():
 
 def test_scan_compiles_its_body_and_is_kept_on_disk(folder, monkeypatch):
     gm, examples = traced(epoch, *epoch_inputs())
+    gm.meta["name"] = "epoch"
     made, real = [], inductor._compiled
     monkeypatch.setattr(inductor, "_compiled", lambda plan, key, name: made.append(name) or real(plan, key, name))
     for donated in ((), ((0, 0), (1, 1))):

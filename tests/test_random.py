@@ -11,6 +11,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain import random
 from functrain.engine import jit
+from functrain.engine.abstract import storage_of
+from functrain.engine.trace import expanded as expanded_graph
+from functrain.engine.trace import trace
 from functrain.errors import InvalidArgument, InvalidKey, KeyReused, ShapeMismatch
 from functrain.random import leaf
 from functrain.random.philox import MASK, blocks, blocks_in_place, round_keys, words_of_block, words_of_blocks
@@ -264,27 +267,29 @@ def test_a_trace_records_one_operation_which_expands_to_the_same_bits(name):
     wanted = run(*tensors)
     assert torch.equal(leaf.PURE[op](*arguments), wanted) and torch.equal(leaf.KERNELS[op](*arguments), wanted)
     torch.library.opcheck(op, arguments, test_utils=("test_schema", "test_faketensor"))
-    expanded = leaf.expand(graph)
+    found = trace(lambda *given: [run(*given)], tensors)
+    assert operations(found.gm) == [op]
+    expanded = expanded_graph(found.gm)
     assert not leaf.PURE.keys() & set(operations(expanded))
-    assert torch.equal(expanded(*tensors), wanted)
+    assert torch.equal(expanded(*tensors)[0], wanted)
 
 
 def test_expanded_operations_share_no_memory():
     def twice(a, b):
-        return random.uniform(a, (8,)), random.uniform(b, (8,))
+        return [random.uniform(a, (8,)), random.uniform(b, (8,))]
 
     keys = random.split(random.key(0))
-    graph = leaf.expand(make_fx(twice, tracing_mode="fake")(*keys))
+    graph = expanded_graph(trace(twice, list(keys)).gm)
     first, second = next(n for n in reversed(graph.graph.nodes) if n.op == "output").args[0]
-    memory = [value.meta["val"].untyped_storage()._cdata for value in (first, second)]
+    memory = [storage_of(value.meta["val"]) for value in (first, second)]
     assert memory[0] != memory[1]
     assert all(map(torch.equal, graph(*keys), twice(*keys)))
 
 
 def test_only_the_operations_that_are_asked_for_are_expanded():
-    graph = make_fx(lambda key: random.bits(random.fold_in(key, 1), 3), tracing_mode="fake")(random.key(0))
+    found = trace(lambda key: [random.bits(random.fold_in(key, 1), 3)], [random.key(0)])
     folds = [op for op in leaf.PURE if "fold" in op._schema.name]
-    leaf.expand(graph, lambda node: node.target in folds)
+    graph = expanded_graph(found.gm, lambda node: node.target in folds)
     found = leaf.PURE.keys() & set(operations(graph))
     assert [op._schema.name for op in found] == ["functrain::philox_words"]
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch._subclasses import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from functrain import engine, tree
 from functrain.engine import Stop, fold
 from functrain.engine.loop import compile_loops, loops
 from functrain.engine.scanning import _recorded, scan
+from functrain.engine.trace import trace as engine_trace
+from functrain.engine.tracer import recording
 from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch, SideEffect, TreeMismatch
 
 OUTSIDE = torch.tensor([0.5, -0.5])
@@ -39,10 +39,7 @@ def rows(n):
 
 def trace(f, *args):
     leaves, spec = tree.flatten(args)
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fakes = [mode.from_tensor(x) for x in leaves]
-    with torch.no_grad():
-        return make_fx(lambda *x: tree.leaves(f(*tree.unflatten(spec, x))), tracing_mode="fake")(*fakes)
+    return engine_trace(lambda *x: tree.leaves(f(*tree.unflatten(spec, x))), leaves).gm
 
 
 def traced(f):
@@ -123,7 +120,7 @@ def test_body_is_traced_once_whatever_the_length():
 
     def f(carry, xs):
         def counted(c, x):
-            calls.append(get_proxy_mode() is not None)
+            calls.append(recording() is not None)
             return step(c, x)
 
         return scan(counted, carry, xs)
@@ -206,8 +203,8 @@ def test_masks_where_the_condition_cannot_be_asked_for():
     """The form for other devices, forced on the CPU: steps after the stop are computed and ignored."""
 
     def f(c, xs):
-        mode = get_proxy_mode()
-        return _recorded(mode, stopping, c, xs, len(xs["a"]), masked=True) if mode else scan(stopping, c, xs)
+        current = recording()
+        return _recorded(current, stopping, c, xs, len(xs["a"]), masked=True) if current else scan(stopping, c, xs)
 
     gm = trace(f, start(), rows(6))
     assert not loops(gm)[0].target.stops
@@ -226,7 +223,7 @@ def test_writes_into_intermediates_are_fine_and_into_the_carry_refused():
 
     args = torch.zeros(2), torch.ones(3, 2)
     assert engine.jit(lambda c, xs: scan(fine, c, xs)[0])(*args).tolist() == [6, 6]
-    with pytest.raises(SideEffect, match="changes a tensor that it was given or closes over in place"):
+    with pytest.raises(SideEffect, match=r"the carry of scan is changed in place at test_scan.py:\d+: `c.add_\(x\)`"):
         engine.jit(lambda c, xs: scan(wrong, c, xs)[0])(*args)
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from functrain.engine.loop import compile_loops, loops
 from functrain.engine.passes import fuse, outputs, simplify
 from functrain.engine.plan import FOREACH, IN_PLACE, NEVER, Plan, Step, make_plan
-from functrain.random.leaf import KERNELS, expand
+from functrain.engine.trace import copy, expanded
+from functrain.random.leaf import KERNELS
 
 _F = torch._C._VariableFunctions  # pyright: ignore
 DIRECT = frozenset(
@@ -124,13 +125,14 @@ def compile(
             first line of the function that writes to such memory is its attribute `first_write`.
 
     >>> from functrain.engine.trace import trace
-    >>> traced = trace(lambda p, g: [p - 0.5 * g], [torch.ones(2), torch.ones(2)], ["p", "g"])
+    >>> traced = trace(lambda p, g: [p - 0.5 * g], [torch.ones(2), torch.ones(2)])
     >>> f = compile(traced.gm, traced.inputs, donated=((0, 0),))
     >>> p = torch.ones(2)
     >>> f([p, torch.ones(2)])[0] is p
     True
     """
-    gm = fuse(simplify(expand(torch.fx.GraphModule(gm, copy(gm.graph)), _off_cpu)))
+    gm = expanded(gm, _off_cpu)
+    gm = fuse(simplify(torch.fx.GraphModule(gm, copy(gm.graph))))
     left = compile_loops(gm, compile, donated) if loops(gm) else donated
     return _Source(gm, make_plan(gm, left), left).function()
 
@@ -288,15 +290,6 @@ def _callable(target: Any) -> Callable:
             return getattr(_F, name)
         return target._op
     return target
-
-
-def copy(graph: Any) -> Any:
-    """Return a copy of a graph, with what is known of its values."""
-    new = torch.fx.Graph()
-    known: dict[Any, Any] = {}
-    result = new.graph_copy(graph, known)
-    new.output(result)
-    return new
 
 
 def _attribute(gm: Any, name: str) -> Any:

@@ -29,7 +29,7 @@ def compile(gm: GraphModule, example_inputs: list[Tensor], donated: Pairs = ()) 
 
     Args:
         gm: a graph that takes tensors and returns a list of tensors, all on one CUDA device.
-        example_inputs: fake tensors like the inputs.
+        example_inputs: tensors like the inputs, without memory.
         donated: pairs (input, output): the output is put into the memory of the input, which is returned for it.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from functrain.engine.elementwise import is_dense
 from functrain.errors import DonatedValueUsed
 
 storage = Tensor.untyped_storage
@@ -73,8 +74,8 @@ def pair(
     dtype and device, first at its own dotted path, then at any.
 
     Args:
-        donated: path and (fake) tensor by the index of the input.
-        results: for each result its path, its (fake) tensor, and the index of the input that it is, or None.
+        donated: path and tensor by the index of the input.
+        results: for each result its path, its tensor, and the index of the input that it is, or None.
     """
     chosen: dict[int, int] = {}
     taken: set[int] = set()
@@ -84,7 +85,7 @@ def pair(
             taken.add(k)
     by_form: dict[tuple, list[int]] = {}
     for i, (_, tensor) in donated.items():
-        if i not in chosen and _is_dense(tensor):
+        if i not in chosen and is_dense(tensor):
             by_form.setdefault(_form(tensor), []).append(i)
     for at_same_path in (True, False):
         for k, (path, tensor, same) in enumerate(results):
@@ -100,18 +101,6 @@ def pair(
 
 def _form(tensor: Tensor) -> tuple:
     return tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Return whether each element has a place of its own, and no place is left between them."""
-    size = 1
-    for stride, length in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if length == 1:
-            continue
-        if stride != size:
-            return False
-        size *= length
-    return size > 0
 
 
 def _ends_alike(argument: str, result: str) -> bool:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.engine.interpreters import is_plain
+from functrain.engine.interpreters import is_plain, is_transformed
+from functrain.engine.tracer import is_recorded
 from functrain.errors import NotATensor, ShapeMismatch
 
 
@@ -45,7 +46,7 @@ def differentiate(f: Callable, args: tuple, argnum: int = 0, has_aux: bool = Fal
     (tensor(9.), tensor(6.))
     """
     _check_floating(args[argnum], argnum)
-    if is_plain() and not _on_tape(args):
+    if (is_plain() or is_recorded()) and not is_transformed() and not _on_tape(args):
         return _by_autograd(f, argnum, has_aux, args)
     return _by_func(f, argnum, has_aux, args)
 

@@ -19,14 +19,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._guards import detect_fake_mode
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.split_module import split_module
 
 from functrain.engine import artifact
+from functrain.engine.abstract import copied
 from functrain.engine.loop import Loop, Pairs, Step, compile_loops, lift_constants, loops, output_of, unalias
+from functrain.engine.trace import copy, expanded, placeholders
 from functrain.errors import CompileFailed, CompilerMissing
-from functrain.random.leaf import expand
 
 _log = logging.getLogger("functrain.compile")
 _log.setLevel(logging.INFO)  # seconds of waiting want an explanation, even where the root logger shows warnings alone
@@ -42,7 +42,7 @@ def compile(gm: GraphModule, example_inputs: list[Tensor], donated: Pairs = ()) 
     Args:
         gm: a graph that takes tensors and returns a list of tensors. Operations that write are allowed on its own
             intermediates only.
-        example_inputs: fake tensors with the shapes, strides, dtypes and devices of the inputs.
+        example_inputs: tensors with the shapes, strides, dtypes and devices of the inputs, without memory.
         donated: pairs (input, output): the output is written into the input, inside the compiled code, and returned.
 
     Returns:
@@ -74,8 +74,9 @@ class _Plan:
     """
 
     def __init__(self, gm: GraphModule, examples: list[Tensor], donated: Pairs):
-        gm = expand(GraphModule(gm, _copied(gm.graph)))
-        self.constants = lift_constants(gm, detect_fake_mode(examples))
+        gm = expanded(gm)
+        gm = GraphModule(gm, copy(gm.graph))
+        self.constants = lift_constants(gm)
         self.count = len(examples)
         unalias(gm, donated)
         _spell_out_factors(gm.graph)
@@ -83,7 +84,7 @@ class _Plan:
         gm.graph.eliminate_dead_code()
         gm.recompile()
         self.gm = gm
-        self.examples = examples + [_example(node) for node in _placeholders(gm)[self.count :]]
+        self.examples = examples + [_example(node) for node in placeholders(gm)[self.count :]]
 
     def bind(self, call: Callable[[list], Any]) -> Step:
         """Return the function from the caller's inputs to the caller's outputs."""
@@ -123,17 +124,6 @@ def _spell_out_factors(graph: Graph) -> None:
         graph.erase_node(node)
 
 
-def _copied(graph: Graph) -> Graph:
-    new = Graph()
-    result = new.graph_copy(graph, {})
-    new.output(result)
-    return new
-
-
-def _placeholders(gm: GraphModule) -> list[Node]:
-    return [node for node in gm.graph.nodes if node.op == "placeholder"]
-
-
 def _example(node: Any) -> Tensor:
     return node.meta["val"]
 
@@ -141,7 +131,7 @@ def _example(node: Any) -> Tensor:
 def _rewrite_outputs(gm: GraphModule, count: int, donated: Pairs) -> list[tuple[str, int]]:
     """Let a graph write its donated outputs into inputs and return the rest; return where each output is then found."""
     output = output_of(gm.graph)
-    inputs = _placeholders(gm)
+    inputs = placeholders(gm)
     nodes, into = list(output.args[0]), {o: i for i, o in donated}
     places, kept = [], []
     for o, node in enumerate(nodes):
@@ -179,7 +169,7 @@ def _pinned(graph: Graph, node: Node) -> Node:
     """
     differs = graph.call_function(torch.ops.aten.ne.Tensor, (node, node))
     same = graph.call_function(torch.ops.aten.where.self, (differs, node, node))
-    same.meta["val"] = node.meta["val"].clone()
+    same.meta["val"] = copied(node.meta["val"])
     return same
 
 
@@ -238,14 +228,29 @@ def _by_inductor_warning(plan: _Plan) -> tuple[Callable[[list], Any], Any]:
     # PyTorch's cache above Inductor's would skip the function in which we take hold of the result.
     with torch.no_grad(), functorch_config.patch(enable_autograd_cache=False), _failures():
         whole = standalone_compile(
-            plan.gm,
-            plan.examples,  # pyright: ignore
+            _without_metadata(plan.gm),
+            _fakes(plan.examples),  # pyright: ignore
             dynamic_shapes="from_example_inputs",
             options={"inner_compile": keep},
         )
     if len(made) == 1 and _signature(made[0][0]) == wanted:
         return made[0][1].current_callable, made[0][1]
     return lambda inputs: whole(*inputs), None
+
+
+def _without_metadata(gm: GraphModule) -> GraphModule:
+    graph = copy(gm.graph)
+    for node in graph.nodes:
+        node.meta = {}
+    return GraphModule(gm, graph)
+
+
+def _fakes(examples: list[Tensor]) -> list[Tensor]:
+    """Return tensors without memory as Inductor knows them."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return [torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device) for t in examples]
 
 
 @contextmanager
@@ -313,8 +318,8 @@ class _Stage:
 def _with_loops(gm: GraphModule, examples: list[Tensor], donated: Pairs) -> Step:
     """Compile the bodies of a graph's loops, and the stretches before, between and after them."""
     name = _name(gm)
-    gm = GraphModule(gm, _copied(gm.graph))
-    constants = lift_constants(gm, detect_fake_mode(examples))
+    gm = GraphModule(gm, copy(gm.graph))
+    constants = lift_constants(gm)
     unalias(gm, donated)
     for node in loops(gm):
         node.target.body.meta["name"] = f"the loop in {name}"  # pyright: ignore
@@ -361,7 +366,7 @@ def _compile_stage(whole: GraphModule, node: Node, name: str) -> None:
         return
     output.args = ([output.args[0]] if single else list(output.args[0]),)
     part.meta["name"] = f"{name}, outside its loop"
-    step = compile(part, [_example(n) for n in _placeholders(part)])
+    step = compile(part, [_example(n) for n in placeholders(part)])
     with whole.graph.inserting_before(node):
         new = whole.graph.call_function(_Stage(f"stage_{node.name}", step, single), node.args)
     node.replace_all_uses_with(new)
@@ -369,4 +374,4 @@ def _compile_stage(whole: GraphModule, node: Node, name: str) -> None:
 
 
 def _signature(graph: GraphModule) -> tuple[int, int]:
-    return len(_placeholders(graph)), len(output_of(graph.graph).args[0])
+    return len(placeholders(graph)), len(output_of(graph.graph).args[0])

@@ -5,19 +5,17 @@ body like any other graph and lets donated state live in its own buffers.
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._C._functorch import _unwrap_functional_tensor, _wrap_functional_tensor, maybe_get_level  # pyright: ignore
 from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
-from torch._guards import detect_fake_mode
-from torch._subclasses import FakeTensor
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, track_tensor_tree
 
+from functrain.engine.abstract import abstract, copied, storage_of
 from functrain.engine.interpreters import is_transformed
+from functrain.engine.tracer import Recording, recording
 
 Step = Callable[[list[Tensor]], list[Tensor]]
 Pairs = tuple[tuple[int, int], ...]
@@ -31,7 +29,7 @@ class Loop:
     Attributes:
         body: the graph of one step: placeholders are carry, a row of xs, consts, and a row of each output to write
             into; the outputs are carry, the row of ys, and, where `stops`, whether to stop.
-        examples: fake tensors like the body's inputs.
+        examples: tensors without memory like the body's inputs.
         length: the number of steps.
         counts: how many of the body's inputs are carry, xs, consts and ys.
         stops: whether the last output of the body ends the loop.
@@ -69,9 +67,9 @@ class Loop:
         return Loop(self.body, self.examples, self.length, self.counts, self.stops, inplace, step)
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
-        mode = get_proxy_mode()
-        if mode is not None:  # a graph with this loop is traced again
-            return _retraced(mode, self, list(tensors))
+        current = recording()
+        if current is not None:  # a graph with this loop is traced again
+            return _retraced(current, self, list(tensors))
         n_carry, n_xs, n_consts, _ = self.counts
         carry = [t if i in self.inplace else _copy(t) for i, t in enumerate(tensors[:n_carry])]
         columns = [t.contiguous().unbind(0) for t in tensors[n_carry : n_carry + n_xs]]
@@ -99,7 +97,7 @@ class Loop:
 
 
 def _device(tensors: tuple[Tensor, ...], like: Tensor) -> torch.device:
-    """Return the device on which an output like this example stands; examples may be fakes of another ordinal."""
+    """Return the device on which an output like this example stands; examples may be of another ordinal."""
     return like.device if not tensors or like.device.type != tensors[0].device.type else tensors[0].device
 
 
@@ -118,27 +116,24 @@ def _interpreted(body: GraphModule, pairs: Pairs) -> Step:
     return step
 
 
-def add_node(mode: Any, loop: Loop, inputs: list[Tensor], start: list[Tensor], rows: list[Tensor]) -> list[Tensor]:
-    """Record a call of the loop in the outer trace; return its outputs, as traced tensors."""
-    proxies = [mode.tracer.unwrap_proxy(t) for t in inputs]
-    proxy = mode.tracer.create_proxy("call_function", loop, tuple(proxies), {}, name="scan")
-    with disable_proxy_modes_tracing():
-        fakes = detect_fake_mode(inputs) or nullcontext()
-        with fakes:
-            out = [empty(t, t.shape) for t in start] + [empty(t, (loop.length, *t.shape)) for t in rows]
-    return track_tensor_tree(out, proxy, constant=None, tracer=mode.tracer)  # pyright: ignore
+def add_node(
+    current: Recording, loop: Loop, inputs: list[Tensor], start: list[Tensor], rows: list[Tensor]
+) -> list[Any]:
+    """Record a call of the loop; return its outputs, which have the forms of the first carry and of stacked rows."""
+    out = [abstract(t, t.shape) for t in start] + [abstract(t, (loop.length, *t.shape)) for t in rows]
+    return current.add(loop, inputs, out, "scan")
 
 
-def _retraced(mode: Any, loop: Loop, inputs: list[Tensor]) -> list[Tensor]:
+def _retraced(current: Recording, loop: Loop, inputs: list[Tensor]) -> list[Any]:
     n_carry, _, _, n_ys = loop.counts
     rows = loop.examples[len(loop.examples) - n_ys :]
     if not is_transformed():
-        return add_node(mode, loop, inputs, inputs[:n_carry], rows)
+        return add_node(current, loop, inputs, inputs[:n_carry], rows)
     # Only `functionalize` is ever around a graph; below it are the tensors that the trace knows.
     level = max(map(maybe_get_level, inputs))
     plain = [_unwrap_functional_tensor(t, False) if maybe_get_level(t) >= 0 else t for t in inputs]
     with temporarily_pop_interpreter_stack():
-        out = add_node(mode, loop, plain, plain[:n_carry], rows)
+        out = add_node(current, loop, plain, plain[:n_carry], rows)
     return [_wrap_functional_tensor(t, level) for t in out]
 
 
@@ -177,7 +172,7 @@ def _carried(gm: GraphModule, loop: Node, pair: tuple[int, int]) -> int | None:
     return i if getters == [result] and list(output_of(gm.graph).args[0]).count(result) == 1 else None
 
 
-def lift_constants(gm: GraphModule, fakes: Any = None) -> list[Tensor]:
+def lift_constants(gm: GraphModule) -> list[Tensor]:
     """Turn the tensors that a graph holds as attributes into further placeholders; return them in that order."""
     last = [n for n in gm.graph.nodes if n.op == "placeholder"][-1:]
     lifted: dict[int, Node] = {}
@@ -190,7 +185,7 @@ def lift_constants(gm: GraphModule, fakes: Any = None) -> list[Tensor]:
             place = gm.graph.inserting_after(last[0]) if last else gm.graph.inserting_before(next(iter(gm.graph.nodes)))
             with place:
                 lifted[id(value)] = gm.graph.placeholder(f"const_{len(lifted)}")
-            lifted[id(value)].meta["val"] = as_example(value, fakes)
+            lifted[id(value)].meta["val"] = abstract(value)
             last = [lifted[id(value)]]
             tensors.append(value)
         node.replace_all_uses_with(lifted[id(value)])
@@ -201,11 +196,6 @@ def lift_constants(gm: GraphModule, fakes: Any = None) -> list[Tensor]:
     return tensors
 
 
-def as_example(value: Tensor, fakes: Any) -> Tensor:
-    """Return a tensor as a stand-in for tracing: a fake one, where the trace is of fakes."""
-    return value if fakes is None or isinstance(value, FakeTensor) else fakes.from_tensor(value)
-
-
 def unalias(gm: GraphModule, pairs: Pairs) -> None:
     """Clone the outputs of a graph that share memory with an input or an earlier output.
 
@@ -214,25 +204,20 @@ def unalias(gm: GraphModule, pairs: Pairs) -> None:
     """
     graph, output = gm.graph, output_of(gm.graph)
     inputs = [n for n in graph.nodes if n.op == "placeholder"]
-    taken = {_storage(n) for n in inputs}
+    taken = {storage_of(value_of(n)) for n in inputs}
     same = {o for i, o in pairs if output.args[0][o] is inputs[i]}
     done = []
     with graph.inserting_before(output):
         for o, node in enumerate(output.args[0]):
             if isinstance(node, Node) and o not in same:
-                if _storage(node) in taken:
+                if storage_of(value_of(node)) in taken:
                     clone = graph.call_function(torch.ops.aten.clone.default, (node,))
-                    clone.meta["val"] = value_of(node).clone()
+                    clone.meta["val"] = copied(value_of(node))
                     node = clone
-                taken.add(_storage(node))
+                taken.add(storage_of(value_of(node)))
             done.append(node)
     output.args = (done,)
     gm.recompile()
-
-
-def _storage(node: Node) -> Any:
-    value = node.meta.get("val")
-    return value.untyped_storage()._cdata if isinstance(value, Tensor) else node
 
 
 def value_of(node: Node) -> Tensor:
@@ -243,8 +228,3 @@ def value_of(node: Node) -> Tensor:
 def output_of(graph: Graph) -> Any:
     """Return the output node of a graph."""
     return next(n for n in reversed(graph.nodes) if n.op == "output")
-
-
-def empty(like: Tensor, shape: Any) -> Tensor:
-    """Return a contiguous tensor of a shape, with the dtype and device of another."""
-    return torch.empty(shape, dtype=like.dtype, device=like.device)

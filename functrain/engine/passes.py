@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.engine.trace import draws, storage_of
+from functrain.engine.abstract import storage_of
+from functrain.engine.tracer import draws
 
 aten = torch.ops.aten
 
@@ -45,13 +46,13 @@ def simplify(gm: Any) -> Any:
     """Return the graph without the operations that do nothing, with equal ones done once, and constants computed.
 
     >>> from functrain.engine.trace import trace
-    >>> traced = trace(lambda x: [x.t().t() + x.detach() * x], [torch.ones(2, 2)], ["x"])
+    >>> traced = trace(lambda x: [x.t().t() + x.detach() * x], [torch.ones(2, 2)])
     >>> [n.name for n in simplify(traced.gm).graph.nodes if n.op == "call_function"]
     ['mul', 'add']
     """
     gm.graph.eliminate_dead_code()
-    _fold_constants(gm)
     _drop_no_ops(gm)
+    _fold_constants(gm)
     _merge_equal(gm)
     gm.graph.eliminate_dead_code()
     return gm
@@ -118,7 +119,7 @@ def is_pure(node: Any) -> bool:
         node.op == "call_function"
         and isinstance(target, torch._ops.OpOverload)
         and not target._schema.is_mutable
-        and not draws(node)
+        and not draws(target, node.args, node.kwargs)
     )
 
 
@@ -159,7 +160,7 @@ def _base_of_view(node: Any) -> Any:
     source = node.args[0]
     if node.target in _VIEWS and source.op == "call_function" and source.target in _VIEWS:
         base = source.args[0]
-        if base.meta["val"].is_contiguous() and storage_of(base) == storage_of(node):
+        if base.meta["val"].is_contiguous() and storage_of(base.meta.get("val")) == storage_of(node.meta.get("val")):
             return base
     return source
 

@@ -11,8 +11,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.engine.abstract import storage_of
 from functrain.engine.passes import outputs, same_form
-from functrain.engine.trace import storage_of
 
 aten = torch.ops.aten
 NEVER = 1 << 40
@@ -142,11 +142,11 @@ def _readers(node: Any, position: dict[Any, int]) -> list[Any]:
     """Return the operations that read an input, also through views of it."""
     if node is None:
         return []
-    found, waiting, memory = [], [node], storage_of(node)
+    found, waiting, memory = [], [node], storage_of(node.meta.get("val"))
     while waiting:
         for user in waiting.pop().users:
             found.append(user)
-            if storage_of(user) == memory:
+            if storage_of(user.meta.get("val")) == memory:
                 waiting.append(user)
     return [n for n in found if n in position]
 
@@ -252,7 +252,7 @@ def _scalar_operand(node: Any, operand: Any) -> bool:
 
 
 def _placed(gm, steps, target, results, donated, inputs) -> Plan:
-    memory = {n: storage_of(n) for n in gm.graph.nodes}
+    memory = {n: storage_of(n.meta.get("val")) for n in gm.graph.nodes}
     fixed = {n: f"input {k}" for k, n in enumerate(inputs)}
     root = {n: fixed.get(n) or _root(n, memory, inputs) for n in gm.graph.nodes}
     home = {n: n for n in gm.graph.nodes}
@@ -351,7 +351,7 @@ def _worth(node: Any, r: Any, state: _State) -> int:
 
 
 def _whole(node: Any) -> bool:
-    value = node.meta["val"]
     if node.op == "placeholder":
         return True
-    return value.numel() * value.element_size() == value.untyped_storage().nbytes()
+    form = node.meta["val"].form
+    return form.numel() * form.element_size() == form.untyped_storage().nbytes()

@@ -12,12 +12,12 @@ from torch._C._functorch import (  # pyright: ignore
     get_unwrapped,
     peek_interpreter_stack,
 )
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from functrain import tree
-from functrain.engine.interpreters import is_transformed, level
+from functrain.engine.interpreters import get_proxy_mode, is_transformed, level
+from functrain.engine.tracer import is_recorded
 from functrain.errors import InvalidArgument
 
 _HERE = object()
@@ -52,7 +52,7 @@ def remat(f: Callable) -> Callable:
 
     @wraps(f)
     def rematerialised(*args: Any) -> Any:
-        if is_transformed():
+        if is_transformed() or (is_recorded() and torch.is_grad_enabled()):
             return _transformed(f, args)
         if get_proxy_mode() is None and torch.is_grad_enabled():
             return checkpoint(f, *args, use_reentrant=False, preserve_rng_state=False)
@@ -70,7 +70,7 @@ def _transformed(f: Callable, args: tuple) -> Any:
         filled = list(leaves)
         for k, tensor in zip(where, tensors, strict=True):
             filled[k] = tensor
-        with _Closed(f):
+        with _Closed(f, tensors):
             results, structure = tree.flatten(f(*tree.unflatten(spec, filled)))
         form[:] = [structure, [_HERE if isinstance(r, Tensor) else r for r in results]]
         return tuple(r for r in results if isinstance(r, Tensor))
@@ -96,22 +96,27 @@ def _differentiable(tensor: Tensor) -> bool:
 
 
 class _Closed(TorchFunctionMode):
-    """Refuses tensors of a transform that is not running: those that a function closes over would get no gradient."""
+    """Refuses tensors that are being differentiated: those that a function closes over would get no gradient."""
 
-    def __init__(self, f: Callable):
+    def __init__(self, f: Callable, given: tuple[Tensor, ...]):
         super().__init__()
         self.name = getattr(f, "__name__", type(f).__name__)
+        self.given = {id(t) for t in given}
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         top = peek_interpreter_stack()
         running = 0 if top is None else top.level()
         for leaf in tree.leaves((args, kwargs or {})):
-            if isinstance(leaf, Tensor) and level(leaf) > running:
+            if isinstance(leaf, Tensor) and (level(leaf) > running or self._is_recorded(leaf)):
                 raise InvalidArgument(
                     f"{self.name} under remat closes over a tensor that is being differentiated or vmapped; its "
                     "gradient would be lost: pass it as an argument"
                 )
         return func(*args, **(kwargs or {}))
+
+    def _is_recorded(self, leaf: Tensor) -> bool:
+        # What the function computes itself is not, as its forward pass runs without gradients.
+        return level(leaf) < 0 and leaf.requires_grad and not torch.is_grad_enabled() and id(leaf) not in self.given
 
 
 class _Remat(torch.autograd.Function):
@@ -134,7 +139,8 @@ class _Remat(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple:
         given = [c for c, wanted in zip(cotangents, ctx.results, strict=True) if wanted]
-        tensors = _after(given, ctx.saved_tensors, ctx.kept) if get_proxy_mode() is not None else ctx.saved_tensors
+        traced = is_recorded() or get_proxy_mode() is not None
+        tensors = _after(given, ctx.saved_tensors, ctx.kept) if traced else ctx.saved_tensors
         by, partial = _of_floats(ctx.flat, tensors)
         # torch.func records its backward passes too, and the record would hold all that is computed again.
         with torch.set_grad_enabled(_differentiated_again(tensors)):

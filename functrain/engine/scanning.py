@@ -4,21 +4,21 @@ Inside `jit` the function is traced once into a body graph, and the outer graph 
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
-from torch._guards import detect_fake_mode
-from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing, get_proxy_mode, make_fx
+from torch.fx import GraphModule
 
 from functrain import tree
+from functrain.engine.abstract import abstract
 from functrain.engine.folding import Stop
 from functrain.engine.interpreters import is_plain, is_transformed
-from functrain.engine.loop import Loop, add_node, as_example, empty, lift_constants, output_of, unalias, value_of
-from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch, SideEffect, TreeMismatch
+from functrain.engine.loop import Loop, add_node, lift_constants, output_of, unalias, value_of
+from functrain.engine.trace import placeholders, trace
+from functrain.engine.tracer import Recording, recording
+from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch, TreeMismatch
 
 
 def scan(
@@ -50,10 +50,10 @@ def scan(
     """
     tree.check_tensors(carry, "the carry of scan")
     steps = _length(xs, length)
-    mode = get_proxy_mode()
-    if mode is None or is_transformed():
+    current = recording()
+    if current is None or is_transformed():
         return _looped(f, carry, xs, steps)
-    return _recorded(mode, f, carry, xs, steps)
+    return _recorded(current, f, carry, xs, steps)
 
 
 def _length(xs: Any, length: int | None) -> int:
@@ -187,30 +187,25 @@ class _Form:
     stops: bool = False
 
 
-def _recorded(mode: Any, f: Callable, carry: Any, xs: Any, steps: int, masked: bool | None = None) -> tuple[Any, Any]:
+def _recorded(
+    current: Recording, f: Callable, carry: Any, xs: Any, steps: int, masked: bool | None = None
+) -> tuple[Any, Any]:
     start, spec = tree.flatten(carry)
     columns, xs_spec = ([], None) if xs is None else tree.flatten(xs)
     if masked is None:  # asking for the condition at each step costs nothing on the CPU, and a wait anywhere else
         masked = any(leaf.device.type != "cpu" for leaf in start)
     form = _Form()
-    with disable_proxy_modes_tracing():
-        fakes = detect_fake_mode([*start, *columns])
-        with fakes or nullcontext():
-            examples = [empty(t, t.shape) for t in start] + [empty(t, t.shape[1:]) for t in columns]
-            body = _trace_body(f, carry, spec, xs_spec, examples, masked, form)
-            consts = lift_constants(body, fakes)
-            if masked:
-                examples.insert(len(start), torch.zeros((), dtype=torch.bool, device=start[0].device))
-            examples += [as_example(t, fakes) for t in consts]
-            body = _without_mutation(body, examples)
-            ys = _add_output_rows(body, form, len(start) + masked)
-            unalias(body, ())
-            counts = (len(start) + masked, len(columns), len(consts), len(ys))
-            rows = [torch.empty_like(y, memory_format=torch.contiguous_format) for y in ys]
-            loop = Loop(body, [*examples, *rows], steps, counts, form.stops)
     if masked:
         start = [*start, torch.zeros((), dtype=torch.bool, device=start[0].device)]
-    out = add_node(mode, loop, [*start, *columns, *consts], start, rows)
+    examples: list[Tensor] = [*(abstract(t, t.shape) for t in start), *(abstract(t, t.shape[1:]) for t in columns)]
+    body = _trace_body(f, carry, spec, xs_spec, examples, masked, form)
+    consts = lift_constants(body)
+    ys = _add_output_rows(body, form, len(start))
+    unalias(body, ())
+    rows: list[Tensor] = [abstract(y, y.shape) for y in ys]
+    counts = (len(start), len(columns), len(consts), len(ys))
+    loop = Loop(body, [*examples, *map(abstract, consts), *rows], steps, counts, form.stops)
+    out = add_node(current, loop, [*start, *columns, *consts], start, rows)
     last = tree.unflatten(spec, out[: len(start) - masked])
     return last, None if form.y_spec is None else tree.unflatten(form.y_spec, out[len(start) :])
 
@@ -239,43 +234,26 @@ def _trace_body(
             return [*new, stopped | when, *leaves]
         return [*new, *leaves, *([when] if form.stops else [])]
 
-    inputs = list(examples)
-    if masked:
-        inputs.insert(n, torch.zeros((), dtype=torch.bool, device=examples[0].device))
-    return make_fx(flat, tracing_mode="real", _allow_non_fake_inputs=True)(*inputs)
+    names = [f"the carry of scan{_inside(path)}" for path, _ in tree.leaves_with_path(carry)]
+    names += ["a row of the xs of scan"] * (len(examples) - len(names))
+    return trace(flat, examples, names).gm
 
 
-def _without_mutation(body: GraphModule, inputs: list[Tensor]) -> GraphModule:
-    """Return a body that writes into nothing, as backends expect; a write into what it is given raises."""
-    if not any(map(_mutates, body.graph.nodes)):
-        return body
-    pure = make_fx(torch.func.functionalize(body, remove="mutations"), tracing_mode="real")(*inputs)
-    if any(map(_mutates, pure.graph.nodes)):
-        raise SideEffect(
-            "the function of a scan changes a tensor that it was given or closes over in place; return new tensors "
-            "instead, such as x + 1 for x.add_(1)"
-        )
-    return pure
-
-
-def _mutates(node: Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    return node.op == "call_function" and schema is not None and schema.is_mutable
+def _inside(path: str) -> str:
+    return f" at {path}" if path else ""
 
 
 def _add_output_rows(body: GraphModule, form: _Form, n_carry: int) -> list[Tensor]:
     """Give the body a placeholder for each output row, which its backend writes into; return examples of them."""
-    for node in body.graph.nodes:
-        node.meta = {k: v for k, v in node.meta.items() if k in ("val", "tensor_meta")}
     outputs = output_of(body.graph).args[0]
     ys = [value_of(node) for node in outputs[n_carry : n_carry + form.y_count]]
-    last = [n for n in body.graph.nodes if n.op == "placeholder"][-1:]
+    last = placeholders(body)[-1:]
     for i, y in enumerate(ys):
         place = (
             body.graph.inserting_after(last[0]) if last else body.graph.inserting_before(next(iter(body.graph.nodes)))
         )
         with place:
             last = [body.graph.placeholder(f"row_{i}")]
-        last[0].meta["val"] = torch.empty_like(y, memory_format=torch.contiguous_format)
+        last[0].meta["val"] = abstract(y, y.shape)
     body.recompile()
     return ys

@@ -2,20 +2,16 @@
 
 By its parts, a call of the generator is 80 operations, which take 20 ms and more to trace and each cost a call. As one
 operation, a CPU runs it as quickly in a graph as at once. A compiler, which fuses the parts, gets them back by
-`expand`, and so do devices other than the CPU.
+`engine.trace.expanded`, and so do devices other than the CPU.
 
 Inside `torch.func.vmap` and transforms other than `grad`, and under `torch.compile`, the parts themselves are recorded.
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._guards import detect_fake_mode
-from torch.fx import Graph, GraphModule, Node
-from torch.fx.node import map_arg
 
 from functrain.engine.interpreters import is_differentiated_only
 from functrain.random import words
@@ -126,66 +122,3 @@ def child(key: Tensor, number: int | Tensor, first: int, third: int) -> Tensor:
         return _FOLD_NUMBER(key, number, first, third)
     words.common_shape(key, number)
     return _FOLD_TENSOR(key, number.to(key.device, torch.int64), first, third)
-
-
-def expand(gm: GraphModule, where: Callable[[Node], bool] = lambda node: True) -> GraphModule:
-    """Replace the operations of a graph, in place, by the pure tensor operations that they consist of.
-
-    Args:
-        gm: a graph whose nodes have fake tensors, or tensors, as their "val".
-        where: says which; all of them by default.
-
-    Returns:
-        The graph.
-
-    >>> from torch.fx.experimental.proxy_tensor import make_fx
-    >>> gm = make_fx(lambda key: drawn(key, (3,)), tracing_mode="fake")(torch.tensor([0, 0]))
-    >>> expand(gm)(torch.tensor([0, 0])).tolist()
-    [3013899833, 3448206205, 2063724643]
-    >>> any(node.target in PURE for node in gm.graph.nodes)
-    False
-    """
-    found = [node for node in gm.graph.nodes if node.target in PURE and where(node)]
-    known: dict[Any, GraphModule] = {}
-    for node in found:
-        form = (node.target, *(_form(argument) for argument in node.args))
-        if form not in known:
-            known[form] = _parts(node)
-        _inline(node, known[form].graph)
-    if found:
-        gm.recompile()
-    return gm
-
-
-def _inline(node: Node, parts: Graph) -> None:
-    placeholders = (n for n in parts.nodes if n.op == "placeholder")
-    new = dict(zip(placeholders, node.all_input_nodes, strict=True))
-    with node.graph.inserting_before(node), detect_fake_mode(node.meta["val"]) or nullcontext(), torch.no_grad():
-        for part in parts.nodes:
-            if part.op == "call_function":
-                new[part] = node.graph.node_copy(part, new.__getitem__)
-                # Computed anew: equal memory of two values would say that one is a view of the other.
-                args, kwargs = map_arg((new[part].args, new[part].kwargs), lambda n: n.meta["val"])
-                new[part].meta = {"val": part.target(*args, **kwargs)}  # pyright: ignore
-    result = next(n for n in reversed(parts.nodes) if n.op == "output").args[0]
-    node.replace_all_uses_with(new[result])  # pyright: ignore
-    node.graph.erase_node(node)
-
-
-def _form(argument: Any) -> Any:
-    if isinstance(argument, Node):
-        value = argument.meta["val"]
-        return value.shape, value.stride(), value.dtype, value.device
-    return tuple(argument) if isinstance(argument, list) else argument
-
-
-def _parts(node: Node) -> GraphModule:
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    def pure(*given: Tensor) -> Tensor:
-        tensors = dict(zip(node.all_input_nodes, given, strict=True))
-        return PURE[node.target](*(tensors.get(a, a) if isinstance(a, Node) else a for a in node.args))  # pyright: ignore
-
-    with detect_fake_mode(node.meta["val"]) or nullcontext(), torch.no_grad():
-        examples = [n.meta["val"] for n in node.all_input_nodes]
-        return make_fx(pure, tracing_mode="real", _allow_non_fake_inputs=True)(*examples)

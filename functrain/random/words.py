@@ -162,13 +162,15 @@ def child(key: Tensor, number: int | Tensor, first: int, third: int) -> Tensor:
 
 def common_shape(key: Tensor, number: Tensor) -> tuple[int, ...]:
     """Return the shape that keys, without their last axis, and numbers broadcast to, or raise `ShapeMismatch`."""
-    try:
-        return tuple(torch.broadcast_shapes(key.shape[:-1], number.shape))
-    except RuntimeError:
+    shapes = key.shape[:-1], number.shape
+    rank = max(map(len, shapes))
+    pairs = list(zip(*((1,) * (rank - len(shape)) + tuple(shape) for shape in shapes), strict=True))
+    if any(m != n and 1 not in (m, n) for m, n in pairs):
         raise ShapeMismatch(
-            f"the shape of the keys, {tuple(key.shape[:-1])} before the last axis, and that of the numbers to fold in, "
-            f"{tuple(number.shape)}, must broadcast"
-        ) from None
+            f"the shape of the keys, {tuple(shapes[0])} before the last axis, and that of the numbers to fold in, "
+            f"{tuple(shapes[1])}, must broadcast"
+        )
+    return tuple(n if m == 1 else m for m, n in pairs)
 
 
 def child_quickly(key: Tensor, number: int | Tensor, first: int, third: int) -> Tensor:
