@@ -139,6 +139,13 @@ from torch._inductor.select_algorithm import extern_kernels
     assert artifact._StandIn("torch._inductor.select_algorithm").extern_kernels is real.extern_kernels
 
 
+def test_the_wrapper_does_not_check_again_what_the_call_path_has_checked(compiled, folder):
+    kept = (entry_of(folder) / "wrapper.py").read_text()
+    assert "assert_size_stride(arg" not in kept
+    text = "    assert_size_stride(arg3_1, (4, 4), (4, 1), 'input')\n    assert_size_stride(buf0, (4,), (1,))\n"
+    assert artifact._trusting(text) == "    assert_size_stride(buf0, (4,), (1,))\n"
+
+
 def entry_of(folder):
     (entry,) = [p for p in folder.iterdir() if not p.name.startswith(".")]
     return entry

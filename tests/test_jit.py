@@ -346,6 +346,20 @@ def test_a_closed_over_number_is_noticed():
     assert g(of(2)).tolist() == (3 * of(2)).tolist()
 
 
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int64, torch.int32]
+)
+@pytest.mark.parametrize("number", [3, -1, 0.1, 1e-40])
+def test_arithmetic_with_numbers_has_the_bits_of_pytorch(dtype, number):
+    def f(x, s):
+        y = [x + number, x * number, x / 3, x - number, torch.add(x, x, alpha=2), torch.rsub(x, number), s * number]
+        return y, torch._foreach_add([x, x + x], number)
+
+    x = torch.arange(-3, 4).to(dtype) / (7 if dtype.is_floating_point else 1)
+    x, s = x.to(dtype), x[0].to(dtype)
+    assert not tree.differences(jit(f)(x, s), f(x, s), rtol=0, atol=0)
+
+
 def test_results_are_new_tensors_at_each_call():
     f = jit(lambda x: (x * 2, torch.zeros(2)))
     first, second = f(of(2)), f(of(2))
