@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from functrain.engine import aten, plan
+from functrain.engine.interpreters import is_traced
 from functrain.engine.trace import trace
 
 
@@ -22,9 +23,9 @@ PRIVATE = {
     "torch._C._functorch:peek_interpreter_stack": "engine/interpreters.py, is a torch.func transform running",
     "torch._C._functorch:maybe_get_level": "engine/interpreters.py",
     "torch._C:_len_torch_dispatch_stack": "engine/interpreters.py, is anything traced",
-    "torch.utils._python_dispatch:_get_current_dispatch_mode": "engine/interpreters.py",
     "torch.fx.experimental.proxy_tensor:make_fx": "engine/trace.py, tracing",
-    "torch.fx.experimental.proxy_tensor:get_proxy_mode": "engine/interpreters.py",
+    "torch._C:_dispatch_tls_is_dispatch_key_included": "engine/interpreters.py, is anything traced before dispatch",
+    "torch.autograd.graph:_engine_run_backward": "engine/gradients.py, the backward pass",
     "torch._subclasses.fake_tensor:FakeTensorMode": "engine/trace.py, tensors without memory",
     "torch._subclasses.fake_tensor:DataDependentOutputException": "engine/trace.py, its errors",
     "torch._subclasses.fake_tensor:DynamicOutputShapeException": "engine/trace.py, its errors",
@@ -65,6 +66,17 @@ def test_tensor_guards_see_form_type_and_modes():
         assert not check(torch.zeros(2, 3)), "TensorGuards no longer see autocast"
     with torch.inference_mode():
         assert not check(torch.zeros(2, 3)), "TensorGuards no longer see inference mode"
+
+
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+def test_tracing_is_seen(mode, pre_dispatch):
+    seen = []
+    trace_with_fx = lookup("torch.fx.experimental.proxy_tensor:make_fx")
+    trace_with_fx(lambda x: seen.append(is_traced()) or x + 1, tracing_mode=mode, pre_dispatch=pre_dispatch)(
+        torch.ones(2)
+    )
+    assert (seen, is_traced()) == ([True], False)
 
 
 def test_a_tensor_can_change_its_class_and_answers_by_it():
