@@ -93,11 +93,10 @@ def evolve(record: T, **changes: Any) -> T:
     >>> evolve(Place(1, 2), y=3)
     Place(x=1, y=3)
     """
-    new = object.__new__(type(record))
-    new.__dict__.update(record.__dict__)
-    new.__dict__.update(changes)
-    if len(new.__dict__) != len(record.__dict__):
-        raise TypeError(f"{type(record).__name__} has no field {', '.join(changes.keys() - record.__dict__.keys())}")
+    new, fields = object.__new__(type(record)), record.__dict__
+    new.__dict__.update(fields, **changes)
+    if len(new.__dict__) != len(fields):  # a field that is not there, or a late one
+        return attrs.evolve(record, **changes)
     return new
 
 
@@ -196,16 +195,14 @@ class _Differs(Exception):
 
 
 def _map(f, tree, *rest):
-    kind = type(tree)
-    if kind is dict:  # parameters are nested dicts: this path is several times faster than the general one
+    if type(tree) is dict and len(rest) < 2:  # parameters are nested dicts: several times faster than the general path
         if not rest:
             return {k: f(v) if type(v) is Tensor else _map(f, v) for k, v in tree.items()}
-        keys = tree.keys()
-        for other in rest:
-            if type(other) is not dict or other.keys() != keys:
-                raise _Differs
-        return {k: _map(f, v, *[other[k] for other in rest]) for k, v in tree.items()}
-    if kind is Tensor:
+        other = rest[0]
+        if type(other) is not dict or other.keys() != tree.keys():
+            raise _Differs
+        return {k: f(v, o) if type(v) is type(o := other[k]) is Tensor else _map(f, v, o) for k, v in tree.items()}
+    if type(tree) is Tensor:
         for other in rest:
             if type(other) is dict:
                 raise _Differs

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from functrain.engine import aten, plan
+from functrain.engine.interpreters import is_traced
 from functrain.engine.trace import trace
 
 
@@ -22,8 +23,8 @@ PRIVATE = {
     "torch._C._functorch:peek_interpreter_stack": "engine/interpreters.py, is a torch.func transform running",
     "torch._C._functorch:maybe_get_level": "engine/interpreters.py",
     "torch._C:_len_torch_dispatch_stack": "engine/interpreters.py, is anything traced",
-    "torch.utils._python_dispatch:_get_current_dispatch_mode": "engine/interpreters.py",
-    "torch.fx.experimental.proxy_tensor:get_proxy_mode": "engine/interpreters.py",
+    "torch.utils._python_dispatch:_get_current_dispatch_mode": "engine/tracer.py",
+    "torch.fx.experimental.proxy_tensor:get_proxy_mode": "engine/rematerialize.py, does make_fx run",
     "torch.utils._python_dispatch:TorchDispatchMode": "engine/tracer.py, where all operations arrive",
     "torch:Tensor._make_wrapper_subclass": "engine/abstract.py, tensors without memory",
     "torch._C:_disabled_torch_function_impl": "engine/abstract.py",
@@ -32,6 +33,8 @@ PRIVATE = {
     "torch._C:_select_conv_backend": "engine/results.py, the memory layout of a convolution",
     "torch._C:_conv_determine_backend_memory_format": "engine/results.py, the same",
     "torch._subclasses.fake_tensor:FakeTensorMode": "engine/inductor.py, its examples",
+    "torch._C:_dispatch_tls_is_dispatch_key_included": "engine/interpreters.py, is anything traced before dispatch",
+    "torch.autograd.graph:_engine_run_backward": "engine/gradients.py, the backward pass",
     "torch._C._dynamo.guards:TensorGuards": "engine/structure.py, the check of the arguments",
     "torch._C:_AutoDispatchBelowAutograd": "engine/aten.py, calling below autograd",
     "torch._C:_VariableFunctions": "engine/aten.py, the quick way to call operations",
@@ -67,6 +70,17 @@ def test_tensor_guards_see_form_type_and_modes():
         assert not check(torch.zeros(2, 3)), "TensorGuards no longer see autocast"
     with torch.inference_mode():
         assert not check(torch.zeros(2, 3)), "TensorGuards no longer see inference mode"
+
+
+@pytest.mark.parametrize("pre_dispatch", [False, True])
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+def test_tracing_is_seen(mode, pre_dispatch):
+    seen = []
+    trace_with_fx = lookup("torch.fx.experimental.proxy_tensor:make_fx")
+    trace_with_fx(lambda x: seen.append(is_traced()) or x + 1, tracing_mode=mode, pre_dispatch=pre_dispatch)(
+        torch.ones(2)
+    )
+    assert (seen, is_traced()) == ([True], False)
 
 
 def test_a_tensor_can_change_its_class_and_answers_by_it():

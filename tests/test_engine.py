@@ -5,7 +5,7 @@ import torch
 
 from functrain import tree
 from functrain.engine import Stop, fold, grad, value_and_grad, vmap
-from functrain.engine.gradients import _by_autograd, _by_func
+from functrain.engine.gradients import _by_autograd, _by_func, pull_back
 from functrain.errors import NotATensor, ShapeMismatch, TreeMismatch
 
 
@@ -54,6 +54,21 @@ def test_differentiates_by_any_argument():
     assert torch.equal(
         grad(lambda a, b: (a * b).sum(), argnum=1)(torch.tensor(3.0), torch.tensor(2.0)), torch.tensor(3.0)
     )
+
+
+@pytest.mark.parametrize("transformed", [False, True])
+def test_pull_back_is_the_gradient_of_the_weighted_sum(transformed):
+    x, weight = torch.randn(5), torch.rand(5)
+    expected = grad(lambda x: (torch.sin(x) * weight).sum())(x)
+    f = lambda x: pull_back(lambda x: (torch.sin(x), weight, {"cos": torch.cos(x)}), x)  # noqa: E731
+    aux, pulled = torch.func.vmap(f)(x[None]) if transformed else f(x)
+    torch.testing.assert_close(pulled.reshape(5), expected)
+    assert torch.equal(aux["cos"].reshape(5), torch.cos(x)) and not aux["cos"].requires_grad
+
+
+def test_pull_back_gives_zeros_for_what_is_not_used():
+    _, pulled = pull_back(lambda p: (p["w"] * 2, torch.ones(2), None), {"w": torch.ones(2), "unused": torch.ones(3)})
+    assert tree.equal(pulled, {"w": torch.full((2,), 2.0), "unused": torch.zeros(3)})
 
 
 def test_second_derivatives():

@@ -18,6 +18,7 @@ PACKAGE = ROOT / "functrain"
 LEVELS = {
     "errors": 0,
     "engine.interpreters": 0,  # asks PyTorch what it is doing; stands on nothing of functrain
+    "late": 1,
     "tree": 1,
     "random": 1,
     "weighted": 1,

@@ -202,6 +202,15 @@ def test_reduce_is_the_weighted_mean():
     assert losses.reduce(values.view(1, 3).expand(2, 3), torch.tensor([1.0, 5.0])).item() == pytest.approx(7 / 3)
 
 
+@pytest.mark.parametrize("shape", [(5,), (5, 3)])
+@pytest.mark.parametrize("weight", [None, [1.0, 0.0, 2.5, 3.0, 0.3], [0.0] * 5])
+def test_shares_are_the_gradient_of_reduce_by_the_values_bitwise(shape, weight):
+    values = torch.randn(shape, requires_grad=True)
+    weight = None if weight is None else torch.tensor(weight)
+    (gradient,) = torch.autograd.grad(losses.reduce(values, weight), values)
+    assert torch.equal(losses.shares(values, weight), gradient)
+
+
 def test_padding_changes_nothing_in_value_and_gradient_even_where_it_is_nan():
     prediction, target = draw(N, CLASSES), labels(N)
     padded = torch.cat([prediction, torch.full((2, CLASSES), float("nan"), dtype=torch.float64)])

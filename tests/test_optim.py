@@ -8,6 +8,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain import optim, schedule, tree
 from functrain.errors import DuplicateName, InvalidArgument, TreeMismatch
+from functrain.optim.transform import moved
 
 PARAMETERS = {"0": {"weight": (3, 2), "bias": (3,)}, "temperature": ()}
 
@@ -258,6 +259,29 @@ def test_a_hyperparameter_can_be_a_tensor_to_vmap_over_or_differentiate_by():
     torch.testing.assert_close(after(lrs[0]), after(0.1))
     slope = torch.func.grad(lambda lr: after(lr).sum())(lrs[0])
     torch.testing.assert_close(slope, ((after(0.2) - after(0.1)).sum() / 0.1), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_moved_is_the_update_added_to_the_parameters(name, dtype):
+    transform, params, gradients = TRANSFORMS[name], draw(0, dtype), draw(1, dtype)
+    for context in (optim.Context(0.5, 5, 1.0, 5, None, 1.0, 2.0), tensors(2, 4)):
+        state = transform.init(params)
+        updates, after = transform.update(gradients, state, params, context)
+        got, got_after = moved(transform, gradients, state, params, context)
+        tolerance = {"rtol": 1e-2, "atol": 1e-2} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
+        assert not tree.differences(got, optim.apply_updates(params, updates), **tolerance)
+        assert tree.equal(got_after, after)
+
+
+def test_moved_keeps_the_dtype_of_the_parameters():
+    after, _ = moved(optim.sgd(0.5), {"w": torch.ones(2)}, ((),), {"w": torch.ones(2).bfloat16()}, optim.Context())
+    assert tree.equal(after, {"w": torch.full((2,), 0.5, dtype=torch.bfloat16)})
+
+
+def test_moved_refuses_gradients_of_another_form():
+    with pytest.raises(TreeMismatch, match="the gradients must have the structure of the parameters"):
+        moved(optim.sgd(0.1), {"w": torch.ones(2, 1)}, ((),), {"w": torch.ones(2)}, optim.Context())
 
 
 def test_apply_updates_keeps_the_dtype_of_the_parameters():

@@ -53,6 +53,22 @@ def test_a_fit_is_a_fold_of_the_step(remainder):
     assert not tree.differences(result.state, by_hand, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("stop", [None, 5])
+def test_an_eager_fit_is_the_same_in_chunks_of_any_size(small, stop):
+    learner, state, train, valid = small
+    rows = []
+    note = ft.Callback("note", {"after_chunk": lambda run: rows.append(run.logs["loss"])})
+    callbacks = [note] if stop is None else [note, stopping_at(stop)]
+    results = []
+    for chunk in (1, 3, 1000):
+        result = eager(learner, state, train, valid, callbacks=callbacks, chunk=chunk)
+        results.append((result.state, result.history, result.stopped, torch.cat(rows)))
+        rows.clear()
+    for got in results[1:]:
+        assert got[1:3] == results[0][1:3]
+        assert tree.equal((got[0], got[3]), (results[0][0], results[0][3]))
+
+
 def test_the_given_state_stays_as_it_is(small):
     learner, state, train, valid = small
     before = tree.map(torch.clone, state)

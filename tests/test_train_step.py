@@ -193,6 +193,27 @@ def test_handlers_may_replace_batch_prediction_loss_gradients_and_state(batch):
     assert int(done.memory["change"]) == 5
 
 
+@pytest.mark.parametrize("weight", [None, torch.tensor([1.0, 0.0, 2.0, 0.5, 1.0, 3.0])])
+def test_looking_at_the_loss_changes_no_bit(weight):
+    batch = data.Batch(torch.randn(6, 4), torch.tensor([0, 1, 2, 0, 1, 2]), weight)
+    looked = []
+    look = ft.Callback("look", {"after_loss": lambda step: looked.append(step.loss.detach())})
+    _, unseen, _ = run_step([], batch)
+    _, seen, _ = run_step([look], batch)
+    assert tree.equal(seen.state.params, unseen.state.params)
+    assert torch.equal(looked[0], unseen.loss) and not unseen.loss.requires_grad
+
+
+def test_the_progress_is_read_only_where_it_is_looked_at(batch):
+    state = ft.init(learner_of(), ft.random.key(0), batch)
+    step = begin(learner_of(), state, data.as_batch(batch))
+    assert "position" not in vars(step.progress)
+    assert (step.progress.position, step.progress.updates) == (0.0, 0)
+    assert tree.evolve(begin(learner_of(), state, data.as_batch(batch)).progress, updates=3).updates == 3
+    with pytest.raises(AttributeError, match="Progress has no attribute 'positon'"):
+        _ = step.progress.positon
+
+
 @pytest.mark.parametrize("event", ft.train.STEP_EVENTS)
 @pytest.mark.parametrize("happens", [True, False])
 def test_a_stop_ends_the_rest_of_the_batch_and_only_where_it_happens(batch, event, happens):

@@ -1,11 +1,13 @@
 """Gradients of pure functions over trees."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import _engine_run_backward as run_backward
 
 from functrain import tree
 from functrain.engine.interpreters import is_plain, is_transformed
@@ -45,10 +47,31 @@ def differentiate(f: Callable, args: tuple, argnum: int = 0, has_aux: bool = Fal
     >>> differentiate(lambda x: x**2, (torch.tensor(3.0),))
     (tensor(9.), tensor(6.))
     """
-    _check_floating(args[argnum], argnum)
-    if (is_plain() or is_recorded()) and not is_transformed() and not _on_tape(args):
+    if _by_plain_autograd() and not _on_tape(tree.leaves(args)):
         return _by_autograd(f, argnum, has_aux, args)
+    _check_floating(args[argnum], argnum)
     return _by_func(f, argnum, has_aux, args)
+
+
+def pull_back(f: Callable[[Any], tuple[Tensor, Tensor, Any]], x: Any) -> tuple[Any, Any]:
+    """Return (aux, the gradient by x of sum(weight * value)), where f(x) is (value, weight, aux).
+
+    What is linear in values needs no place in the graph: the backward pass begins at the values with these weights.
+
+    >>> pull_back(lambda x: (x**2, torch.tensor([1.0, 0.5]), "aux"), torch.tensor([3.0, 4.0]))
+    ('aux', tensor([6., 4.]))
+    """
+    if _by_plain_autograd() and not _on_tape(tree.leaves(x)):
+        return _pulled_back(f, x, 0)
+    _check_floating(x, 0)
+
+    def valued(x: Any) -> tuple[Tensor, tuple[Tensor, Any]]:
+        value, weight, aux = f(x)
+        return value, (weight, aux)
+
+    pulled: Any = torch.func.vjp(valued, x, has_aux=True)
+    _, pull, (weight, aux) = pulled
+    return aux, pull(weight)[0]
 
 
 def grad(f: Callable, argnum: int = 0, has_aux: bool = False) -> Callable:
@@ -94,28 +117,54 @@ def _check_scalar(value: Any) -> Tensor:
     return value
 
 
-def _on_tape(args: Any) -> bool:
-    if not torch.is_grad_enabled():
-        return False
-    return any(isinstance(x, Tensor) and x.requires_grad for arg in args for x in tree.leaves(arg))
+def _by_plain_autograd() -> bool:
+    return is_plain() or (is_recorded() and not is_transformed())
+
+
+def _on_tape(leaves: list[Any]) -> bool:
+    return torch.is_grad_enabled() and True in [leaf.requires_grad for leaf in leaves if isinstance(leaf, Tensor)]
 
 
 def _by_autograd(f: Callable, argnum: int, has_aux: bool, args: tuple) -> tuple[Any, Any]:
     # Half the overhead of torch.func.grad, which wraps every tensor; the same gradients.
-    variables = tree.map(lambda leaf: leaf.detach().requires_grad_(), args[argnum])
-    leaves = tree.leaves(variables)
-    with torch.enable_grad():
+    def valued(variables: Any) -> tuple[Tensor, Tensor, Any]:
         result = f(*args[:argnum], variables, *args[argnum + 1 :])
-        value, aux = result if has_aux else (result, None)
-        _check_scalar(value)
-    found = iter(torch.autograd.grad(value, leaves, allow_unused=True) if leaves and value.requires_grad else ())
-    gradients = tree.map(lambda leaf: _or_zeros(next(found, None), leaf), variables)
-    value = value.detach()
-    return (value, _detach(aux)) if has_aux else value, gradients
+        value = _check_scalar(result[0] if has_aux else result)
+        return value, torch.ones_like(value), result
+
+    return _pulled_back(valued, args[argnum], argnum)
 
 
-def _or_zeros(gradient: Tensor | None, leaf: Tensor) -> Tensor:
-    return torch.zeros_like(leaf, requires_grad=False) if gradient is None else gradient
+def _pulled_back(f: Callable, x: Any, argnum: int) -> tuple[Any, Any]:
+    leaves = _variables(x, argnum)
+    with torch.enable_grad():
+        value, weight, aux = f(_replaced(x, leaves))
+    return _detach(aux), _replaced(x, _backward(value, weight.detach(), leaves))
+
+
+def _variables(argument: Any, argnum: int) -> list[Tensor]:
+    try:
+        return [leaf.detach().requires_grad_() for leaf in tree.leaves(argument)]
+    except (AttributeError, RuntimeError):
+        _check_floating(argument, argnum)
+        raise
+
+
+def _replaced(like: Any, leaves: list[Tensor]) -> Any:
+    found = iter(leaves)
+    return tree.map(lambda _leaf: next(found), like)
+
+
+def _backward(value: Tensor, weight: Tensor, leaves: list[Tensor]) -> list[Tensor]:
+    found: Any = [None] * len(leaves)
+    if leaves and value.requires_grad:
+        # What torch.autograd.grad calls once it has looked at its arguments, which takes longer than a small layer.
+        # In a trace all of it must happen in this thread, whatever the device.
+        with torch.autograd.set_multithreading_enabled(False) if is_recorded() else nullcontext():
+            found = run_backward((value,), (weight,), False, False, tuple(leaves), True, accumulate_grad=False)
+    return [
+        torch.zeros_like(leaf, requires_grad=False) if g is None else g for g, leaf in zip(found, leaves, strict=True)
+    ]
 
 
 def _detach(aux: Any) -> Any:

@@ -4,15 +4,14 @@ The private interfaces that answer this live here alone; `tests/test_conformance
 """
 
 import torch
-from torch._C import _len_torch_dispatch_stack as dispatch_modes  # noqa: F401  # pyright: ignore
+from torch._C import DispatchKey, _dispatch_tls_is_dispatch_key_included  # pyright: ignore
+from torch._C import _len_torch_dispatch_stack as dispatch_modes  # pyright: ignore
 from torch._C._functorch import (  # pyright: ignore
     TransformType,
     get_interpreter_stack,
     maybe_get_level,
     peek_interpreter_stack,
 )
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
-from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 def is_transformed() -> bool:
@@ -39,7 +38,8 @@ def is_traced() -> bool:
     >>> is_traced()
     False
     """
-    return _get_current_dispatch_mode() is not None or get_proxy_mode() is not None
+    # The second: with `pre_dispatch` the mode of `make_fx` is none of the dispatch modes.
+    return dispatch_modes() > 0 or _dispatch_tls_is_dispatch_key_included(DispatchKey.PreDispatch)
 
 
 def is_plain() -> bool:

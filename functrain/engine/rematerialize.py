@@ -12,11 +12,12 @@ from torch._C._functorch import (  # pyright: ignore
     get_unwrapped,
     peek_interpreter_stack,
 )
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from functrain import tree
-from functrain.engine.interpreters import get_proxy_mode, is_transformed, level
+from functrain.engine.interpreters import is_transformed, level
 from functrain.engine.tracer import is_recorded
 from functrain.errors import InvalidArgument
 

@@ -4,6 +4,7 @@ In the formulas g is what comes in (the gradient, in the first piece of a chain)
 Every hyperparameter is a number or a `Schedule`, and a scalar tensor works too (to vmap over, or to differentiate by).
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -26,11 +27,7 @@ def scale(factor: Hyper) -> Transform:
     """
     schedule.check_hyper("factor", factor)
 
-    def f(updates: Any, params: Any, context: Context) -> Any:
-        now = schedule.value(factor, context)
-        return tree.map(lambda g: times(g, now), updates)
-
-    return stateless(f, {"factor": factor})
+    return _scaling(lambda context: schedule.value(factor, context), {"factor": factor})
 
 
 def scale_by_learning_rate(lr: Hyper) -> Transform:
@@ -47,11 +44,18 @@ def scale_by_learning_rate(lr: Hyper) -> Transform:
     """
     schedule.check_hyper("lr", lr, minimum=0)
 
-    def f(updates: Any, params: Any, context: Context) -> Any:
-        factor = -schedule.value(lr, context)
-        return tree.map(lambda g: times(g, factor), updates)
+    return _scaling(lambda context: -schedule.value(lr, context), {"lr": lr})
 
-    return stateless(f, {"lr": lr})
+
+def _scaling(factor: Callable[[Context], Number], hypers: Mapping[str, Hyper]) -> Transform:
+    def update(updates: Any, state: Any, params: Any, context: Context) -> tuple[Any, Any]:
+        return scaled(updates, factor(context)), state
+
+    def move(updates: Any, state: Any, params: Any, context: Context) -> tuple[Any, Any]:
+        now = factor(context)
+        return tree.map(lambda p, g: in_dtype(plus(p, g, now), p), params, updates), state
+
+    return Transform(lambda params: (), update, hypers, move)
 
 
 def add_decayed_weights(weight_decay: Hyper) -> Transform:
@@ -130,7 +134,7 @@ def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Tr
         fresh, count = updates, state.count
         if damped:
             kept = 1.0 - (count > 0).double() * schedule.value(dampening, context)
-            fresh, count = tree.map(lambda g: times(g, kept), updates), count + 1
+            fresh, count = scaled(updates, kept), count + 1
         buffer = with_state(lambda g, b: plus(g, b, decay), fresh, state.buffer)
         ahead = tree.map(lambda g, b: plus(g, b, decay), updates, buffer) if nesterov else buffer
         return ahead, TraceState(buffer, count)
@@ -160,7 +164,7 @@ def clip_by_global_norm(max_norm: Hyper) -> Transform:
         limit = schedule.value(max_norm, context)
         # The division where the norm is not zero: 0 / 0 would be NaN for max_norm 0 and no gradient at all.
         factor = (limit / (norm + (norm == 0))).clamp(max=1.0)
-        return tree.map(lambda g: times(g, factor), updates)
+        return scaled(updates, factor)
 
     return stateless(f, {"max_norm": max_norm})
 
@@ -250,6 +254,17 @@ def times(a: Tensor, factor: Number) -> Tensor:
     return a * (like(factor, a) if isinstance(factor, Tensor) else factor)
 
 
+def scaled(updates: Any, factor: Number) -> Any:
+    """Return the tree of `times(leaf, factor)`.
+
+    >>> scaled({"w": torch.ones(2)}, 0.5)
+    {'w': tensor([0.5000, 0.5000])}
+    """
+    if isinstance(factor, Tensor):
+        return tree.map(lambda g: times(g, factor), updates)
+    return tree.map(lambda g: g * factor, updates)
+
+
 def plus(a: Tensor, b: Tensor, factor: Number) -> Tensor:
     """Return a + factor * b, in one operation when the factor is a number.
 
@@ -267,6 +282,15 @@ def plus_square(a: Tensor, b: Tensor, factor: Number) -> Tensor:
     tensor([3., 3.])
     """
     return a + times(b * b, factor) if isinstance(factor, Tensor) else torch.addcmul(a, b, b, value=factor)
+
+
+def in_dtype(value: Tensor, like: Tensor) -> Tensor:
+    """Return a value in the dtype of another tensor.
+
+    >>> in_dtype(torch.ones(1), torch.zeros(1, dtype=torch.float64)).dtype
+    torch.float64
+    """
+    return value if value.dtype == like.dtype else value.to(like.dtype)
 
 
 def lerp(a: Tensor, b: Tensor, part: Number) -> Tensor:

@@ -1,6 +1,7 @@
 """The transform: an optimizer, or a piece of one, as a pair of pure functions; and how transforms compose."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import attrs
@@ -9,11 +10,12 @@ from torch import Tensor
 
 from functrain import schedule, tree
 from functrain.errors import DuplicateName, InvalidArgument, TreeMismatch
+from functrain.late import Late
 from functrain.schedule import Hyper
 
 
 @tree.node
-class Context:
+class Context(Late):
     """What a transform may look at besides gradients, parameters and its own state.
 
     Attributes:
@@ -46,11 +48,14 @@ class Transform:
         init: params -> the state, a tree of tensors; `()` for none.
         update: (updates, state, params, context) -> (updates, state). The last updates are *added* to the parameters.
         hypers: its hyperparameters by name, each a number or a schedule.
+        move: None, or a shortcut (updates, state, params, context) -> (params, state): `update` with its result added
+            to the parameters in one operation, for updates of their structure and shapes. See `moved`.
     """
 
     init: Callable[[Any], Any]
     update: Callable[[Any, Any, Any, Context], tuple[Any, Any]]
     hypers: Mapping[str, Hyper] = attrs.field(factory=dict)
+    move: Callable[[Any, Any, Any, Context], tuple[Any, Any]] | None = None
 
 
 def stateless(f: Callable[[Any, Any, Context], Any], hypers: Mapping[str, Hyper] | None = None) -> Transform:
@@ -104,13 +109,22 @@ def chain(*transforms: Transform) -> Transform:
 
     def update(updates: Any, state: tuple, params: Any, context: Context) -> tuple[Any, tuple]:
         check_form(updates, params, "the gradients")
-        states = []
-        for transform, before in zip(transforms, state, strict=True):
-            updates, after = transform.update(updates, before, params, context)
-            states.append(after)
-        return updates, tuple(states)
+        return _through(updating, updates, state, params, context)
 
-    return Transform(init, update, _merge_hypers(transforms))
+    updating = tuple(transform.update for transform in transforms)
+    last = transforms[-1].move if transforms else None
+    move = None if last is None else partial(_through, (*updating[:-1], last))
+    return Transform(init, update, _merge_hypers(transforms), move)
+
+
+def _through(
+    pieces: tuple[Callable, ...], updates: Any, state: tuple, params: Any, context: Context
+) -> tuple[Any, tuple]:
+    states = []
+    for piece, before in zip(pieces, state, strict=True):
+        updates, after = piece(updates, before, params, context)
+        states.append(after)
+    return updates, tuple(states)
 
 
 def named(name: str, transform: Transform) -> Transform:
@@ -121,7 +135,21 @@ def named(name: str, transform: Transform) -> Transform:
     ['first.factor', 'second.factor']
     """
     hypers = {f"{name}.{hyper}": value for hyper, value in transform.hypers.items()}
-    return Transform(transform.init, transform.update, hypers)
+    return attrs.evolve(transform, hypers=hypers)
+
+
+def moved(transform: Transform, updates: Any, state: Any, params: Any, context: Context) -> tuple[Any, Any]:
+    """Return the parameters after an update, and the state: what a training step does with gradients.
+
+    >>> from functrain import optim
+    >>> moved(optim.sgd(lr=0.5), {"w": torch.tensor([2.0])}, ((),), {"w": torch.tensor([4.0])}, Context())
+    ({'w': tensor([3.])}, ((),))
+    """
+    if transform.move is not None:
+        check_form(updates, params, "the gradients")
+        return transform.move(updates, state, params, context)
+    updates, state = transform.update(updates, state, params, context)
+    return apply_updates(params, updates), state
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
@@ -178,10 +206,9 @@ def check_form(updates: Any, params: Any, what: str) -> None:
 
 
 def _same_form(a: Any, b: Any) -> bool:
-    kind = type(a)
-    if kind is dict:
-        return type(b) is dict and a.keys() == b.keys() and all(_same_form(value, b[key]) for key, value in a.items())
-    if kind is Tensor:
+    if type(a) is dict:
+        return type(b) is dict and a.keys() == b.keys() and False not in [_same_form(a[key], b[key]) for key in a]
+    if type(a) is Tensor:
         return isinstance(b, Tensor) and a.shape == b.shape
     try:
         same = tree.map(lambda x, y: getattr(x, "shape", None) == getattr(y, "shape", None), a, b)

@@ -12,12 +12,13 @@ from torch import Tensor
 from functrain import tree
 from functrain.engine.interpreters import is_plain
 from functrain.errors import InvalidArgument
+from functrain.late import Late
 
 Number = float | Tensor
 
 
 @tree.node
-class Progress:
+class Progress(Late):
     """How far a training run is; everything that a schedule may look at.
 
     Attributes:

@@ -5,6 +5,8 @@ A `Drive` yields blocks of batches and carries the training through a block. Its
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
 from typing import Any, cast
 
 import attrs
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from functrain import data, engine, tree
-from functrain.engine import Stop, scan
+from functrain.engine import Stop, fold, scan
 from functrain.errors import InvalidArgument
 from functrain.train.events import Callback
 from functrain.train.learner import Learner
@@ -88,7 +90,8 @@ def drive(
     """Return the quickest way to run a phase that shows the callbacks all that they look at.
 
     Batches come from the arrays by index inside the compiled call where the dataset is an `ArrayDataset` and no
-    callback looks at single batches; there, `chunk` batches are one call.
+    callback looks at single batches; there, `chunk` batches are one call. Plain Python takes `chunk` batches from any
+    dataset.
     """
     if jit not in BACKENDS or jit is True:
         raise InvalidArgument(f"jit must be one of 'aten', 'inductor', 'cudagraph' or False, got {jit!r}")
@@ -98,11 +101,14 @@ def drive(
     signals = Signals()
     wants_logs = any(c.reads_logs and c.handles("after_batch", "after_chunk") for c in listening)
     advance = advancer(learner, callbacks, phase, signals, wants_logs)
-    if not jit:
+    looked_at = any(c.handles("begin_batch", "after_batch") for c in listening)
+    if not jit and looked_at:
         return Drive(_batches(loader), advance_one(advance), signals, len(loader), donates=False)
+    if not jit:
+        return Drive(_runs_of_batches(loader, chunk), partial(fold, advance), signals, len(loader), donates=False)
     loader = padded_where_safe(learner, loader)
     donate = 0 if phase == "train" else ()
-    if any(c.handles("begin_batch", "after_batch") for c in listening) or not data.is_resident(loader):
+    if looked_at or not data.is_resident(loader):
         compiled = engine.jit(advance_one(advance), donate=donate, backend=jit)
         return Drive(_batches(loader), compiled, signals, len(loader), donates=phase == "train")
     execute, blocks = _resident(loader, advance, min(chunk, len(loader)), one_form=jit == "inductor")
@@ -165,6 +171,18 @@ def _batches(loader: data.Loader) -> Callable[[Tensor, int, int], Iterator[Block
     def blocks(key: Tensor, epoch: int, start: int) -> Iterator[Block]:
         for batch in data.batches(loader, key, epoch, start):
             yield Block((batch,), 1, batch)
+
+    return blocks
+
+
+def _runs_of_batches(loader: data.Loader, chunk: int) -> Callable[[Tensor, int, int], Iterator[Block]]:
+    """Return the blocks of up to `chunk` batches, each an iterator that makes a batch when its step is there."""
+
+    def blocks(key: Tensor, epoch: int, start: int) -> Iterator[Block]:
+        found = data.batches(loader, key, epoch, start)
+        for first in range(start, len(loader), chunk):
+            steps = min(chunk, len(loader) - first)
+            yield Block((islice(found, steps),), steps)
 
     return blocks
 

@@ -44,8 +44,8 @@ def fit(
         callbacks: what takes part, see `Callback`; the order given is kept among equal `order`s.
         jit: the backend that compiles the step, "aten", "inductor" or "cudagraph"; False to run it as plain Python,
             so that prints and breakpoints inside it work.
-        chunk: batches in one compiled call, where the dataset is an `ArrayDataset` and no callback looks at single
-            batches. The results do not depend on it.
+        chunk: batches in one call, where no callback looks at single batches and, if it is compiled, the dataset is an
+            `ArrayDataset`. The results do not depend on it.
 
     Returns:
         `Result(state, history, stopped, memory)`.

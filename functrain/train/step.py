@@ -7,15 +7,19 @@ Between the stages stand the callbacks' handlers of the event of that name. All 
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
+import attrs
 import torch
 from toolz import compose_left
 from torch import Tensor
 
 from functrain import losses, metrics, nn, optim, random, tree
 from functrain.data import Batch, as_batch
-from functrain.engine.gradients import differentiate
+from functrain.engine.gradients import differentiate, pull_back
+from functrain.engine.interpreters import is_plain
+from functrain.optim.transform import moved
 from functrain.schedule import Progress
 from functrain.train.events import Callback
 from functrain.train.learner import Learner
@@ -40,7 +44,7 @@ class Step:
         prediction: the model's output, after `forward`.
         buffers: the model's new buffers, after `forward`; `update` puts them into the state.
         losses: one value per target, after `loss`.
-        loss: their weighted mean, a scalar, which is differentiated.
+        loss: their weighted mean, a scalar, or what a handler of `after_loss` replaced it by. It is differentiated.
         grads: the gradients by the parameters.
         halt: the stop that a handler signalled, or None.
     """
@@ -54,9 +58,16 @@ class Step:
     prediction: Any = None
     buffers: Any = None
     losses: Any = None
-    loss: Any = None
+    _loss: Any = attrs.field(default=None, alias="loss")
     grads: Any = None
     halt: Halt | None = None
+
+    @property
+    def loss(self) -> Any:
+        """The weighted mean of the losses, computed when it is looked at; or what a handler replaced it by."""
+        if self._loss is not None or self.losses is None:
+            return self._loss
+        return losses.reduce(self.losses, self.batch.weight)
 
     @property
     def key(self) -> Tensor:
@@ -125,12 +136,15 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), signals: 
     (torch.Size([2]), 1)
     """
     on = handlers(callbacks, "train", signals)
-    prediction_and_loss = _chain(
-        forward(learner.model), on("after_pred"), loss_of_prediction(learner.loss), on("after_loss")
-    )
+    after_loss = on("after_loss")
+    losses_of_prediction = _chain(forward(learner.model), on("after_pred"), compare(learner.loss))
+    if after_loss is None:
+        graded = differentiated_mean(losses_of_prediction)
+    else:  # which may make the loss anything
+        graded = differentiated(_chain(losses_of_prediction, mean_loss, after_loss))
     return _chain(
         on("begin_step"),
-        differentiated(prediction_and_loss),
+        graded,
         on("after_grads"),
         update(learner.optimizer),
         tally(learner),
@@ -155,7 +169,7 @@ def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), signals: S
         on("begin_step"),
         forward(learner.model),
         on("after_pred"),
-        loss_of_prediction(learner.loss),
+        compare(learner.loss),
         on("after_loss"),
         tally(learner),
         on("after_step"),
@@ -180,7 +194,9 @@ def begin(
     `memory` holds the memories of the callbacks, and `tallied` the accumulators to go on with; both begin empty.
     """
     so_far = empty_tally(learner, state.step.device) if tallied is None else tallied
-    return Step(state, batch, memory or {}, so_far, progress(state), phase)
+    # Few look at the progress, and reading its numbers takes longer than a small layer. A trace drops what nobody uses.
+    at = Progress.late(partial(progress, state)) if is_plain() else progress(state)
+    return Step(state, batch, memory or {}, so_far, at, phase)
 
 
 def forward(model: nn.Model) -> Stage:
@@ -199,14 +215,18 @@ def forward(model: nn.Model) -> Stage:
     return stage
 
 
-def loss_of_prediction(loss: Callable[[Any, Any], Tensor]) -> Stage:
-    """Return the stage that compares the prediction with the target and takes the weighted mean."""
+def compare(loss: Callable[[Any, Any], Tensor]) -> Stage:
+    """Return the stage that compares the prediction with the target."""
 
     def stage(step: Step) -> Step:
-        values = loss(step.prediction, step.batch.target)
-        return tree.evolve(step, losses=values, loss=losses.reduce(values, step.batch.weight))
+        return tree.evolve(step, losses=loss(step.prediction, step.batch.target))
 
     return stage
+
+
+def mean_loss(step: Step) -> Step:
+    """Return the step with its loss for handlers to replace: from here on it is what it is, whatever the losses are."""
+    return tree.evolve(step, _loss=step.loss)
 
 
 def differentiated(inner: Stage) -> Stage:
@@ -214,11 +234,8 @@ def differentiated(inner: Stage) -> Stage:
 
     def stage(step: Step) -> Step:
         def loss_of(params: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-            begun = tree.evolve(step, state=tree.evolve(step.state, params=params))
-            after = inner(begun)
-            # The state holds the parameters that are being differentiated; it must not leave this function.
-            old, new = vars(begun), vars(after)
-            return after.loss, {name: new[name] for name in new if new[name] is not old[name] and name != "state"}
+            after, changed = _inside(inner, step, params)
+            return after.loss, changed
 
         (_, changed), grads = differentiate(loss_of, (step.state.params,), has_aux=True)
         return tree.evolve(step, **changed, grads=grads)
@@ -226,22 +243,40 @@ def differentiated(inner: Stage) -> Stage:
     return stage
 
 
+def differentiated_mean(inner: Stage) -> Stage:
+    """Return the stage that runs the inner stages and differentiates the weighted mean of their losses.
+
+    It is `differentiated` with `mean_loss` as the last inner stage, without the mean in the graph.
+    """
+
+    def stage(step: Step) -> Step:
+        def losses_of(params: dict[str, Any]) -> tuple[Tensor, Tensor, dict[str, Any]]:
+            after, changed = _inside(inner, step, params)
+            return after.losses, losses.shares(after.losses, after.batch.weight), changed
+
+        changed, grads = pull_back(losses_of, step.state.params)
+        return tree.evolve(step, **changed, grads=grads)
+
+    return stage
+
+
+def _inside(inner: Stage, step: Step, params: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
+    """Return the step after the inner stages, with parameters that are being differentiated, and what they changed."""
+    begun = tree.evolve(step, state=tree.evolve(step.state, params=params))
+    after = inner(begun)
+    # The state holds the parameters that are being differentiated; it must not leave the differentiated function.
+    old, new = vars(begun), vars(after)
+    return after, {name: new[name] for name in new if new[name] is not old[name] and name != "state"}
+
+
 def update(optimizer: optim.Transform) -> Stage:
     """Return the stage that turns gradients into updates and adds them to the parameters."""
 
     def stage(step: Step) -> Step:
-        state = step.state
-        updates, opt_state = optimizer.update(step.grads, state.opt_state, state.params, _context(step))
-        return tree.evolve(
-            step,
-            state=tree.evolve(
-                state,
-                params=optim.apply_updates(state.params, updates),
-                buffers=step.buffers,
-                opt_state=opt_state,
-                updates=state.updates + 1,
-            ),
-        )
+        state, context = step.state, optim.Context.late(partial(_context, step))
+        params, opt_state = moved(optimizer, step.grads, state.opt_state, state.params, context)
+        after = tree.evolve(state, params=params, buffers=step.buffers, opt_state=opt_state, updates=state.updates + 1)
+        return tree.evolve(step, state=after)
 
     return stage
 
