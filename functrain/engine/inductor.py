@@ -24,7 +24,9 @@ from torch.fx.passes.split_module import split_module
 
 from functrain.engine import artifact
 from functrain.engine.abstract import copied
+from functrain.engine.allocation import keep_freed_memory
 from functrain.engine.loop import Loop, Pairs, Step, compile_loops, lift_constants, loops, output_of, unalias
+from functrain.engine.spelling import respell
 from functrain.engine.trace import copy, expanded, placeholders
 from functrain.errors import CompileFailed, CompilerMissing
 
@@ -52,6 +54,7 @@ def compile(gm: GraphModule, example_inputs: list[Tensor], donated: Pairs = ()) 
         CompilerMissing: there is no C++ compiler, and no stored result of it.
         CompileFailed: the C++ compiler failed.
     """
+    keep_freed_memory()
     if loops(gm):
         return _with_loops(gm, example_inputs, donated)
     plan = _Plan(gm, list(example_inputs), donated)
@@ -79,7 +82,7 @@ class _Plan:
         self.constants = lift_constants(gm)
         self.count = len(examples)
         unalias(gm, donated)
-        _spell_out_factors(gm.graph)
+        respell(gm.graph)
         self.places = _rewrite_outputs(gm, self.count, donated)
         gm.graph.eliminate_dead_code()
         gm.recompile()
@@ -95,33 +98,6 @@ class _Plan:
         scope = {"call": call, "constants": self.constants, "below": torch._C._AutoDispatchBelowAutograd}
         exec(source, scope)
         return scope["step"]
-
-
-def _spell_out_factors(graph: Graph) -> None:
-    """Write the factors `alpha` and `beta` of sums as multiplications of their own.
-
-    Inductor fuses the sum of a matrix product and another tensor into one `addmm` and forgets that they had factors
-    (PyTorch 2.13; https://github.com/pytorch/pytorch/issues/167313): momentum would be 1 whatever it is. What it fuses
-    itself costs nothing.
-    """
-    aten = torch.ops.aten
-    for node in [n for n in graph.nodes if n.target in (aten.add.Tensor, aten.addmm.default, aten.baddbmm.default)]:
-        factors = {name: node.kwargs[name] for name in ("alpha", "beta") if node.kwargs.get(name, 1) != 1}
-        if not factors:
-            continue
-        with graph.inserting_before(node):
-            if node.target is aten.add.Tensor:
-                parts = [node.args[0], graph.call_function(aten.mul.Tensor, (node.args[1], factors["alpha"]))]
-            else:
-                product = aten.mm.default if node.target is aten.addmm.default else aten.bmm.default
-                parts = [node.args[0], graph.call_function(product, tuple(node.args[1:]))]
-                for i, name in enumerate(("beta", "alpha")):
-                    if name in factors:
-                        parts[i] = graph.call_function(aten.mul.Tensor, (parts[i], factors[name]))
-            new = graph.call_function(aten.add.Tensor, tuple(parts))
-        new.meta = dict(node.meta)
-        node.replace_all_uses_with(new)
-        graph.erase_node(node)
 
 
 def _example(node: Any) -> Tensor:

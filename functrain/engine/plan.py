@@ -43,6 +43,8 @@ FOREACH = {_operation(name): "_foreach_" + name.split(".")[0] for name in _LISTS
 """Operation -> the one that does it to lists of tensors."""
 
 _COMMUTES = (aten.add.Tensor, aten.mul.Tensor)
+_TAKES_SCALAR = (aten.add.Tensor, aten.mul.Tensor, aten.div.Tensor)
+"""Operations on lists of tensors that take one scalar tensor for all."""
 GROUPED = 1 << 14
 """On the CPU, tensors of at most this many elements are grouped: for them a call costs more than the work."""
 GROUP_BYTES = 1 << 26
@@ -246,9 +248,12 @@ def _kind(node: Any) -> tuple | None:
 
 
 def _scalar_operand(node: Any, operand: Any) -> bool:
-    value = operand.meta["val"]
-    same = value.dim() == 0 and value.dtype == node.meta["val"].dtype and value.device == node.meta["val"].device
-    return same and node.target in (aten.mul.Tensor, aten.div.Tensor)
+    """Return whether one scalar tensor can be the second argument for the whole group."""
+    value, mine = operand.meta["val"], node.meta["val"]
+    if value.dim() != 0 or mine.dim() == 0 or value.device != mine.device or node.target not in _TAKES_SCALAR:
+        return False
+    # A scalar of float64 promotes no array; elsewhere than on the CPU one kernel does the group, and wants one dtype.
+    return value.dtype == mine.dtype or (mine.device.type == "cpu" and value.is_floating_point())
 
 
 def _placed(gm, steps, target, results, donated, inputs) -> Plan:
