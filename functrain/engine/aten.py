@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.engine.allocation import keep_freed_memory
 from functrain.engine.loop import compile_loops, loops
 from functrain.engine.passes import fuse, outputs, simplify
 from functrain.engine.plan import FOREACH, IN_PLACE, NEVER, Plan, Step, make_plan
@@ -135,7 +134,6 @@ def compile(
     >>> f([p, torch.ones(2)])[0] is p
     True
     """
-    keep_freed_memory()
     gm = expanded(gm, _off_cpu)
     gm = fuse(simplify(torch.fx.GraphModule(gm, copy(gm.graph))))
     left = compile_loops(gm, compile, donated) if loops(gm) else donated

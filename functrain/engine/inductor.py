@@ -24,7 +24,6 @@ from torch.fx.passes.split_module import split_module
 
 from functrain.engine import artifact
 from functrain.engine.abstract import copied
-from functrain.engine.allocation import keep_freed_memory
 from functrain.engine.loop import Loop, Pairs, Step, compile_loops, lift_constants, loops, output_of, unalias
 from functrain.engine.spelling import respell
 from functrain.engine.trace import copy, expanded, placeholders
@@ -54,7 +53,6 @@ def compile(gm: GraphModule, example_inputs: list[Tensor], donated: Pairs = ()) 
         CompilerMissing: there is no C++ compiler, and no stored result of it.
         CompileFailed: the C++ compiler failed.
     """
-    keep_freed_memory()
     if loops(gm):
         return _with_loops(gm, example_inputs, donated)
     plan = _Plan(gm, list(example_inputs), donated)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
+from functrain.engine.allocation import keep_freed_memory
 from functrain.engine.arguments import Call, read_call, same_arguments
 from functrain.engine.donation import pair
 from functrain.engine.entry import RETRY, Entry, make_entry
@@ -215,6 +216,7 @@ class Jitted:
         backend = importlib.import_module(BACKENDS[self._backend])
         traced.gm.meta["name"] = _name(self._f)
         run = backend.compile(traced.gm, traced.inputs, pairs)
+        keep_freed_memory()
         entry = make_entry(self._f, _name(self._f), call, run, pairs, results.spec, results.tensor_at, traced)
         seconds = time.perf_counter() - began
         reason = self._reason(call)
