@@ -13,8 +13,8 @@ def keep_freed_memory() -> None:
     system and gives them back, and gives back the end of its heap too; then the system zeroes the same pages at each
     call: up to 12 ms of a step of 32 ms. But it adapts: once a program frees such a block, blocks of that size come
     from the heap, and twice as much may lie free at its end. This frees one, which is never touched. A larger one would
-    fill the heap with holes of the size of large gradients. It has to happen after compiling, which leaves the heap such
-    that its end was given back at each call again. Where another C library allocates nothing changes.
+    fill the heap with holes of the size of large gradients. It has to happen after compiling, which leaves the heap
+    such that its end was given back at each call again. Where another C library allocates nothing changes.
 
     >>> keep_freed_memory()
     """

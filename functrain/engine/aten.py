@@ -267,13 +267,14 @@ class _Source:
         """Return the text of an argument: where a number would be made a tensor at each call, a tensor made now."""
         if node.target not in _OF_NUMBERS or type(value) not in (int, float) or node.kwargs:
             return self._text(value)
-        dtype = node.args[0].meta["val"].dtype if isinstance(node.args[0], torch.fx.Node) else None
-        exact = dtype in (torch.float32, torch.float64) or (dtype is torch.int64 and type(value) is int)
-        if not exact or dtype is not node.meta["val"].dtype:
+        made, first = node.meta["val"], node.args[0]
+        exact = made.dtype in (torch.float32, torch.float64) or (made.dtype is torch.int64 and type(value) is int)
+        same = isinstance(first, torch.fx.Node) and first.meta["val"].dtype is made.dtype
+        if not (exact and same and made.device.type == "cpu"):
             return self._text(value)
-        key = dtype, type(value), repr(value)
+        key = made.dtype, type(value), repr(value)
         if key not in self.numbers:
-            self.numbers[key] = torch.tensor(value, dtype=dtype)
+            self.numbers[key] = torch.tensor(value, dtype=made.dtype)
         return self._constant(self.numbers[key])
 
     def _text(self, value: Any) -> str:
