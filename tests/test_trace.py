@@ -1,5 +1,6 @@
 """The tracer: what a trace says of each value is what the value has when it runs, for all that PyTorch can do."""
 
+import copy
 import subprocess
 import sys
 import textwrap
@@ -217,6 +218,7 @@ FUNCTIONS = {
     "reshaped in place": (reshaped_in_place, of(3, 4)),
     "out": (written_out, of(3, 4)),
     "literals": (literals, of(3, 4)),
+    "copies": (lambda x: [copy.copy(x) * 2, copy.deepcopy(x)], of(3)),
     "vmap": (lambda x, w: [torch.func.vmap(lambda x: F.linear(x, w).relu())(x)], of(4, 2, 3), of(5, 3)),
     "jvp": (lambda x: list(torch.func.jvp(lambda x: x.sin() * x, (x,), (x,))), of(3)),
     "hessian": (lambda x: [torch.func.hessian(lambda x: (x**3).sum())(x)], of(3)),

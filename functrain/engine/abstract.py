@@ -56,6 +56,12 @@ class Abstract(Tensor):
         """Refuse: there is no memory."""
         raise Refused("value")
 
+    def __copy__(self):
+        return self.detach()
+
+    def __deepcopy__(self, memo):
+        return self.clone()
+
     def __repr__(self, *, tensor_contents=None):
         return f"Abstract({str(self.dtype).removeprefix('torch.')}{list(self.shape)} on {self.device})"
 
