@@ -106,6 +106,13 @@ class DownloadFailed(FunctrainError, OSError):
     """A file could not be downloaded; nothing half-done is left behind. Try again, or copy the file there yourself."""
 
 
+class LeakedTensor(FunctrainError, RuntimeError):
+    """A tensor of a trace is used after the trace: it was kept in a variable outside of the traced function.
+
+    Return it from the function; it is then a result like others, with memory.
+    """
+
+
 class NotTraceable(FunctrainError, TypeError):
     """A function under `jit` decides in Python, or shapes a result, by the values of a tensor.
 

@@ -360,6 +360,12 @@ def test_arithmetic_with_numbers_has_the_bits_of_pytorch(dtype, number):
     assert not tree.differences(jit(f)(x, s), f(x, s), rtol=0, atol=0)
 
 
+def test_a_view_of_a_constant_is_new_memory_at_each_call():
+    f = jit(lambda x: torch.zeros(2, 3).reshape(6))
+    f(of(2)).add_(1)
+    assert f(of(2)).sum() == 0
+
+
 def test_results_are_new_tensors_at_each_call():
     f = jit(lambda x: (x * 2, torch.zeros(2)))
     first, second = f(of(2)), f(of(2))

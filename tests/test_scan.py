@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from functrain import engine, tree
 from functrain.engine import Stop, fold
+from functrain.engine.gradients import pull_back
 from functrain.engine.loop import compile_loops, loops
 from functrain.engine.scanning import _recorded, scan
 from functrain.engine.trace import trace as engine_trace
@@ -191,6 +192,42 @@ def test_inside_transforms_it_unrolls():
     close(torch.func.vmap(lambda c: total(h(c), six))(batch), torch.stack([total(h(c), six) for c in batch]))
 
 
+GRADIENTS = {
+    "torch.func.grad": torch.func.grad,
+    "grad": engine.grad,
+    "value_and_grad": lambda f: lambda *x: engine.value_and_grad(f)(*x)[1],
+    "pull_back": lambda f: lambda x, *rest: pull_back(lambda x: (f(x, *rest), torch.ones(()), None), x)[1],
+}
+
+
+@pytest.mark.parametrize("by", GRADIENTS)
+@pytest.mark.parametrize("wanted", ["carry", "xs", "closed over"])
+def test_gradients_flow_through_a_scan(by, wanted):
+    given = torch.tensor([[0.5, -0.2], [0.1, 0.3]]), torch.tensor([0.1, 0.2]), rows(5)["a"]
+
+    def loss(x):
+        w, first, xs = given
+        w, first, xs = {"closed over": (x, first, xs), "carry": (w, x, xs), "xs": (w, first, x)}[wanted]
+        last, ys = scan(lambda c, r: ((c @ w + r).tanh(), c.sum()), first, xs)
+        return last.sum() + (ys**2).sum()
+
+    x = {"closed over": torch.ones(2, 2) / 3, "carry": torch.ones(2) / 5, "xs": rows(4)["a"]}[wanted]
+    expected = torch.autograd.functional.jacobian(loss, x)
+    assert expected.abs().min() > 0
+    gradient = GRADIENTS[by](loss)
+    close(gradient(x), expected)
+    close(engine.jit(gradient)(x), expected)
+
+
+def test_a_scan_whose_body_differentiates_is_one_loop():
+    def f(w, xs):
+        return scan(lambda w, x: (w - 0.1 * engine.grad(lambda w: ((w * x).sum() - 1) ** 2)(w), None), w, xs)[0]
+
+    args = torch.ones(3), torch.randn(4, 3)
+    assert len(loops(trace(f, *args))) == 1
+    close(engine.jit(f)(*args), f(*args))
+
+
 def test_rows_that_stop_at_different_steps_under_vmap():
     def f(c):
         return scan(lambda c, x: Stop(c + x, c, when=c + x > 5), c, torch.ones(8))
@@ -233,7 +270,15 @@ def test_writes_around_a_scan_leave_it_one_node():
         c.add_(1)
         return scan(lambda c, x: (c + x, c), c, xs)
 
+    def through_views(c, xs):
+        y, z, rows = c.clone(), c.clone(), xs.clone()
+        y[0].add_(1)
+        z.view(-1).mul_(3)
+        rows[1:].sub_(1)
+        return scan(lambda c, x: (c + x * y[0], c), z, rows)
+
     args = torch.zeros(2), torch.ones(3, 2)
+    close(engine.jit(through_views)(torch.ones(2), args[1]), through_views(torch.ones(2), args[1]))
     close(engine.jit(f)(*args), f(*args))
     gm = trace(f, *args)
     again = trace(torch.func.functionalize(gm, remove="mutations"), *args)

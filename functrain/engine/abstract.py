@@ -7,12 +7,20 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from functrain.engine.interpreters import dispatch_modes
+from functrain.errors import LeakedTensor
+
+_OVER = (
+    "a tensor of a trace that is over is used; it was kept in a variable outside of the traced function: return it "
+    "instead"
+)
+
 
 class Refused(Exception):
     """The running function does what a trace cannot hold; `trace.py` says so in words, and it never leaves the engine.
 
     Attributes:
-        kind: "value", "shape", "effect", "random", "device" or "leaked".
+        kind: "value", "shape", "effect", "random", "device", "layout", "subclass", "resize" or "leaked".
         what: the name of what it did it to, or with.
     """
 
@@ -41,20 +49,40 @@ class Abstract(Tensor):
     @staticmethod
     def __new__(cls, form: Tensor, device: torch.device) -> "Abstract":
         """Return one of a form, that says it is on a device."""
+        check_layout(form)
         made = Tensor._make_wrapper_subclass(  # pyright: ignore
             cls, form.shape, form.stride(), form.storage_offset(), dtype=form.dtype, device=device
         )
+        if form.is_conj():
+            torch._C._set_conj(made, True)  # pyright: ignore
+        if form.is_neg():
+            torch._C._set_neg(made, True)  # pyright: ignore
         made.form, made.node, made.recording, made.value = form, None, None, None
         return made
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        """Refuse: this is only reached outside of the trace."""
-        raise Refused("leaked", func._schema.name.removeprefix("aten::"))
+        """Refuse: this is only reached outside of a trace."""
+        raise LeakedTensor(_OVER)
 
     def data_ptr(self):
         """Refuse: there is no memory."""
-        raise Refused("value")
+        raise Refused("value") if dispatch_modes() else LeakedTensor(_OVER)
+
+    @property
+    def data(self):
+        """The same tensor without gradients; it cannot be set to another."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value):
+        """Refuse."""
+        raise Refused("effect", "the data of a tensor")
+
+    def __format__(self, spec):
+        if spec:
+            raise Refused("value")
+        return repr(self)
 
     def __copy__(self):
         return self.detach()
@@ -66,15 +94,27 @@ class Abstract(Tensor):
         return f"Abstract({str(self.dtype).removeprefix('torch.')}{list(self.shape)} on {self.device})"
 
 
+def check_layout(tensor: Tensor) -> None:
+    """Refuse a tensor that is sparse, or anything else than an array.
+
+    >>> check_layout(torch.ones(2))
+    """
+    if tensor.layout is not torch.strided:
+        raise Refused("layout", str(tensor.layout).removeprefix("torch."))
+
+
 def abstract(like: Tensor, shape: Sequence[int] | None = None) -> Abstract:
     """Return a tensor without memory that has the form of another, or its dtype and device and a contiguous shape.
 
     >>> abstract(torch.ones(2, 3)).shape, abstract(torch.ones(2, 3), (4,)).shape
     (torch.Size([2, 3]), torch.Size([4]))
     """
+    check_layout(like)
     with torch._C._DisableTorchDispatch():  # not an operation of the trace that may be running
         if shape is None:
             form = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device="meta")
+            form = torch.conj(form) if like.is_conj() else form
+            form = torch._neg_view(form) if like.is_neg() else form  # pyright: ignore
         else:
             form = torch.empty(shape, dtype=like.dtype, device="meta")
     return Abstract(form, like.device)

@@ -1,17 +1,51 @@
 """The forms of elementwise operations: promotion, broadcasting, and the order of axes in memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+Form = Any
+"""A meta tensor, a tuple of them, or None: ask PyTorch."""
 
-def elementwise(result: Callable[[torch.dtype], torch.dtype | None]) -> Callable[..., Tensor | None]:
+
+def made(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Return the form of a new contiguous tensor.
+
+    >>> made((2, 3), torch.int64).stride()
+    (3, 1)
+    """
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def adding(table: dict[str, Callable[..., Form]]) -> Callable[..., Callable[[Callable], Callable]]:
+    """Return a decorator that takes names, and enters a rule in a table under each.
+
+    >>> table = {}
+    >>> _ = adding(table)("relu", "neg")(lambda x: x)
+    >>> list(table)
+    ['relu', 'neg']
+    """
+
+    def rule(*names: str) -> Callable[[Callable], Callable]:
+        def add(f: Callable) -> Callable:
+            table.update(dict.fromkeys(names, f))
+            return f
+
+        return add
+
+    return rule
+
+
+def elementwise(
+    result: Callable[[torch.dtype], torch.dtype | None], promotes: bool = True
+) -> Callable[..., Tensor | None]:
     """Return the rule of an operation on each element, see `forms`.
 
     Args:
         result: from the common dtype of the operands to that of the result, or None where it is not sure.
+        promotes: whether numbers among the arguments are operands, which take part in the common dtype.
 
     >>> x = torch.empty(2, 1, device="meta")
     >>> elementwise(lambda dtype: dtype)(x, x.t()).shape
@@ -19,11 +53,13 @@ def elementwise(result: Callable[[torch.dtype], torch.dtype | None]) -> Callable
     """
 
     def rule(*args: Any, **kwargs: Any) -> Tensor | None:
-        operands = [a for a in args if a is not None]
+        operands = [a for a in args if isinstance(a, Tensor) or (promotes and a is not None)]
         tensors = [a for a in operands if isinstance(a, Tensor)]
         common = _common_dtype(operands, tensors) if kwargs.keys() <= {"alpha", "approximate", "value"} else None
         dtype = None if common is None else result(common)
-        return None if dtype is None else broadcast(tensors, dtype)
+        # What has to be converted first is made contiguous by that if it is not dense.
+        sure = all(t.dtype is common or is_dense(t) for t in tensors)
+        return broadcast(tensors, dtype) if dtype is not None and sure else None
 
     return rule
 
@@ -107,6 +143,15 @@ def broadcast_shape(shapes: list[torch.Size]) -> list[int] | None:
                     return None
                 result[k] = n
     return result
+
+
+def is_row_major(x: Tensor) -> bool:
+    """Return whether the strides are those of a new tensor, also along axes of length one, where they mean nothing.
+
+    >>> is_row_major(torch.empty(2, 3)), is_row_major(torch.empty(2, 1).t())
+    (True, False)
+    """
+    return x.stride() == made(x.shape, x.dtype).stride()
 
 
 def is_dense(x: Tensor) -> bool:

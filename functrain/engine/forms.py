@@ -14,14 +14,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.engine.elementwise import broadcast, broadcast_shape, elementwise, is_dense
+from functrain.engine.elementwise import (
+    Form,
+    adding,
+    broadcast,
+    broadcast_shape,
+    elementwise,
+    is_dense,
+    is_row_major,
+    made,
+)
 from functrain.engine.layer_forms import LAYERS
-
-Form = Any
-"""A meta tensor, a tuple of them, or None: ask PyTorch."""
 
 RULES: dict[str, Callable[..., Form]] = dict(LAYERS)
 """Name of an operation, without "aten::" -> its rule."""
+
+_rule = adding(RULES)
 
 
 def form_of(func: Any, args: Any, kwargs: dict[str, Any]) -> Form:
@@ -36,18 +44,6 @@ def form_of(func: Any, args: Any, kwargs: dict[str, Any]) -> Form:
     return func(*args, **kwargs) if found is None else found
 
 
-def _rule(*names: str) -> Callable[[Callable], Callable]:
-    def add(rule: Callable) -> Callable:
-        RULES.update(dict.fromkeys(names, rule))
-        return rule
-
-    return add
-
-
-def _made(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    return torch.empty(shape, dtype=dtype, device="meta")
-
-
 def _like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     return torch.empty_strided(x.shape, x.stride(), dtype=dtype or x.dtype, device="meta")
 
@@ -55,11 +51,11 @@ def _like(x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
 # Operations on each element.
 
 _OF_BITS = "bitwise_and bitwise_not bitwise_or bitwise_xor"
-_OF_NUMBERS = "abs add ceil clamp clamp_max clamp_min floor maximum minimum mul neg round rsub sign square sub"
+_OF_NUMBERS = "abs add ceil clamp clamp_max clamp_min floor maximum minimum mul neg round sign square sub"
 _TO_FLOATS = "cos div erf exp expm1 log log1p log2 reciprocal rsqrt sigmoid sin sqrt tanh"
 _OF_FLOATS = """
-    addcdiv addcmul elu elu_backward gelu gelu_backward hardtanh leaky_relu leaky_relu_backward lerp pow relu
-    sigmoid_backward silu silu_backward softplus tanh_backward threshold_backward
+    addcdiv addcmul elu elu_backward gelu gelu_backward hardtanh leaky_relu leaky_relu_backward lerp relu
+    sigmoid_backward silu silu_backward softplus tanh_backward
 """
 _TO_BOOL = "eq ge gt isfinite isinf isnan le logical_and logical_not logical_or logical_xor lt ne"
 
@@ -68,13 +64,17 @@ def _floating(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype.is_floating_point or dtype.is_complex else torch.get_default_dtype()
 
 
+def _if_floating(dtype: torch.dtype) -> torch.dtype | None:
+    return dtype if dtype.is_floating_point else None
+
+
 RULES.update(
     {
         **dict.fromkeys(_OF_BITS.split(), elementwise(lambda dtype: dtype)),
         **dict.fromkeys(_OF_NUMBERS.split(), elementwise(lambda d: None if d.is_complex or d is torch.bool else d)),
         **dict.fromkeys(_TO_BOOL.split(), elementwise(lambda dtype: torch.bool)),
         **dict.fromkeys(_TO_FLOATS.split(), elementwise(_floating)),
-        **dict.fromkeys(_OF_FLOATS.split(), elementwise(lambda dtype: dtype if dtype.is_floating_point else None)),
+        **dict.fromkeys(_OF_FLOATS.split(), elementwise(_if_floating, promotes=False)),
     }
 )
 
@@ -91,7 +91,25 @@ def _where(condition: Any, a: Any = None, b: Any = None) -> Form:
 def _masked_fill(x: Tensor, mask: Tensor, value: Any) -> Form:
     if isinstance(value, Tensor) or mask.dim() > x.dim() or broadcast_shape([x.shape, mask.shape]) != list(x.shape):
         return None
-    return broadcast([x, mask], x.dtype)
+    return made(x.shape, x.dtype)
+
+
+@_rule("threshold_backward")
+def _threshold_backward(grad: Tensor, x: Tensor, threshold: Any) -> Form:
+    return broadcast([x, grad], x.dtype) if x.dtype is grad.dtype and x.is_floating_point() else None
+
+
+@_rule("pow")
+def _pow(x: Any, exponent: Any) -> Form:
+    return _POW(x, exponent) if isinstance(x, Tensor) else None
+
+
+_POW = elementwise(_if_floating)
+
+
+@_rule("rsub")
+def _rsub(x: Tensor, other: Any, alpha: Any = 1) -> Form:
+    return RULES["sub"](other, x) if isinstance(other, Tensor) else RULES["sub"](x, other)
 
 
 # Matrix products.
@@ -101,7 +119,7 @@ def _masked_fill(x: Tensor, mask: Tensor, value: Any) -> Form:
 def _mm(a: Tensor, b: Tensor, *more: Any) -> Form:
     if more or a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[0] or a.dtype is not b.dtype:
         return None
-    return _made((a.shape[0], b.shape[1]), a.dtype)
+    return made((a.shape[0], b.shape[1]), a.dtype)
 
 
 @_rule("bmm")
@@ -110,7 +128,7 @@ def _bmm(a: Tensor, b: Tensor, *more: Any) -> Form:
         return None
     if a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
         return None
-    return _made((a.shape[0], a.shape[1], b.shape[2]), a.dtype)
+    return made((a.shape[0], a.shape[1], b.shape[2]), a.dtype)
 
 
 @_rule("addmm")
@@ -138,7 +156,7 @@ def _reduction(to: Callable[[torch.dtype], torch.dtype | None]) -> Callable[...,
     def rule(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Form:
         dtype = dtype or to(x.dtype)
         shape = _reduced(x, dim, keepdim)
-        return None if dtype is None or shape is None or x.numel() == 0 else _made(shape, dtype)
+        return None if dtype is None or shape is None or x.numel() == 0 else made(shape, dtype)
 
     return rule
 
@@ -148,10 +166,18 @@ RULES.update(
         "sum": _reduction(lambda d: d if d.is_floating_point else None if d.is_complex else torch.int64),
         **dict.fromkeys(("mean", "logsumexp"), _reduction(lambda d: d if d.is_floating_point else None)),
         **dict.fromkeys(("amax", "amin"), _reduction(lambda d: d)),
-        **dict.fromkeys(("any", "all"), _reduction(lambda d: torch.bool if d is not torch.uint8 else None)),
         **dict.fromkeys(("argmax", "argmin"), _reduction(lambda d: torch.int64)),
     }
 )
+
+
+@_rule("any", "all")
+def _any(x: Tensor, dim: Any = None, keepdim: bool = False) -> Form:
+    # An empty list of axes is none here, and all of them for other reductions.
+    return None if dim == [] or x.dtype is torch.uint8 else _TO_BOOLS(x, dim, keepdim)
+
+
+_TO_BOOLS = _reduction(lambda dtype: torch.bool)
 
 
 @_rule("var")
@@ -161,9 +187,9 @@ def _var(x: Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = 
 
 @_rule("cumsum")
 def _cumsum(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Form:
-    if not x.is_contiguous() or x.dim() == 0 or not -x.dim() <= dim < x.dim():
+    if not x.is_contiguous() or x.is_complex() or x.dim() == 0 or not -x.dim() <= dim < x.dim():
         return None
-    return _made(x.shape, dtype or (x.dtype if x.is_floating_point() else torch.int64))
+    return made(x.shape, dtype or (x.dtype if x.is_floating_point() else torch.int64))
 
 
 # Choosing and joining.
@@ -173,7 +199,7 @@ def _cumsum(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Form:
 def _index_select(x: Tensor, dim: int, index: Tensor) -> Form:
     if not 0 <= dim < x.dim() or index.dim() != 1 or not x.is_contiguous():
         return None
-    return _made((*x.shape[:dim], index.shape[0], *x.shape[dim + 1 :]), x.dtype)
+    return made((*x.shape[:dim], index.shape[0], *x.shape[dim + 1 :]), x.dtype)
 
 
 @_rule("gather")
@@ -181,7 +207,7 @@ def _gather(x: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) ->
     fits = index.dim() == x.dim() > 0 and index.dtype is torch.int64 and -x.dim() <= dim < x.dim()
     if not fits or any(n > m for k, (n, m) in enumerate(zip(index.shape, x.shape, strict=True)) if k != dim % x.dim()):
         return None
-    return _made(index.shape, x.dtype) if index.is_contiguous() else None
+    return made(index.shape, x.dtype) if index.is_contiguous() else None
 
 
 @_rule("scatter", "scatter_add")
@@ -193,39 +219,41 @@ def _scatter(x: Tensor, dim: int, index: Tensor, value: Any, **kwargs: Any) -> F
         return None
     if any(n > m for k, (n, m) in enumerate(zip(index.shape, x.shape, strict=True)) if k != dim % x.dim()):
         return None
-    return _made(x.shape, x.dtype)
+    return made(x.shape, x.dtype)
 
 
 @_rule("embedding")
 def _embedding(weight: Tensor, index: Tensor, *more: Any) -> Form:
     fits = weight.dim() == 2 and index.dtype in (torch.int64, torch.int32)
-    return _made((*index.shape, weight.shape[1]), weight.dtype) if fits else None
+    return made((*index.shape, weight.shape[1]), weight.dtype) if fits else None
 
 
 @_rule("embedding_dense_backward")
 def _embedding_backward(grad: Tensor, index: Tensor, rows: int, *more: Any) -> Form:
-    return _made((rows, grad.shape[-1]), grad.dtype) if grad.dtype is torch.float32 and grad.dim() else None
+    return made((rows, grad.shape[-1]), grad.dtype) if grad.dtype is torch.float32 and grad.dim() else None
 
 
 @_rule("cat")
 def _cat(tensors: list[Tensor], dim: int = 0) -> Form:
     first = tensors[0]
-    if any(t.dtype is not first.dtype or t.dim() != first.dim() or not t.is_contiguous() for t in tensors):
+    if any(t.dtype is not first.dtype or t.dim() != first.dim() or not is_row_major(t) for t in tensors):
         return None
     if not 0 <= dim < first.dim():
         return None
     rest = [[n for k, n in enumerate(t.shape) if k != dim] for t in tensors]
     if any(r != rest[0] for r in rest):
         return None
-    return _made((*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]), first.dtype)
+    return made((*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]), first.dtype)
 
 
 @_rule("stack")
 def _stack(tensors: list[Tensor], dim: int = 0) -> Form:
     first = tensors[0]
-    if any(t.dtype is not first.dtype or t.shape != first.shape for t in tensors) or not 0 <= dim <= first.dim():
+    if not 0 <= dim <= first.dim():
         return None
-    return _made((*first.shape[:dim], len(tensors), *first.shape[dim:]), first.dtype)
+    if any(t.dtype is not first.dtype or t.shape != first.shape or not is_row_major(t) for t in tensors):
+        return None
+    return made((*first.shape[:dim], len(tensors), *first.shape[dim:]), first.dtype)
 
 
 # New tensors.
@@ -233,19 +261,19 @@ def _stack(tensors: list[Tensor], dim: int = 0) -> Form:
 
 @_rule("zeros", "ones")
 def _zeros(size: Sequence[int], *, dtype: torch.dtype | None = None, layout: Any = None, **_: Any) -> Form:
-    return _made(size, dtype or torch.get_default_dtype()) if layout in (None, torch.strided) else None
+    return made(size, dtype or torch.get_default_dtype()) if layout in (None, torch.strided) else None
 
 
 @_rule("full")
 def _full(size: Sequence[int], value: Any, *, dtype: torch.dtype | None = None, layout: Any = None, **_: Any) -> Form:
     if type(value) not in _DTYPES or layout not in (None, torch.strided):
         return None
-    return _made(size, dtype or _DTYPES[type(value)] or torch.get_default_dtype())
+    return made(size, dtype or _DTYPES[type(value)] or torch.get_default_dtype())
 
 
 @_rule("scalar_tensor")
 def _scalar_tensor(value: Any, *, dtype: torch.dtype | None = None, **_: Any) -> Form:
-    return _made((), dtype or torch.get_default_dtype())
+    return made((), dtype or torch.get_default_dtype())
 
 
 @_rule("arange")
@@ -255,7 +283,7 @@ def _arange(*limits: Any, dtype: torch.dtype | None = None, **_: Any) -> Form:
     start, end, step = (0, *limits, 1) if len(limits) == 1 else (*limits, 1)[:3]
     if step == 0 or (end - start) * step < 0:
         return None
-    return _made((math.ceil((end - start) / step),), dtype or torch.int64)
+    return made((math.ceil((end - start) / step),), dtype or torch.int64)
 
 
 @_rule("zeros_like", "ones_like", "empty_like", "full_like")
@@ -264,14 +292,14 @@ def _filled_like(
 ) -> Form:
     if layout not in (None, torch.strided):
         return None
-    if x.is_contiguous() and memory_format in (None, torch.preserve_format, torch.contiguous_format):
-        return _made(x.shape, dtype or x.dtype)
+    if is_row_major(x) and memory_format in (None, torch.preserve_format, torch.contiguous_format):
+        return made(x.shape, dtype or x.dtype)
     return _like(x, dtype) if memory_format in (None, torch.preserve_format) and is_dense(x) else None
 
 
 @_rule("new_zeros", "new_ones", "new_empty", "new_full")
 def _new(x: Tensor, size: Sequence[int], *value: Any, dtype: Any = None, layout: Any = None, **_: Any) -> Form:
-    return _made(size, dtype or x.dtype) if layout in (None, torch.strided) else None
+    return made(size, dtype or x.dtype) if layout in (None, torch.strided) else None
 
 
 _DTYPES = {bool: torch.bool, int: torch.int64, float: None}

@@ -1,28 +1,18 @@
 """The forms of the results of layers and losses, see `forms`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from functrain.engine.elementwise import broadcast
+from functrain.engine.elementwise import Form, adding, broadcast, made
 
-Form = Any
 LAYERS: dict[str, Callable[..., Form]] = {}
 """Name of an operation -> its rule."""
 
 
-def _rule(*names: str) -> Callable[[Callable], Callable]:
-    def add(rule: Callable) -> Callable:
-        LAYERS.update(dict.fromkeys(names, rule))
-        return rule
-
-    return add
-
-
-def _made(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    return torch.empty(shape, dtype=dtype, device="meta")
+_rule = adding(LAYERS)
 
 
 # Normalisation.
@@ -32,14 +22,14 @@ def _made(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 def _softmax(x: Tensor, dim: int, half_to_float: bool) -> Form:
     if half_to_float or not x.is_contiguous() or not -x.dim() <= dim < x.dim():
         return None
-    return _made(x.shape, x.dtype)
+    return made(x.shape, x.dtype)
 
 
 @_rule("_softmax_backward_data", "_log_softmax_backward_data")
 def _softmax_backward(grad: Tensor, out: Tensor, dim: int, dtype: torch.dtype) -> Form:
     if not (grad.is_contiguous() and out.is_contiguous() and grad.shape == out.shape and grad.dtype is dtype):
         return None
-    return _made(grad.shape, dtype)
+    return made(grad.shape, dtype)
 
 
 @_rule("native_layer_norm")
@@ -50,7 +40,7 @@ def _layer_norm(x: Tensor, shape: list[int], weight: Any, bias: Any, eps: float)
     if any(p is not None and (list(p.shape) != list(shape) or p.dtype is not x.dtype) for p in (weight, bias)):
         return None
     statistics = [*x.shape[:kept], *[1] * len(shape)]
-    return _made(x.shape, x.dtype), _made(statistics, x.dtype), _made(statistics, x.dtype)
+    return made(x.shape, x.dtype), made(statistics, x.dtype), made(statistics, x.dtype)
 
 
 @_rule("native_layer_norm_backward")
@@ -60,7 +50,7 @@ def _layer_norm_backward(grad, x, shape, mean, rstd, weight, bias, wanted) -> Fo
     if any(want and like is None for want, like in zip(wanted, (x, weight, bias), strict=True)):
         return None
     return tuple(
-        _made(like.shape, x.dtype) if want else None for want, like in zip(wanted, (x, weight, bias), strict=True)
+        made(like.shape, x.dtype) if want else None for want, like in zip(wanted, (x, weight, bias), strict=True)
     )
 
 
@@ -70,7 +60,7 @@ def _batch_norm(x: Tensor, weight: Any, bias: Any, mean: Any, var: Any, train: b
         return None
     if any(p is not None and (p.shape != x.shape[1:2] or p.dtype is not x.dtype) for p in (weight, bias)):
         return None
-    return _made(x.shape, x.dtype), _made(x.shape[1:2], x.dtype), _made(x.shape[1:2], x.dtype)
+    return made(x.shape, x.dtype), made(x.shape[1:2], x.dtype), made(x.shape[1:2], x.dtype)
 
 
 @_rule("native_batch_norm_backward")
@@ -78,19 +68,19 @@ def _batch_norm_backward(grad: Tensor, x: Tensor, *more: Any) -> Form:
     if not (grad.is_contiguous() and x.is_contiguous() and x.dtype is torch.float32 and grad.dtype is x.dtype):
         return None
     sizes = (x.shape, x.shape[1:2], x.shape[1:2])
-    return tuple(_made(size, x.dtype) if wanted else None for size, wanted in zip(sizes, more[-1], strict=True))
+    return tuple(made(size, x.dtype) if wanted else None for size, wanted in zip(sizes, more[-1], strict=True))
 
 
 @_rule("nll_loss_forward")
 def _nll_loss(x: Tensor, target: Tensor, weight: Any, reduction: int, ignored: int) -> Form:
     if x.dim() != 2 or target.shape != x.shape[:1] or not x.is_floating_point():
         return None
-    return _made(() if reduction else target.shape, x.dtype), _made((), x.dtype)
+    return made(() if reduction else target.shape, x.dtype), made((), x.dtype)
 
 
 @_rule("nll_loss_backward")
 def _nll_loss_backward(grad: Tensor, x: Tensor, *more: Any) -> Form:
-    return _made(x.shape, x.dtype) if x.is_contiguous() else None
+    return made(x.shape, x.dtype) if x.is_contiguous() else None
 
 
 # Convolution.
@@ -108,13 +98,13 @@ def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_
         (n + 2 * p - d * (k - 1) - 1) // s + 1
         for n, k, s, p, d in zip(x.shape[2:], weight.shape[2:], *each, strict=True)
     ]
-    return _made((x.shape[0], weight.shape[0], *sizes), x.dtype) if min(sizes) > 0 else None
+    return made((x.shape[0], weight.shape[0], *sizes), x.dtype) if min(sizes) > 0 else None
 
 
 @_rule("convolution_backward")
 def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, bias_sizes: Any, *more: Any) -> Form:
     sizes = (x.shape, weight.shape, (grad.shape[1],))
-    return tuple(_made(size, grad.dtype) if wanted else None for size, wanted in zip(sizes, more[-1], strict=True))
+    return tuple(made(size, grad.dtype) if wanted else None for size, wanted in zip(sizes, more[-1], strict=True))
 
 
 # Pooling.
@@ -132,18 +122,18 @@ def _pooled(x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, ce
 @_rule("max_pool2d_with_indices")
 def _max_pool(x, kernel, stride=(), padding=(0,), dilation=(1,), ceil_mode=False) -> Form:
     shape = _pooled(x, kernel, stride, padding, dilation, ceil_mode)
-    return None if shape is None else (_made(shape, x.dtype), _made(shape, torch.int64))
+    return None if shape is None else (made(shape, x.dtype), made(shape, torch.int64))
 
 
 @_rule("avg_pool2d")
 def _avg_pool(x, kernel, stride=(), padding=(0,), ceil_mode=False, *more: Any) -> Form:
     shape = _pooled(x, kernel, stride, padding, (1,), ceil_mode)
-    return None if shape is None else _made(shape, x.dtype)
+    return None if shape is None else made(shape, x.dtype)
 
 
 @_rule("max_pool2d_with_indices_backward", "avg_pool2d_backward")
 def _pool_backward(grad: Tensor, x: Tensor, *more: Any) -> Form:
-    return _made(x.shape, x.dtype) if x.dim() == 4 and x.is_contiguous() and grad.is_contiguous() else None
+    return made(x.shape, x.dtype) if x.dim() == 4 and x.is_contiguous() and grad.is_contiguous() else None
 
 
 # Attention.
@@ -154,11 +144,11 @@ def _attention(q: Tensor, k: Tensor, v: Tensor, *more: Any, **kwargs: Any) -> Fo
     if q.dtype is not torch.float32:
         return None
     batch, heads, length, _ = q.shape
-    return broadcast([q], q.dtype), _made((batch, length, heads), q.dtype).transpose(1, 2)
+    return broadcast([q], q.dtype), made((batch, length, heads), q.dtype).transpose(1, 2)
 
 
 @_rule("_scaled_dot_product_flash_attention_for_cpu_backward")
 def _attention_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *more: Any, **kwargs: Any) -> Form:
     if q.dtype is not torch.float32:
         return None
-    return tuple(_made([x.shape[i] for i in (0, 2, 1, 3)], x.dtype).transpose(1, 2) for x in (q, k, v))
+    return tuple(made([x.shape[i] for i in (0, 2, 1, 3)], x.dtype).transpose(1, 2) for x in (q, k, v))

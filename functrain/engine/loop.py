@@ -131,6 +131,8 @@ def _retraced(current: Recording, loop: Loop, inputs: list[Tensor]) -> list[Any]
         return add_node(current, loop, inputs, inputs[:n_carry], rows)
     # Only `functionalize` is ever around a graph; below it are the tensors that the trace knows.
     level = max(map(maybe_get_level, inputs))
+    for t in inputs:
+        torch._sync(t)  # what was written to its base or its views  # pyright: ignore
     plain = [_unwrap_functional_tensor(t, False) if maybe_get_level(t) >= 0 else t for t in inputs]
     with temporarily_pop_interpreter_stack():
         out = add_node(current, loop, plain, plain[:n_carry], rows)

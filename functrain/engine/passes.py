@@ -50,11 +50,11 @@ def simplify(gm: Any) -> Any:
     >>> [n.name for n in simplify(traced.gm).graph.nodes if n.op == "call_function"]
     ['mul', 'add']
     """
-    gm.graph.eliminate_dead_code()
+    _remove_dead(gm)
     _drop_no_ops(gm)
     _fold_constants(gm)
     _merge_equal(gm)
-    gm.graph.eliminate_dead_code()
+    _remove_dead(gm)
     return gm
 
 
@@ -68,7 +68,7 @@ def fuse(gm: Any) -> Any:
             _fuse_scaled(node)
         elif node.target in _VIEWS:
             _fuse_sum(node)
-    gm.graph.eliminate_dead_code()
+    _remove_dead(gm)
     return gm
 
 
@@ -107,6 +107,15 @@ def _fuse_sum(node: Any) -> None:
         _replace(node, short)
 
 
+def _remove_dead(gm: Any) -> None:
+    gm.graph.eliminate_dead_code(lambda node: node.is_impure() or _returns_nothing(node.target))
+
+
+def _returns_nothing(target: Any) -> bool:
+    # An assertion, for one.
+    return isinstance(target, torch._ops.OpOverload) and not target._schema.returns
+
+
 def outputs(gm: Any) -> list[Any]:
     """Return the nodes of the results of a graph."""
     return list(next(n for n in reversed(gm.graph.nodes) if n.op == "output").args[0])
@@ -124,8 +133,10 @@ def is_pure(node: Any) -> bool:
 
 
 def same_form(a: Any, b: Any) -> bool:
-    """Return whether two tensors agree in shape, strides, dtype and device."""
+    """Return whether two tensors agree in shape, strides, dtype, device and what their memory is to be read as."""
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
+        return False
+    if (a.is_conj(), a.is_neg()) != (b.is_conj(), b.is_neg()):
         return False
     return (a.shape, a.stride(), a.dtype, a.device) == (b.shape, b.stride(), b.dtype, b.device)
 
@@ -220,8 +231,10 @@ def _fold_constants(gm: Any) -> None:
             args, kwargs = torch.fx.map_arg((node.args, node.kwargs), known.__getitem__)
             with torch.no_grad():
                 known[node] = node.target(*args, **kwargs)
-    # A result must be a new tensor at each call. What only feeds other constants vanishes as dead code.
-    kept = [n for n in known if n not in results and any(user not in known or user in results for user in n.users)]
+    # A result must be new memory at each call. What only feeds other constants vanishes as dead code.
+    memory = {storage_of(n.meta.get("val")) for n in results}
+    known = {n: value for n, value in known.items() if storage_of(n.meta["val"]) not in memory}
+    kept = [n for n in known if any(user not in known for user in n.users)]
     for k, node in enumerate(kept):
         name = f"_folded{k}"
         gm.register_buffer(name, known[node], persistent=False)
@@ -229,7 +242,7 @@ def _fold_constants(gm: Any) -> None:
             constant = gm.graph.get_attr(name)
         constant.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(constant)
-    gm.graph.eliminate_dead_code()
+    _remove_dead(gm)
 
 
 def _filled(node: Any) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.engine.abstract import Abstract, Refused
+from functrain.engine.abstract import Abstract, Refused, check_layout
 from functrain.engine.forms import form_of
 
 aten = torch.ops.aten
@@ -123,10 +123,16 @@ def run(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> Any:
 
 
 def _run_on_zeros(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    # Integers are mostly positions that begin with 1, as those of pivots; what is checked for errors has none as 0.
+    number = 0 if func._opname == "_linalg_check_errors" else 1
+
     def zeros(t: Abstract) -> Tensor:
-        return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device).zero_()
+        made = torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device)
+        return made.zero_() if t.is_floating_point() or t.is_complex() else made.fill_(number)
 
     out = func(*mapped(zeros, args), **{k: mapped(zeros, v) for k, v in kwargs.items()})
+    for t in tensors_in(out):
+        check_layout(t)
     return mapped(lambda t: torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta"), out)
 
 

@@ -51,7 +51,8 @@ def scan(
     tree.check_tensors(carry, "the carry of scan")
     steps = _length(xs, length)
     current = recording()
-    if current is None or is_transformed():
+    # A trace runs without gradients, so where they are on something is being differentiated, as it is in a transform.
+    if current is None or is_transformed() or torch.is_grad_enabled():
         return _looped(f, carry, xs, steps)
     return _recorded(current, f, carry, xs, steps)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
 from functrain.engine.abstract import Refused
-from functrain.engine.tracer import recorded, rule
-from functrain.errors import DeviceMismatch, FunctrainError, HiddenRandomness, NotTraceable, SideEffect
+from functrain.engine.tracer import facts, recorded
+from functrain.errors import DeviceMismatch, FunctrainError, HiddenRandomness, LeakedTensor, NotTraceable, SideEffect
 from functrain.random.leaf import PURE
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -89,7 +89,7 @@ def retraced(f: Callable[..., list[Tensor]], gm: GraphModule) -> GraphModule:
 
 
 def _graph(f: Callable[..., list[Tensor]], tensors: list[Tensor], names: list[str]) -> GraphModule:
-    with torch.no_grad(), _readable(), recorded() as recording:
+    with torch.no_grad(), _without_autocast_cache(), _readable(), recorded() as recording:
         inputs = [recording.input(t, name) for t, name in zip(tensors, names, strict=True)]
         return recording.finish(f(*inputs))
 
@@ -127,9 +127,20 @@ def copy(graph: Graph) -> Graph:
     return new
 
 
+@contextmanager
+def _without_autocast_cache() -> Iterator[None]:
+    # It would give tensors of the trace to what runs after it, and of what ran before to the trace.
+    before = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)
+
+
 def writes(node: Node) -> bool:
     """Return whether a node changes one of its arguments."""
-    return isinstance(node.target, torch._ops.OpOverload) and bool(rule(node.target).writes)
+    return isinstance(node.target, torch._ops.OpOverload) and bool(facts(node.target).writes)
 
 
 @contextmanager
@@ -156,32 +167,52 @@ _NO_MEMORY = ("data is not allocated", "is not supported for tensor subclasses",
 
 
 def _explained(refused: Refused, line: str) -> FunctrainError:
-    if refused.kind == "effect":
-        return SideEffect(
-            f"{refused.what} is changed in place at {line}; return the new value instead (donate the old one to save "
-            "memory)"
-        )
-    if refused.kind == "random":
-        return HiddenRandomness(
-            f"{refused.what} draws from PyTorch's global generator at {line}; pass a key as an argument and draw with "
-            "functrain.random"
-        )
-    if refused.kind == "device":
-        return DeviceMismatch(f"{refused.what}, at {line}; move them with tree.to(tree, device)")
-    if refused.kind == "shape":
-        return NotTraceable(
-            f"the shape of a result depends on the values of a tensor, at {line}; a trace has fixed shapes: keep all "
-            "elements and choose with torch.where(condition, a, b), or give some zero weight"
-        )
-    if refused.kind == "leaked":
-        return NotTraceable(
-            f"a tensor of another trace, which is over, is used at {line}; it was kept in a variable outside of the "
-            "traced function: return it instead"
-        )
-    return NotTraceable(
-        f"Python looks at the values of a tensor at {line}; a trace holds no values: choose with "
-        "torch.where(condition, a, b), loop with scan, or run this function without jit"
-    )
+    error, words = _WORDS[refused.kind]
+    return error(words.format(what=refused.what, line=line))
+
+
+_WORDS: dict[str, tuple[type[FunctrainError], str]] = {
+    "value": (
+        NotTraceable,
+        "Python looks at the values of a tensor at {line}; a trace holds no values: choose with "
+        "torch.where(condition, a, b), loop with scan, or run this function without jit",
+    ),
+    "shape": (
+        NotTraceable,
+        "the shape of a result depends on the values of a tensor, at {line}; a trace has fixed shapes: keep all "
+        "elements and choose with torch.where(condition, a, b), or give some zero weight",
+    ),
+    "leaked": (
+        LeakedTensor,
+        "a tensor of another trace, which is over, is used at {line}; it was kept in a variable outside of the traced "
+        "function: return it instead",
+    ),
+    "layout": (NotTraceable, "jit takes dense tensors, got layout {what} at {line}; convert it with to_dense()"),
+    "subclass": (
+        NotTraceable,
+        "jit takes plain tensors, got {what} at {line}; convert it with as_subclass(torch.Tensor)",
+    ),
+    "resize": (
+        NotTraceable,
+        "a tensor is given more memory in place at {line}; leave out= away, and return the new tensor",
+    ),
+    "effect": (
+        SideEffect,
+        "{what} is changed in place at {line}; return the new value instead (donate the old one to save memory)",
+    ),
+    "backward": (
+        SideEffect,
+        "backward() writes into the grad of a tensor closed over; take gradients with grad or value_and_grad, which "
+        "return them",
+    ),
+    "random": (
+        HiddenRandomness,
+        "{what} draws from PyTorch's global generator at {line}; pass a key as an argument and draw with "
+        "functrain.random",
+    ),
+    "device": (DeviceMismatch, "{what}, at {line}; move them with tree.to(tree, device)"),
+}
+"""Kind of refusal -> the error, and what it says."""
 
 
 def _user_line(error: BaseException) -> str:

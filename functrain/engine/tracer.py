@@ -26,14 +26,14 @@ _INDEXING = (aten.index.Tensor, aten._unsafe_index.Tensor)
 
 
 @attrs.frozen
-class Rule:
+class Facts:
     """What of an operation the tracer has to know, from its schema.
 
     Attributes:
         writes: the positions of the arguments that it changes.
         draws: whether it draws from the global generator.
         refused: "value" or "shape" where its result, or the form of it, depends on values; else "".
-        parts: whether it is made of other operations, which are recorded instead.
+        is_composite: whether it is made of other operations, which are recorded instead.
         takes_device: whether it has an argument `device`.
         is_effect: whether it returns nothing.
     """
@@ -41,22 +41,22 @@ class Rule:
     writes: tuple[int, ...]
     draws: bool
     refused: str
-    parts: bool
+    is_composite: bool
     takes_device: bool
     is_effect: bool
 
 
 @cache
-def rule(func: Any) -> Rule:
+def facts(func: Any) -> Facts:
     """Return what the schema and the tags of an operation say.
 
-    >>> rule(torch.ops.aten.add_.Tensor).writes, rule(torch.ops.aten.nonzero.default).refused
+    >>> facts(torch.ops.aten.add_.Tensor).writes, facts(torch.ops.aten.nonzero.default).refused
     ((0,), 'shape')
     """
     arguments, tags, has_kernel = func._schema.arguments, func.tags, torch._C._dispatch_has_kernel_for_dispatch_key
     by_value = torch.Tag.data_dependent_output in tags
     by_shape = torch.Tag.dynamic_output_shape in tags and func not in _INDEXING
-    return Rule(
+    return Facts(
         tuple(k for k, a in enumerate(arguments) if a.alias_info is not None and a.alias_info.is_write),
         torch.Tag.nondeterministic_seeded in tags,
         "value" if by_value else "shape" if by_shape else "",
@@ -72,7 +72,7 @@ def draws(func: Any, args: Any, kwargs: Any) -> bool:
     >>> draws(torch.ops.aten.bernoulli.default, (torch.ones(2),), {})
     True
     """
-    if not rule(func).draws:
+    if not facts(func).draws:
         return False
     for k, argument in enumerate(func._schema.arguments):
         if argument.name in ("dropout_p", "dropout"):  # attention without dropout draws nothing
@@ -148,6 +148,7 @@ class Recording:
         self.constants: dict[str, Tensor] = {}
         self._closed: dict[int, Abstract] = {}
         self._owners: dict[int | None, str] = {}
+        self._literals: dict[int | None, Abstract] = {}
 
     def input(self, like: Tensor, name: str) -> Abstract:
         """Add an argument of the form of a tensor; the name is for messages."""
@@ -157,6 +158,10 @@ class Recording:
 
     def finish(self, results: list[Tensor]) -> GraphModule:
         """Return the graph that returns these tensors."""
+        for constant in self.constants.values():
+            if constant.is_leaf and isinstance(constant.grad, Abstract):
+                constant.grad = None
+                raise Refused("backward")
         self.graph.output([self.known(t).node for t in results])
         return GraphModule(self.constants, self.graph)  # pyright: ignore
 
@@ -167,6 +172,8 @@ class Recording:
                 return tensor
             if tensor.recording not in self.tracer.recordings:
                 raise Refused("leaked")
+        elif type(tensor) is not Tensor and not isinstance(tensor, torch.nn.Parameter):
+            raise Refused("subclass", type(tensor).__name__)
         found = self._closed.get(id(tensor))
         if found is None:
             name = f"constant_{len(self.constants)}"
@@ -177,15 +184,15 @@ class Recording:
 
     def call(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Record a call of an operation, and return its results."""
-        known = rule(func)
-        if known.parts:
-            with self.tracer:
+        known = facts(func)
+        if known.is_composite:
+            with self.tracer:  # its parts come here again
                 return func.decompose(*args, **kwargs)
         if func is aten.lift_fresh.default and not isinstance(args[0], Abstract):
             return self._literal(args[0])
         args, kwargs = mapped(self.known, args), {k: mapped(self.known, v) for k, v in kwargs.items()}
         tensors = list(tensors_in((args, tuple(kwargs.values()))))
-        if known.refused and len(tensors) == 1 and tensors[0].value is not None:
+        if known.refused and len(tensors) == 1 and tensors[0].value is not None:  # a literal is asked for its value
             return func(tensors[0].value, *args[1:], **kwargs)
         self._check(known, func, args, kwargs)
         told = kwargs.get("device")
@@ -203,9 +210,10 @@ class Recording:
         node = self._node(aten.lift_fresh_copy.default, (source.node,), {})
         made = self._tied(abstract(value), node)
         made.value = value
+        self._literals[storage_of(made)] = made
         return made
 
-    def _check(self, known: Rule, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+    def _check(self, known: Facts, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
         if known.refused:
             raise Refused(known.refused)
         if known.draws and draws(func, args, kwargs):
@@ -213,11 +221,13 @@ class Recording:
         if func in _INDEXING and any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1]):
             raise Refused("shape")
         for tensor in _written(known, func, args, kwargs):
-            owner = self._owners.get(storage_of(tensor))
-            if owner is not None:
-                raise Refused("effect", owner)
+            memory = storage_of(tensor)
+            if memory in self._owners:
+                raise Refused("effect", self._owners[memory])
+            if memory in self._literals:
+                self._literals[memory].value = None
 
-    def _record(self, func: Any, known: Rule, args: Any, kwargs: Any, tensors: Any, out: Any, device: Any) -> Any:
+    def _record(self, func: Any, known: Facts, args: Any, kwargs: Any, tensors: Any, out: Any, device: Any) -> Any:
         if not known.writes and not known.is_effect and next(tensors_in(out), None) is None:
             return out  # a question about the arguments
         node = self._node(func, mapped(_node, args), {k: mapped(_node, v) for k, v in kwargs.items()})
@@ -259,14 +269,17 @@ class Recording:
 def _restride(tensor: Abstract) -> None:
     # What changes the shape of a tensor in place (`unsqueeze_`) has done so to the form.
     form = tensor.form
-    with torch._C._DisableTorchDispatch():
-        torch.as_strided_(tensor, form.shape, form.stride(), form.storage_offset())
+    try:
+        with torch._C._DisableTorchDispatch():
+            torch.as_strided_(tensor, form.shape, form.stride(), form.storage_offset())
+    except RuntimeError:
+        raise Refused("resize") from None
 
 
 def _node(tensor: Abstract) -> Node | None:
     return tensor.node
 
 
-def _written(known: Rule, func: Any, args: Any, kwargs: dict[str, Any]) -> Iterator[Abstract]:
+def _written(known: Facts, func: Any, args: Any, kwargs: dict[str, Any]) -> Iterator[Abstract]:
     for k in known.writes:
         yield from tensors_in(args[k] if k < len(args) else kwargs.get(func._schema.arguments[k].name))
