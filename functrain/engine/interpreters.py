@@ -33,7 +33,7 @@ def is_differentiated_only() -> bool:
 
 
 def is_traced() -> bool:
-    """Return whether `make_fx` (or another dispatch mode) records the running code.
+    """Return whether a dispatch mode sees the running code: functrain's tracer, `make_fx`, or another.
 
     >>> is_traced()
     False

@@ -40,6 +40,8 @@ _FORM_ONLY = frozenset(
 _VIEWS = (aten.view.default, aten._unsafe_view.default)
 _SMALL = 1 << 16
 """Elements of a constant that is worth keeping instead of computing it at each call."""
+GROUPED = 1 << 14
+"""On the CPU, tensors of at most this many elements are grouped: for them a call costs more than the work."""
 
 
 def simplify(gm: Any) -> Any:
@@ -61,11 +63,13 @@ def simplify(gm: Any) -> Any:
 def fuse(gm: Any) -> Any:
     """Return the graph with `a + number * b` as one operation, and sums without the axis that a view drops.
 
-    The first rounds once where the two operations round twice, as PyTorch's own optimizers do.
+    The first rounds once where the two operations round twice, as PyTorch's own optimizers do. Where b is a matrix
+    product, such as a gradient that only goes into a parameter or its momentum, it is added as it is computed.
     """
     for node in list(gm.graph.nodes):
-        if node.target in (aten.add.Tensor, aten.sub.Tensor) and not node.kwargs:
+        if node.target in (aten.add.Tensor, aten.sub.Tensor):
             _fuse_scaled(node)
+            _fuse_product(node)
         elif node.target in _VIEWS:
             _fuse_sum(node)
     _remove_dead(gm)
@@ -73,6 +77,8 @@ def fuse(gm: Any) -> Any:
 
 
 def _fuse_scaled(node: Any) -> None:
+    if node.kwargs:
+        return
     choices = (1, 0) if node.target is aten.add.Tensor else (1,)
     for k in choices:
         product, other = node.args[k], node.args[1 - k]
@@ -82,6 +88,20 @@ def _fuse_scaled(node: Any) -> None:
         forms = [n.meta.get("val") for n in (product, product.args[0], other)]
         if value.is_floating_point() and all(isinstance(f, Tensor) and f.dtype == value.dtype for f in forms):
             node.args, node.kwargs = (other, product.args[0]), {"alpha": product.args[1]}
+            node.graph.erase_node(product)
+            return
+
+
+def _fuse_product(node: Any) -> None:
+    value = node.meta["val"]
+    if not value.is_floating_point() or value.numel() <= GROUPED or not isinstance(node.args[1], torch.fx.Node):
+        return
+    (first, second), factor = node.args, node.kwargs.get("alpha", 1)
+    factor = -factor if node.target is aten.sub.Tensor else factor
+    for product, other, factors in ((second, first, {"alpha": factor}), (first, second, {"beta": factor})):
+        alone = product.target is aten.mm.default and len(product.users) == 1
+        if alone and same_form(other.meta.get("val"), value) and same_form(product.meta.get("val"), value):
+            node.target, node.args, node.kwargs = aten.addmm.default, (other, *product.args), factors
             return
 
 

@@ -12,18 +12,19 @@ import torch
 from torch import Tensor
 
 from functrain.engine.abstract import storage_of
-from functrain.engine.passes import outputs, same_form
+from functrain.engine.passes import GROUPED, outputs, same_form
 
 aten = torch.ops.aten
 NEVER = 1 << 40
 """The time of the last reading of a result: after every operation."""
 
 _OVERWRITE = """
-    abs.default add.Tensor addcdiv.default addcmul.default bitwise_and.Tensor bitwise_or.Tensor bitwise_xor.Tensor
-    ceil.default clamp.default clamp_max.default clamp_min.default cos.default div.Tensor erf.default exp.default
-    expm1.default floor.default lerp.Scalar lerp.Tensor log.default log1p.default log2.default logical_not.default
-    masked_fill.Scalar mul.Tensor neg.default pow.Tensor_Scalar reciprocal.default relu.default round.default
-    rsqrt.default sigmoid.default sign.default sin.default sqrt.default square.default sub.Tensor tanh.default
+    abs.default add.Tensor addcdiv.default addcmul.default addmm.default bitwise_and.Tensor bitwise_or.Tensor
+    bitwise_xor.Tensor ceil.default clamp.default clamp_max.default clamp_min.default cos.default div.Tensor
+    erf.default exp.default expm1.default floor.default lerp.Scalar lerp.Tensor log.default log1p.default
+    log2.default logical_not.default masked_fill.Scalar mul.Tensor neg.default pow.Tensor_Scalar reciprocal.default
+    relu.default round.default rsqrt.default sigmoid.default sign.default sin.default sqrt.default square.default
+    sub.Tensor tanh.default
 """
 _LISTS = """
     abs.default add.Tensor addcdiv.default addcmul.default div.Tensor exp.default lerp.Scalar mul.Tensor
@@ -45,8 +46,6 @@ FOREACH = {_operation(name): "_foreach_" + name.split(".")[0] for name in _LISTS
 _COMMUTES = (aten.add.Tensor, aten.mul.Tensor)
 _TAKES_SCALAR = (aten.add.Tensor, aten.mul.Tensor, aten.div.Tensor)
 """Operations on lists of tensors that take one scalar tensor for all."""
-GROUPED = 1 << 14
-"""On the CPU, tensors of at most this many elements are grouped: for them a call costs more than the work."""
 GROUP_BYTES = 1 << 26
 """The largest group elsewhere, which bounds the memory of intermediate results."""
 
@@ -98,13 +97,19 @@ def is_pointwise(node: Any) -> bool:
     return node.op == "call_function" and torch.Tag.pointwise in getattr(node.target, "tags", ())
 
 
+def _may_wait(node: Any) -> bool:
+    """Return whether a node is of the kind that an optimizer's work is made of: it may wait for others."""
+    adds_product = node.target is aten.addmm.default and same_form(node.args[0].meta.get("val"), node.meta.get("val"))
+    return is_pointwise(node) or adds_product
+
+
 def _ordered(gm: Any, target: dict[Any, Any]) -> list[Any]:
     """Return the operations, those of the optimizer (the tail) as soon as what they need is there."""
     nodes = [n for n in gm.graph.nodes if n.op == "call_function"]
     results = outputs(gm)
     tail: set[Any] = set()
     for node in reversed(nodes):
-        if is_pointwise(node) and all(u.op == "output" or u in tail for u in node.users):
+        if _may_wait(node) and all(u.op == "output" or u in tail for u in node.users):
             tail.add(node)
     position = {n: k for k, n in enumerate(n for n in nodes if n not in tail)}
     input_of = {node: i for i, node in target.items()}
