@@ -2,11 +2,14 @@
 
 import platform
 import resource
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import functrain as ft
+from functrain.engine import allocation
+from functrain.engine.trace import trace
 
 
 def _deep(x, weights):
@@ -26,3 +29,11 @@ def test_a_call_does_not_ask_the_system_for_its_memory_anew():
         gradients(x, weights)
     pages = 8 * x.numel() * x.itemsize // resource.getpagesize()
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / calls < pages / 16
+
+
+@pytest.mark.parametrize(("rows", "freed"), [(2, 1), (1 << 22, 0)])
+def test_a_graph_with_larger_values_is_left_alone(monkeypatch, rows, freed):
+    made = []
+    monkeypatch.setattr(allocation, "torch", SimpleNamespace(empty=lambda *a, **k: made.append(a), uint8=torch.uint8))
+    allocation.keep_freed_memory(trace(lambda x: [x * 2], [torch.empty(rows)]).gm)
+    assert len(made) == freed

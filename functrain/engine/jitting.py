@@ -216,7 +216,7 @@ class Jitted:
         backend = importlib.import_module(BACKENDS[self._backend])
         traced.gm.meta["name"] = _name(self._f)
         run = backend.compile(traced.gm, traced.inputs, pairs)
-        keep_freed_memory()
+        keep_freed_memory(traced.gm)
         entry = make_entry(self._f, _name(self._f), call, run, pairs, results.spec, results.tensor_at, traced)
         seconds = time.perf_counter() - began
         reason = self._reason(call)
