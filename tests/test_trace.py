@@ -468,6 +468,11 @@ REFUSED = {
     "a sparse constant": (lambda x: SPARSE @ x, NotTraceable, "takes dense tensors, got layout sparse_coo.*to_dense"),
     "a subclass": (lambda x: x + LABELLED, NotTraceable, "takes plain tensors, got Labelled.*as_subclass"),
     "an out that grows": (lambda x: torch.mul(x, 2, out=torch.empty(0)), NotTraceable, "more memory in place.*out="),
+    "make_fx inside": (
+        lambda x: torch.func.linearize(lambda x: x**2, x)[1](x),
+        NotTraceable,
+        "make_fx, which torch.func.linearize uses too, runs inside a trace",
+    ),
     "backward": (backward, SideEffect, r"backward\(\) writes into the grad of a tensor closed over.*value_and_grad"),
 }
 SPARSE, LABELLED = torch.eye(2).to_sparse(), of(2).as_subclass(Labelled)

@@ -20,7 +20,7 @@ class Refused(Exception):
     """The running function does what a trace cannot hold; `trace.py` says so in words, and it never leaves the engine.
 
     Attributes:
-        kind: "value", "shape", "effect", "random", "device", "layout", "subclass", "resize" or "leaked".
+        kind: "value", "shape", "effect", "random", "device", "layout", "subclass", "make_fx", "resize" or "leaked".
         what: the name of what it did it to, or with.
     """
 

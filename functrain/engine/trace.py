@@ -192,6 +192,11 @@ _WORDS: dict[str, tuple[type[FunctrainError], str]] = {
         NotTraceable,
         "jit takes plain tensors, got {what} at {line}; convert it with as_subclass(torch.Tensor)",
     ),
+    "make_fx": (
+        NotTraceable,
+        "make_fx, which torch.func.linearize uses too, runs inside a trace at {line}; use jvp or vjp in its place, or "
+        "call it outside of jit",
+    ),
     "resize": (
         NotTraceable,
         "a tensor is given more memory in place at {line}; leave out= away, and return the new tensor",

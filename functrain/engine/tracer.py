@@ -16,6 +16,7 @@ import attrs
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 from functrain.engine.abstract import Abstract, Refused, abstract, storage_of
@@ -94,6 +95,8 @@ class Tracer(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         """Record an operation."""
+        if get_proxy_mode() is not None:  # it would see nothing of what is recorded here
+            raise Refused("make_fx")
         if not isinstance(func, torch._ops.OpOverload) or func.namespace == "profiler":
             return func(*args, **(kwargs or {}))
         return self.recordings[-1].call(func, args, kwargs or {})
