@@ -32,14 +32,16 @@ def steps_of(step: Callable[[], Any], count: int, wait: Callable[[Any], Any] = s
     for _ in range(WARMING):
         wait(step())
 
-    def run() -> float:
-        begun = time.perf_counter()
-        for _ in range(count):
-            loss = step()
-        wait(loss)
-        return (time.perf_counter() - begun) / count
+    return Entrant(lambda: average(step, count, wait), lambda: losses)
 
-    return Entrant(run, lambda: losses)
+
+def average(call: Callable[[], Any], count: int, wait: Callable[[Any], Any] = synchronise) -> float:
+    """Return the seconds that one of `count` calls in a row takes, until what the last returned is done."""
+    begun = time.perf_counter()
+    for _ in range(count):
+        result = call()
+    wait(result)
+    return (time.perf_counter() - begun) / count
 
 
 def functrain_steps(learner: ft.Learner, params: Any, batch: Any, backend: str | None, count: int) -> Entrant:

@@ -4,7 +4,6 @@ functrain draws from a key, as JAX does; PyTorch from a hidden generator. The ch
 part of the elements that dropout keeps, both one half.
 """
 
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,6 +14,7 @@ import torch.nn.functional as F
 import functrain as ft
 from benchmarks.entrant import Entrant, Target
 from benchmarks.workloads._device import BACKENDS, DEVICE, jax_modules, synchronise
+from benchmarks.workloads._training import average
 from functrain import nn
 
 UNIT = (1e3, "ms")
@@ -24,15 +24,7 @@ COUNT, TIMES = 1_000_000, 10
 
 def _timed(draw: Callable[[], Any], part: Callable[[Any], Any], wait: Callable[[Any], Any] = synchronise) -> Entrant:
     wait(draw())
-
-    def run() -> float:
-        begun = time.perf_counter()
-        for _ in range(TIMES):
-            drawn = draw()
-        wait(drawn)
-        return (time.perf_counter() - begun) / TIMES
-
-    return Entrant(run, lambda: float(part(draw())))
+    return Entrant(lambda: average(draw, TIMES, wait), lambda: float(part(draw())))
 
 
 def _kept(x: torch.Tensor) -> torch.Tensor:

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from functrain.engine.graphs import attribute, copy, outputs, placeholders
 from functrain.engine.loop import compile_loops, loops
-from functrain.engine.passes import fuse, outputs, simplify
+from functrain.engine.passes import fuse, simplify
 from functrain.engine.plan import FOREACH, IN_PLACE, NEVER, Plan, Step, make_plan
-from functrain.engine.trace import copy, expanded
+from functrain.engine.trace import expanded
 from functrain.random.leaf import KERNELS
 
 _F = torch._C._VariableFunctions  # pyright: ignore
@@ -149,8 +150,8 @@ class _Source:
 
     def __init__(self, gm: Any, plan: Plan, donated: tuple[tuple[int, int], ...]) -> None:
         self.gm, self.plan, self.donated = gm, plan, donated
-        self.inputs = [n for n in gm.graph.nodes if n.op == "placeholder"]
-        self.results = outputs(gm)
+        self.inputs = placeholders(gm.graph)
+        self.results = outputs(gm.graph)
         self.constants: dict[str, Any] = {}
         self.count = itertools.count()
         self.numbers: dict[Any, Tensor] = {}
@@ -280,7 +281,7 @@ class _Source:
     def _text(self, value: Any) -> str:
         if isinstance(value, torch.fx.Node):
             if value.op == "get_attr":
-                return self._constant(_attribute(self.gm, str(value.target)))
+                return self._constant(attribute(self.gm, str(value.target)))
             return self.names[value]
         if isinstance(value, (list, tuple)):
             inside = ", ".join(self._text(v) for v in value)
@@ -308,9 +309,3 @@ def _callable(target: Any) -> Callable:
             return getattr(_F, name)
         return target._op
     return target
-
-
-def _attribute(gm: Any, name: str) -> Any:
-    for part in name.split("."):
-        gm = getattr(gm, part)
-    return gm

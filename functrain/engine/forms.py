@@ -202,22 +202,28 @@ def _index_select(x: Tensor, dim: int, index: Tensor) -> Form:
     return made((*x.shape[:dim], index.shape[0], *x.shape[dim + 1 :]), x.dtype)
 
 
+def _picks(x: Tensor, dim: int, index: Tensor) -> bool:
+    """Return whether an index tensor picks elements of another along an axis."""
+    if not (index.dim() == x.dim() > 0 and index.dtype is torch.int64 and -x.dim() <= dim < x.dim()):
+        return False
+    return all(n <= m for k, (n, m) in enumerate(zip(index.shape, x.shape, strict=True)) if k != dim % x.dim())
+
+
 @_rule("gather")
 def _gather(x: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Form:
-    fits = index.dim() == x.dim() > 0 and index.dtype is torch.int64 and -x.dim() <= dim < x.dim()
-    if not fits or any(n > m for k, (n, m) in enumerate(zip(index.shape, x.shape, strict=True)) if k != dim % x.dim()):
-        return None
-    return made(index.shape, x.dtype) if index.is_contiguous() else None
+    return made(index.shape, x.dtype) if _picks(x, dim, index) and index.is_contiguous() else None
 
 
 @_rule("scatter", "scatter_add")
 def _scatter(x: Tensor, dim: int, index: Tensor, value: Any, **kwargs: Any) -> Form:
-    fits = index.dim() == x.dim() > 0 and index.dtype is torch.int64 and -x.dim() <= dim < x.dim()
-    if kwargs or not fits or not x.is_contiguous() or (isinstance(value, Tensor) and value.dtype is not x.dtype):
+    if (
+        kwargs
+        or not _picks(x, dim, index)
+        or not x.is_contiguous()
+        or (isinstance(value, Tensor) and value.dtype is not x.dtype)
+    ):
         return None
     if isinstance(value, Tensor) and value.shape != index.shape:
-        return None
-    if any(n > m for k, (n, m) in enumerate(zip(index.shape, x.shape, strict=True)) if k != dim % x.dim()):
         return None
     return made(x.shape, x.dtype)
 

@@ -24,9 +24,10 @@ from torch.fx.passes.split_module import split_module
 
 from functrain.engine import artifact
 from functrain.engine.abstract import copied
-from functrain.engine.loop import Loop, Pairs, Step, compile_loops, lift_constants, loops, output_of, unalias
+from functrain.engine.graphs import copy, output_of, placeholders
+from functrain.engine.loop import Loop, Pairs, Step, compile_loops, lift_constants, loops, unalias
 from functrain.engine.spelling import respell
-from functrain.engine.trace import copy, expanded, placeholders
+from functrain.engine.trace import expanded
 from functrain.errors import CompileFailed, CompilerMissing
 
 _log = logging.getLogger("functrain.compile")
@@ -85,7 +86,7 @@ class _Plan:
         gm.graph.eliminate_dead_code()
         gm.recompile()
         self.gm = gm
-        self.examples = examples + [_example(node) for node in placeholders(gm)[self.count :]]
+        self.examples = examples + [_example(node) for node in placeholders(gm.graph)[self.count :]]
 
     def bind(self, call: Callable[[list], Any]) -> Step:
         """Return the function from the caller's inputs to the caller's outputs."""
@@ -105,7 +106,7 @@ def _example(node: Any) -> Tensor:
 def _rewrite_outputs(gm: GraphModule, count: int, donated: Pairs) -> list[tuple[str, int]]:
     """Let a graph write its donated outputs into inputs and return the rest; return where each output is then found."""
     output = output_of(gm.graph)
-    inputs = placeholders(gm)
+    inputs = placeholders(gm.graph)
     nodes, into = list(output.args[0]), {o: i for i, o in donated}
     places, kept = [], []
     for o, node in enumerate(nodes):
@@ -340,7 +341,7 @@ def _compile_stage(whole: GraphModule, node: Node, name: str) -> None:
         return
     output.args = ([output.args[0]] if single else list(output.args[0]),)
     part.meta["name"] = f"{name}, outside its loop"
-    step = compile(part, [_example(n) for n in placeholders(part)])
+    step = compile(part, [_example(n) for n in placeholders(part.graph)])
     with whole.graph.inserting_before(node):
         new = whole.graph.call_function(_Stage(f"stage_{node.name}", step, single), node.args)
     node.replace_all_uses_with(new)
@@ -348,4 +349,4 @@ def _compile_stage(whole: GraphModule, node: Node, name: str) -> None:
 
 
 def _signature(graph: GraphModule) -> tuple[int, int]:
-    return len(placeholders(graph)), len(output_of(graph.graph).args[0])
+    return len(placeholders(graph.graph)), len(output_of(graph.graph).args[0])

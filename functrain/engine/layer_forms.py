@@ -86,6 +86,13 @@ def _nll_loss_backward(grad: Tensor, x: Tensor, *more: Any) -> Form:
 # Convolution.
 
 
+def _windows(x: Tensor, *options: Any) -> list[int]:
+    """Return along each axis of space how often a window fits, by (kernel, stride, padding, dilation)."""
+    axes = x.dim() - 2
+    each = [list(option) * axes if len(option) == 1 else list(option) for option in options]
+    return [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(x.shape[2:], *each, strict=True)]
+
+
 @_rule("convolution")
 def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_padding, groups) -> Form:
     axes = x.dim() - 2
@@ -93,11 +100,7 @@ def _convolution(x, weight, bias, stride, padding, dilation, transposed, output_
         return None
     if x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         return None
-    each = [list(option) * axes if len(option) == 1 else list(option) for option in (stride, padding, dilation)]
-    sizes = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(x.shape[2:], weight.shape[2:], *each, strict=True)
-    ]
+    sizes = _windows(x, weight.shape[2:], stride, padding, dilation)
     return made((x.shape[0], weight.shape[0], *sizes), x.dtype) if min(sizes) > 0 else None
 
 
@@ -113,9 +116,7 @@ def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, bias_sizes: A
 def _pooled(x: Tensor, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> list[int] | None:
     if x.dim() != 4 or ceil_mode or not x.is_contiguous() or x.numel() == 0:
         return None
-    each = [list(option) * 2 if len(option) == 1 else list(option) for option in (kernel, stride, padding, dilation)]
-    each[1] = each[1] or each[0]
-    sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in zip(x.shape[2:], *each, strict=True)]
+    sizes = _windows(x, kernel, stride or kernel, padding, dilation)
     return [*x.shape[:2], *sizes] if min(sizes) > 0 else None
 
 

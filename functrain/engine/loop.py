@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch._C._functorch import _unwrap_functional_tensor, _wrap_functional_tensor, maybe_get_level  # pyright: ignore
 from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import GraphModule, Node
 
 from functrain.engine.abstract import abstract, copied, storage_of
+from functrain.engine.graphs import output_of, placeholders
 from functrain.engine.interpreters import is_transformed
 from functrain.engine.tracer import Recording, recording
 
@@ -161,7 +162,7 @@ def compile_loops(gm: GraphModule, compile: Compile, donated: Pairs = ()) -> Pai
 
 def _carried(gm: GraphModule, loop: Node, pair: tuple[int, int]) -> int | None:
     """Return which carry of the loop lives in the donated buffer of this (input, output) pair, None for no."""
-    inputs = [n for n in gm.graph.nodes if n.op == "placeholder"]
+    inputs = placeholders(gm.graph)
     source, result = inputs[pair[0]], output_of(gm.graph).args[0][pair[1]]
     if set(source.users) != {loop} or loop.args.count(source) != 1:
         return None
@@ -176,7 +177,7 @@ def _carried(gm: GraphModule, loop: Node, pair: tuple[int, int]) -> int | None:
 
 def lift_constants(gm: GraphModule) -> list[Tensor]:
     """Turn the tensors that a graph holds as attributes into further placeholders; return them in that order."""
-    last = [n for n in gm.graph.nodes if n.op == "placeholder"][-1:]
+    last = placeholders(gm.graph)[-1:]
     lifted: dict[int, Node] = {}
     tensors = []
     for node in [n for n in gm.graph.nodes if n.op == "get_attr"]:
@@ -205,7 +206,7 @@ def unalias(gm: GraphModule, pairs: Pairs) -> None:
     the very input it is to be copied into, and nothing else, stays: nothing has to be done for it.
     """
     graph, output = gm.graph, output_of(gm.graph)
-    inputs = [n for n in graph.nodes if n.op == "placeholder"]
+    inputs = placeholders(graph)
     taken = {storage_of(value_of(n)) for n in inputs}
     same = {o for i, o in pairs if output.args[0][o] is inputs[i]}
     done = []
@@ -225,8 +226,3 @@ def unalias(gm: GraphModule, pairs: Pairs) -> None:
 def value_of(node: Node) -> Tensor:
     """Return the example value that a trace recorded for a node."""
     return node.meta["val"]
-
-
-def output_of(graph: Graph) -> Any:
-    """Return the output node of a graph."""
-    return next(n for n in reversed(graph.nodes) if n.op == "output")

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain.engine.abstract import storage_of
+from functrain.engine.graphs import attribute, outputs, replace
 from functrain.engine.tracer import draws
 
 aten = torch.ops.aten
@@ -124,7 +125,7 @@ def _fuse_sum(node: Any) -> None:
         with node.graph.inserting_before(node):
             short = node.graph.call_function(aten.sum.dim_IntList, (total.args[0], total.args[1]))
         short.meta["val"] = node.meta["val"]
-        _replace(node, short)
+        replace(node, short)
 
 
 def _remove_dead(gm: Any) -> None:
@@ -134,11 +135,6 @@ def _remove_dead(gm: Any) -> None:
 def _returns_nothing(target: Any) -> bool:
     # An assertion, for one.
     return isinstance(target, torch._ops.OpOverload) and not target._schema.returns
-
-
-def outputs(gm: Any) -> list[Any]:
-    """Return the nodes of the results of a graph."""
-    return list(next(n for n in reversed(gm.graph.nodes) if n.op == "output").args[0])
 
 
 def is_pure(node: Any) -> bool:
@@ -161,11 +157,6 @@ def same_form(a: Any, b: Any) -> bool:
     return (a.shape, a.stride(), a.dtype, a.device) == (b.shape, b.stride(), b.dtype, b.device)
 
 
-def _replace(node: Any, other: Any) -> None:
-    node.replace_all_uses_with(other)
-    node.graph.erase_node(node)
-
-
 def _drop_no_ops(gm: Any) -> None:
     for node in list(gm.graph.nodes):
         if node.op != "call_function" or not node.args or not isinstance(node.args[0], torch.fx.Node):
@@ -173,9 +164,9 @@ def _drop_no_ops(gm: Any) -> None:
         node.args = (_base_of_view(node), *node.args[1:])
         source = node.args[0]
         if node.target in _SAME or _does_nothing(node, source):
-            _replace(node, source)
+            replace(node, source)
         elif node.target is aten.t.default and source.target is aten.t.default:
-            _replace(node, source.args[0])
+            replace(node, source.args[0])
 
 
 def _does_nothing(node: Any, source: Any) -> bool:
@@ -198,10 +189,10 @@ def _base_of_view(node: Any) -> Any:
 
 def _merge_equal(gm: Any) -> None:
     seen: dict[Hashable, Any] = {}
-    results = set(outputs(gm))
+    results = set(outputs(gm.graph))
     for node in list(gm.graph.nodes):
         if node.op == "get_attr":
-            key = ("get_attr", id(_attribute(gm, node.target)))
+            key = ("get_attr", id(attribute(gm, node.target)))
         elif is_pure(node) or (node.op == "call_function" and node.target is not None and _is_getitem(node)):
             key = (node.target, _hashable(node.args), _hashable(node.kwargs))
         else:
@@ -211,7 +202,7 @@ def _merge_equal(gm: Any) -> None:
         if first is not node and not (node in results and first in results):
             if node in results:
                 results.add(first)
-            _replace(node, first)
+            replace(node, first)
 
 
 def _is_getitem(node: Any) -> bool:
@@ -227,15 +218,9 @@ def _hashable(value: Any) -> Hashable:
     return (type(value), repr(value)) if isinstance(value, (int, float, complex)) else value
 
 
-def _attribute(gm: Any, target: str) -> Any:
-    for part in target.split("."):
-        gm = getattr(gm, part)
-    return gm
-
-
 def _fold_constants(gm: Any) -> None:
     """Compute what depends on no argument once, now. Tensors that are closed over are arguments in this sense."""
-    results = set(outputs(gm))
+    results = set(outputs(gm.graph))
     known: dict[Any, Tensor] = {}
     for node in gm.graph.nodes:
         value = node.meta.get("val")
@@ -244,7 +229,7 @@ def _fold_constants(gm: Any) -> None:
         inputs = node.all_input_nodes
         literal = node.target in (aten.lift_fresh_copy.default, aten.lift_fresh.default)
         if literal and inputs[0].op == "get_attr":
-            known[node] = _attribute(gm, inputs[0].target)
+            known[node] = attribute(gm, inputs[0].target)
         elif node.target in _FORM_ONLY and node.meta["val"].device.type != "meta":
             known[node] = _filled(node)
         elif all(n in known for n in inputs) and torch.Tag.inplace_view not in node.target.tags:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from functrain.engine.abstract import storage_of
-from functrain.engine.passes import GROUPED, outputs, same_form
+from functrain.engine.graphs import outputs, placeholders
+from functrain.engine.passes import GROUPED, same_form
 
 aten = torch.ops.aten
 NEVER = 1 << 40
@@ -85,8 +86,8 @@ def make_plan(gm: Any, donated: tuple[tuple[int, int], ...]) -> Plan:
         gm: a graph without operations that change their arguments.
         donated: pairs (input, result): the result goes into the memory of the input.
     """
-    inputs = [n for n in gm.graph.nodes if n.op == "placeholder"]
-    results = outputs(gm)
+    inputs = placeholders(gm.graph)
+    results = outputs(gm.graph)
     target = {inputs[i]: results[k] for i, k in donated if results[k] is not inputs[i]}
     steps = _grouped(_ordered(gm, target))
     return _placed(gm, steps, target, results, donated, inputs)
@@ -106,7 +107,7 @@ def _may_wait(node: Any) -> bool:
 def _ordered(gm: Any, target: dict[Any, Any]) -> list[Any]:
     """Return the operations, those of the optimizer (the tail) as soon as what they need is there."""
     nodes = [n for n in gm.graph.nodes if n.op == "call_function"]
-    results = outputs(gm)
+    results = outputs(gm.graph)
     tail: set[Any] = set()
     for node in reversed(nodes):
         if _may_wait(node) and all(u.op == "output" or u in tail for u in node.users):

@@ -14,9 +14,10 @@ from torch.fx import GraphModule
 from functrain import tree
 from functrain.engine.abstract import abstract
 from functrain.engine.folding import Stop
+from functrain.engine.graphs import output_of, placeholders
 from functrain.engine.interpreters import is_plain, is_transformed
-from functrain.engine.loop import Loop, add_node, lift_constants, output_of, unalias, value_of
-from functrain.engine.trace import placeholders, trace
+from functrain.engine.loop import Loop, add_node, lift_constants, unalias, value_of
+from functrain.engine.trace import trace
 from functrain.engine.tracer import Recording, recording
 from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch, TreeMismatch
 
@@ -248,7 +249,7 @@ def _add_output_rows(body: GraphModule, form: _Form, n_carry: int) -> list[Tenso
     """Give the body a placeholder for each output row, which its backend writes into; return examples of them."""
     outputs = output_of(body.graph).args[0]
     ys = [value_of(node) for node in outputs[n_carry : n_carry + form.y_count]]
-    last = placeholders(body)[-1:]
+    last = placeholders(body.graph)[-1:]
     for i, y in enumerate(ys):
         place = (
             body.graph.inserting_after(last[0]) if last else body.graph.inserting_before(next(iter(body.graph.nodes)))

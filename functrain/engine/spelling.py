@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node, Proxy
 
+from functrain.engine.graphs import replace
+
 aten = torch.ops.aten
 
 _SLOPE, _CUBE = 2 * 0.7978845608028654, 0.044715
@@ -39,7 +41,7 @@ def _spell_out_factors(graph: Graph) -> None:
                     if name in factors:
                         parts[i] = graph.call_function(aten.mul.Tensor, (parts[i], factors[name]))
             new = graph.call_function(aten.add.Tensor, tuple(parts))
-        _replace(node, new)
+        _respelled(node, new)
 
 
 def _spell_out_gelu(graph: Graph) -> None:
@@ -52,7 +54,7 @@ def _spell_out_gelu(graph: Graph) -> None:
         if node.target in ways and node.kwargs.get("approximate") == "tanh" and _is_plain(node):
             with graph.inserting_before(node):
                 new = ways[node.target](*(Proxy(a) for a in node.args)).node
-            _replace(node, new)
+            _respelled(node, new)
 
 
 def _is_plain(node: Node) -> bool:
@@ -70,7 +72,6 @@ def _gelu_backward(grad: Any, x: Any) -> Any:
     return grad * (part + part * (1 - part) * x * (square * (3 * _SLOPE * _CUBE) + _SLOPE))
 
 
-def _replace(node: Node, new: Node) -> None:
+def _respelled(node: Node, new: Node) -> None:
     new.meta = dict(node.meta)
-    node.replace_all_uses_with(new)
-    node.graph.erase_node(node)
+    replace(node, new)

@@ -11,9 +11,10 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import GraphModule, Node
 
 from functrain.engine.abstract import Refused
+from functrain.engine.graphs import copy, outputs, placeholders
 from functrain.engine.tracer import facts, recorded
 from functrain.errors import DeviceMismatch, FunctrainError, HiddenRandomness, LeakedTensor, NotTraceable, SideEffect
 from functrain.random.leaf import PURE
@@ -39,22 +40,17 @@ class Traced:
     @property
     def placeholders(self) -> list[Node]:
         """The nodes of the inputs."""
-        return placeholders(self.gm)
+        return placeholders(self.gm.graph)
 
     @property
     def results(self) -> list[Any]:
         """The nodes of the results."""
-        return list(next(n for n in reversed(self.gm.graph.nodes) if n.op == "output").args[0])
+        return outputs(self.gm.graph)
 
     @property
     def constants(self) -> list[Any]:
         """What the graph closes over."""
         return [getattr(self.gm, n.target) for n in self.gm.graph.nodes if n.op == "get_attr"]  # pyright: ignore
-
-
-def placeholders(gm: GraphModule) -> list[Node]:
-    """Return the nodes of the inputs of a graph."""
-    return [n for n in gm.graph.nodes if n.op == "placeholder"]
 
 
 def trace(f: Callable[..., list[Tensor]], tensors: list[Tensor], names: list[str] | None = None) -> Traced:
@@ -78,12 +74,14 @@ def trace(f: Callable[..., list[Tensor]], tensors: list[Tensor], names: list[str
     gm = _graph(f, tensors, names or [f"argument {k}" for k in range(len(tensors))])
     if any(writes(node) for node in gm.graph.nodes):
         gm = retraced(torch.func.functionalize(gm, remove="mutations"), gm)
-    return Traced(gm, [node.meta["val"] for node in placeholders(gm)], time.perf_counter() - began)
+    return Traced(gm, [node.meta["val"] for node in placeholders(gm.graph)], time.perf_counter() - began)
 
 
 def retraced(f: Callable[..., list[Tensor]], gm: GraphModule) -> GraphModule:
     """Return the graph of a function that does what another graph does, in other operations."""
-    new = _graph(f, [node.meta["val"] for node in placeholders(gm)], [node.name for node in placeholders(gm)])
+    new = _graph(
+        f, [node.meta["val"] for node in placeholders(gm.graph)], [node.name for node in placeholders(gm.graph)]
+    )
     new.meta.update(gm.meta)
     return new
 
@@ -118,13 +116,6 @@ def expanded(gm: GraphModule, where: Callable[[Node], bool] = lambda node: True)
             node.target = PURE[node.target]
     parts.recompile()
     return retraced(parts, gm)
-
-
-def copy(graph: Graph) -> Graph:
-    """Return a copy of a graph, with what is known of its values."""
-    new = Graph()
-    new.output(new.graph_copy(graph, {}))
-    return new
 
 
 @contextmanager
