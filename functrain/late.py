@@ -27,6 +27,10 @@ class Late:
         vars(record)[_BY] = compute
         return record
 
+    def pending(self) -> Callable[[], Any] | None:
+        """Return what will compute this record, None when it is there."""
+        return vars(self).get(_BY)
+
     def __getattr__(self, name: str) -> Any:
         """Return a field that is not there yet; Python asks here for what it does not find, and for nothing else."""
         fields = vars(self)

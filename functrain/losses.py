@@ -227,7 +227,7 @@ def reduce(values: Tensor, weight: Tensor | None = None) -> Tensor:
     return total / (mass + (mass == 0))
 
 
-def shares(values: Tensor, weight: Tensor | None = None) -> Tensor:
+def shares(values: Tensor, weight: Tensor | None = None) -> Tensor | float:
     """Return the part that each value has in `reduce`, its gradient by the values: weight / sum(weight).
 
     Args:
@@ -235,17 +235,19 @@ def shares(values: Tensor, weight: Tensor | None = None) -> Tensor:
         weight: as in `reduce`.
 
     Returns:
-        As many numbers, of the same dtype; all zero where all weights are.
+        As many numbers, of the same dtype, all zero where all weights are; one number for all values without weight.
 
     Raises:
         ShapeMismatch: the values are a scalar already, or the weight does not fit.
 
     >>> shares(torch.tensor([1.0, 3.0, 2.0]), torch.tensor([3.0, 1.0, 0.0]))
     tensor([0.7500, 0.2500, 0.0000])
+    >>> shares(torch.tensor([1.0, 3.0, 2.0, 2.0]))
+    0.25
     """
     weighted.check_values(values)
     if weight is None:
-        return torch.full_like(values, 1 / max(values.numel(), 1), requires_grad=False)
+        return 1 / max(values.numel(), 1)
     spread, mass = weighted.spread_over(values, weight)
     return (spread * (1 / (mass + (mass == 0)))).expand(values.shape)
 

@@ -23,23 +23,29 @@ from functrain.errors import InvalidArgument, ShapeMismatch
 
 @attrs.frozen
 class Metric:
-    """Four pure functions that measure something over many examples.
+    """Pure functions that measure something of each example, and put together what was measured of many.
 
-    The laws: `merge` is associative and commutative and `init()` is its identity; updating by two batches equals
-    merging the accumulators of each; rows of zero weight change nothing.
+    The laws: `merge` is associative and commutative and `init()` is its identity; adding two batches equals merging the
+    accumulators of each, and adding them as one batch; rows of zero weight change nothing.
 
     Attributes:
         init: (device=None) -> the accumulator that has seen nothing, a small tree of tensors on that device.
-        update: (accumulator, prediction, target, weight=None) -> the accumulator that has seen this batch too; the
-            weight has shape (n,), None counts each example once.
+        measure: (prediction, target) -> the values, a tree of tensors (n, ...) with as many rows as examples.
+        add: (accumulator, values, weight=None) -> the accumulator that has seen these values too; the weight has
+            shape (n,), None counts each example once.
         merge: (accumulator, accumulator) -> the accumulator that has seen what both have.
         compute: accumulator -> the number, a float64 scalar; NaN when nothing was seen.
     """
 
     init: Callable[..., Any]
-    update: Callable[..., Any]
+    measure: Callable[[Any, Any], Any]
+    add: Callable[..., Any]
     merge: Callable[[Any, Any], Any]
     compute: Callable[[Any], Any]
+
+    def update(self, acc: Any, prediction: Any, target: Any, weight: Tensor | None = None) -> Any:
+        """Return the accumulator that has seen this batch too: what is measured of it, added."""
+        return self.add(acc, self.measure(prediction, target), weight)
 
 
 @tree.node
@@ -62,10 +68,10 @@ def mean(f: Callable[[Any, Any], Tensor]) -> Metric:
         f: (prediction, target) -> values of shape (n, ...), numbers or booleans.
 
     Returns:
-        A metric that sums in float64.
+        A metric that measures the values and sums them in float64.
 
     Raises:
-        ShapeMismatch: in `update`, when `f` gives a scalar or the weight does not fit the values.
+        ShapeMismatch: in `add`, when `f` gives a scalar or the weight does not fit the values.
 
     >>> error = mean(lambda prediction, target: (prediction - target).abs())
     >>> one = error.update(error.init(), torch.tensor([1.0, 2.0]), torch.zeros(2))
@@ -73,12 +79,7 @@ def mean(f: Callable[[Any, Any], Tensor]) -> Metric:
     >>> error.compute(error.merge(one, two))
     tensor(4., dtype=torch.float64)
     """
-
-    def update(acc: Mean, prediction: Any, target: Any, weight: Tensor | None = None) -> Mean:
-        total, mass = weighted.total(f(prediction, target), weight, torch.float64)
-        return Mean(acc.total + total, acc.weight + mass)
-
-    return Metric(_empty, update, _add, lambda acc: acc.total / acc.weight)
+    return Metric(_empty, f, _add, _merge, lambda acc: acc.total / acc.weight)
 
 
 def _empty(device: torch.device | str | None = None) -> Mean:
@@ -86,7 +87,12 @@ def _empty(device: torch.device | str | None = None) -> Mean:
     return Mean(*(torch.zeros((), dtype=torch.float64, device=device) for _ in range(2)))
 
 
-def _add(a: Mean, b: Mean) -> Mean:
+def _add(acc: Mean, values: Tensor, weight: Tensor | None = None) -> Mean:
+    total, mass = weighted.total(values, weight, torch.float64)
+    return Mean(acc.total + total, acc.weight + mass)
+
+
+def _merge(a: Mean, b: Mean) -> Mean:
     return Mean(a.total + b.total, a.weight + b.weight)
 
 
@@ -111,8 +117,8 @@ def top_k(k: int) -> Metric:
         A metric of a prediction (n, ..., classes) and an integer target (n, ...).
 
     Raises:
-        InvalidArgument: k is no whole number of at least 1; in `update`, when there are fewer than k classes.
-        ShapeMismatch: in `update`, when the target has not the prediction's shape without its classes.
+        InvalidArgument: k is no whole number of at least 1; in `measure`, when there are fewer than k classes.
+        ShapeMismatch: in `measure`, when the target has not the prediction's shape without its classes.
 
     >>> metric = top_k(2)
     >>> acc = metric.update(metric.init(), torch.tensor([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0]]), torch.tensor([2, 0]))
@@ -139,13 +145,10 @@ def together(metrics: Mapping[str, Metric]) -> Metric:
     >>> {name: float(value) for name, value in both.compute(acc).items()}
     {'accuracy': 0.0, 'top_2': 1.0}
     """
-
-    def update(acc: Any, prediction: Any, target: Any, weight: Tensor | None = None) -> Any:
-        return {name: metric.update(acc[name], prediction, target, weight) for name, metric in metrics.items()}
-
     return Metric(
         lambda device=None: {name: metric.init(device) for name, metric in metrics.items()},
-        update,
+        lambda prediction, target: {name: metric.measure(prediction, target) for name, metric in metrics.items()},
+        lambda acc, values, weight=None: {name: metrics[name].add(acc[name], values[name], weight) for name in metrics},
         lambda a, b: {name: metric.merge(a[name], b[name]) for name, metric in metrics.items()},
         lambda acc: {name: metric.compute(acc[name]) for name, metric in metrics.items()},
     )

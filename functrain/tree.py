@@ -93,10 +93,12 @@ def evolve(record: T, **changes: Any) -> T:
     >>> evolve(Place(1, 2), y=3)
     Place(x=1, y=3)
     """
-    new, fields = object.__new__(type(record)), record.__dict__
-    new.__dict__.update(fields, **changes)
-    if len(new.__dict__) != len(fields):  # a field that is not there, or a late one
+    fields = record.__dict__
+    changed = fields | changes
+    if len(changed) != len(fields):  # a field that is not there, or a late one
         return attrs.evolve(record, **changes)
+    new = object.__new__(record.__class__)
+    object.__setattr__(new, "__dict__", changed)  # past the freezing
     return new
 
 

@@ -34,7 +34,7 @@ PRIVATE = {
     "torch._C:_conv_determine_backend_memory_format": "engine/results.py, the same",
     "torch._subclasses.fake_tensor:FakeTensorMode": "engine/inductor.py, its examples",
     "torch._C:_dispatch_tls_is_dispatch_key_included": "engine/interpreters.py, is anything traced before dispatch",
-    "torch.autograd.graph:_engine_run_backward": "engine/gradients.py, the backward pass",
+    "torch.autograd:Variable._execution_engine.run_backward": "engine/gradients.py, the backward pass",
     "torch._C._dynamo.guards:TensorGuards": "engine/structure.py, the check of the arguments",
     "torch._C:_AutoDispatchBelowAutograd": "engine/aten.py, calling below autograd",
     "torch._C:_VariableFunctions": "engine/aten.py, the quick way to call operations",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from functrain import data, random, tree
 from functrain.data import ArrayDataset, Batch
 from functrain.data import sampler as samplers
+from functrain.data.dataset import gather
 from functrain.errors import InvalidArgument, InvalidKey
 
 KEY = random.key(7)
@@ -196,6 +197,26 @@ def test_inputs_may_be_trees(kind):
     for batch in data.batches(data.loader(dataset, SAMPLERS[kind](2, "pad")), KEY):
         assert torch.equal(batch.input["a"], batch.target) and torch.equal(batch.input["b"], 2 * batch.target)
         assert batch.weight.shape == (2,)
+
+
+@pytest.mark.parametrize("start", [0, 3])
+@pytest.mark.parametrize("remainder", samplers.REMAINDERS)
+@pytest.mark.parametrize("nbytes", [1, 200, 1 << 20])
+def test_how_many_batches_are_gathered_at_once_does_not_show(monkeypatch, nbytes, remainder, start):
+    monkeypatch.setattr("functrain.data.loading.GATHERED", nbytes)
+    tensors = {"x": torch.randn(45, 2), "empty": torch.zeros(45, 0)}, torch.arange(45)
+    loader = data.loader(ArrayDataset(tensors), data.shuffled(4, remainder))
+    found = list(data.batches(loader, KEY, 2, start))
+    assert len(found) == len(loader) - start
+    for step, batch in enumerate(found, start):
+        index = samplers.indices(loader.sampler, KEY, 45, 2, step)
+        expected = gather(tensors, index)
+        assert tree.equal((batch.input, batch.target), expected)
+
+
+def test_a_dataset_of_nothing_but_empty_rows_is_gathered():
+    loader = data.loader(ArrayDataset((torch.zeros(6, 0), torch.zeros(6, 0))), data.shuffled(4))
+    assert [batch.input.shape for batch in data.batches(loader, KEY)] == [(4, 0), (2, 0)]
 
 
 def test_padding_counts_every_example_once():

@@ -279,9 +279,12 @@ def test_moved_keeps_the_dtype_of_the_parameters():
     assert tree.equal(after, {"w": torch.full((2,), 0.5, dtype=torch.bfloat16)})
 
 
-def test_moved_refuses_gradients_of_another_form():
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("shape", [(2, 1), (1,), ()])
+def test_moved_refuses_gradients_that_would_broadcast(momentum, shape):
+    optimizer, params = optim.sgd(0.1, momentum), {"w": torch.ones(2)}
     with pytest.raises(TreeMismatch, match="the gradients must have the structure of the parameters"):
-        moved(optim.sgd(0.1), {"w": torch.ones(2, 1)}, ((),), {"w": torch.ones(2)}, optim.Context())
+        moved(optimizer, {"w": torch.ones(shape)}, optimizer.init(params), params, optim.Context())
 
 
 def test_apply_updates_keeps_the_dtype_of_the_parameters():
@@ -337,6 +340,8 @@ def test_gradients_unlike_the_parameters_are_named(name, change, line):
     transform, params = TRANSFORMS[name], draw(0)
     with pytest.raises(TreeMismatch, match=rf"the gradients must have the structure of the parameters, but:\n  {line}"):
         transform.update({**draw(1), **change}, transform.init(params), params, optim.Context())
+    with pytest.raises(TreeMismatch, match=rf"the gradients must have the structure of the parameters, but:\n  {line}"):
+        moved(transform, {**draw(1), **change}, transform.init(params), params, optim.Context())
     with pytest.raises(TreeMismatch, match=rf"the updates must have the structure of the parameters, but:\n  {line}"):
         optim.apply_updates(params, {**draw(1), **change})
 

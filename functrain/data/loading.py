@@ -18,6 +18,9 @@ from functrain.errors import InvalidArgument
 CHUNK = 65_536
 """Positions of an epoch whose indices are computed at once, where the sampler does not ask for all of them."""
 
+GATHERED = 1 << 20
+"""Bytes of rows that are gathered at once, if they are of more than one batch."""
+
 
 def _check_dataset(_loader: Any, _attribute: Any, dataset: Any) -> None:
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
@@ -179,31 +182,41 @@ def _in_views(loader: Loader, rows: ArrayDataset, start: int) -> Iterator[Batch]
 
 
 def _by_index(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iterator[Batch]:
-    fetch, weigh = _fetcher(loader), _weigher(loader)
-    for step, row in enumerate(_index_rows(loader, key, epoch, start), start):
-        inputs, targets = fetch(row)
+    rows, weigh = _in_memory(loader), _weigher(loader)
+    indices = _indices(loader, key, epoch, start)
+    found = _one_by_one(loader, indices) if rows is None else _gathered(rows, indices, loader.sampler.batch_size)
+    for step, (inputs, targets) in enumerate(found, start):
         yield Batch(inputs, targets, weigh(step))
 
 
-def _index_rows(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iterator[Tensor]:
-    """Yield the indices of each batch; an order that must be computed whole is computed once."""
+def _indices(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iterator[Tensor]:
+    """Yield the indices of many batches in a row; an order that must be computed whole is computed once."""
     sampler, n, steps = loader.sampler, len(loader.dataset), len(loader)
     at_once = steps if sampler.whole else max(1, CHUNK // sampler.batch_size)
     for first in range(start, steps, at_once):
         found = samplers.positions(sampler, key, n, epoch, first, min(first + at_once, steps))
-        yield from samplers.filled(sampler, found).split(sampler.batch_size)
+        yield samplers.filled(sampler, found)
 
 
-def _fetcher(loader: Loader) -> Callable[[Tensor], Any]:
-    rows = _in_memory(loader)
-    if rows is None:
-        return lambda row: _collated(loader, row)
-    arrays = rows.arrays
-    inputs, targets = arrays
-    if all(isinstance(array, Tensor) and array.device.type == "cpu" for array in arrays):
-        # The usual case, without walking the tree.
-        return lambda row: (inputs.index_select(0, row), targets.index_select(0, row))
-    return lambda row: gather(arrays, row)
+def _gathered(rows: ArrayDataset, indices: Iterator[Tensor], size: int) -> Iterator[Any]:
+    """Yield the (input, target) trees of batches whose rows are gathered from arrays, for a few small batches at once.
+
+    One call for several is quicker, as long as what it makes stays in the processor's cache until it is used.
+    """
+    leaves, structure = tree.flatten(rows.arrays)
+    is_pair = structure == tree.structure((0, 0))  # the usual case, without building a tree
+    several = max(1, GATHERED * len(rows) // (size * sum(leaf.nbytes for leaf in leaves) or 1))
+    for found in indices:
+        for some in found.split(size * several):
+            parts = [leaf.index_select(0, some.to(leaf.device)).split(size) for leaf in leaves]
+            batches = zip(*parts, strict=True)
+            yield from batches if is_pair else (tree.unflatten(structure, batch) for batch in batches)
+
+
+def _one_by_one(loader: Loader, indices: Iterator[Tensor]) -> Iterator[Any]:
+    for found in indices:
+        for row in found.split(loader.sampler.batch_size):
+            yield _collated(loader, row)
 
 
 def _collated(loader: Loader, row: Tensor) -> Any:

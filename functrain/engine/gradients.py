@@ -1,18 +1,22 @@
 """Gradients of pure functions over trees."""
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import _engine_run_backward as run_backward
+from torch.autograd import Variable
 
 from functrain import tree
 from functrain.engine.interpreters import is_plain, is_transformed
 from functrain.engine.tracer import is_recorded
 from functrain.errors import NotATensor, ShapeMismatch
+
+run_backward = Variable._execution_engine.run_backward  # pyright: ignore
+
+_KEPT = 1 << 16
+"""How many equal weights are no trouble to keep."""
 
 
 def value_and_grad(f: Callable, argnum: int = 0, has_aux: bool = False) -> Callable:
@@ -53,21 +57,22 @@ def differentiate(f: Callable, args: tuple, argnum: int = 0, has_aux: bool = Fal
     return _by_func(f, argnum, has_aux, args)
 
 
-def pull_back(f: Callable[[Any], tuple[Tensor, Tensor, Any]], x: Any) -> tuple[Any, Any]:
+def pull_back(f: Callable[[Any], tuple[Tensor, Tensor | float, Any]], x: Any) -> tuple[Any, Any]:
     """Return (aux, the gradient by x of sum(weight * value)), where f(x) is (value, weight, aux).
 
-    What is linear in values needs no place in the graph: the backward pass begins at the values with these weights.
+    What is linear in values needs no place in the graph: the backward pass begins at the values with these weights. A
+    number is the weight of each value.
 
     >>> pull_back(lambda x: (x**2, torch.tensor([1.0, 0.5]), "aux"), torch.tensor([3.0, 4.0]))
     ('aux', tensor([6., 4.]))
     """
-    if _by_plain_autograd() and not _on_tape(tree.leaves(x)):
-        return _pulled_back(f, x, 0)
+    if _by_plain_autograd() and not _on_tape(leaves := tree.leaves(x)):
+        return _pulled_back(f, x, leaves, 0)
     _check_floating(x, 0)
 
     def valued(x: Any) -> tuple[Tensor, tuple[Tensor, Any]]:
         value, weight, aux = f(x)
-        return value, (weight, aux)
+        return value, (_filled(value, weight), aux)
 
     pulled: Any = torch.func.vjp(valued, x, has_aux=True)
     _, pull, (weight, aux) = pulled
@@ -127,27 +132,28 @@ def _on_tape(leaves: list[Any]) -> bool:
 
 def _by_autograd(f: Callable, argnum: int, has_aux: bool, args: tuple) -> tuple[Any, Any]:
     # Half the overhead of torch.func.grad, which wraps every tensor; the same gradients.
-    def valued(variables: Any) -> tuple[Tensor, Tensor, Any]:
+    def valued(variables: Any) -> tuple[Tensor, float, Any]:
         result = f(*args[:argnum], variables, *args[argnum + 1 :])
         value = _check_scalar(result[0] if has_aux else result)
-        return value, torch.ones_like(value), result
+        return value, 1.0, result
 
-    return _pulled_back(valued, args[argnum], argnum)
-
-
-def _pulled_back(f: Callable, x: Any, argnum: int) -> tuple[Any, Any]:
-    leaves = _variables(x, argnum)
-    with torch.enable_grad():
-        value, weight, aux = f(_replaced(x, iter(leaves)))
-    return _detach(aux), _replaced(x, iter(_backward(value, weight.detach(), leaves)))
+    return _pulled_back(valued, args[argnum], tree.leaves(args[argnum]), argnum)
 
 
-def _variables(argument: Any, argnum: int) -> list[Tensor]:
+def _pulled_back(f: Callable, x: Any, leaves: list[Any], argnum: int) -> tuple[Any, Any]:
+    # This runs at each eager step, where a context that changes nothing takes longer than a small layer.
     try:
-        return [leaf.detach().requires_grad_() for leaf in tree.leaves(argument)]
+        variables = [leaf.detach().requires_grad_() for leaf in leaves]
     except (AttributeError, RuntimeError):
-        _check_floating(argument, argnum)
+        _check_floating(x, argnum)
         raise
+    given = _replaced(x, iter(variables))
+    if torch.is_grad_enabled():
+        value, weight, aux = f(given)
+    else:
+        with torch.enable_grad():
+            value, weight, aux = f(given)
+    return tree.map(_detached, aux), _replaced(x, iter(_backward(value, weight, variables)))
 
 
 def _replaced(like: Any, leaves: Iterator[Tensor]) -> Any:
@@ -156,20 +162,37 @@ def _replaced(like: Any, leaves: Iterator[Tensor]) -> Any:
     return tree.map(lambda _leaf: next(leaves), like)
 
 
-def _backward(value: Tensor, weight: Tensor, leaves: list[Tensor]) -> list[Tensor]:
-    found: Any = [None] * len(leaves)
-    if leaves and value.requires_grad:
-        # What torch.autograd.grad calls once it has looked at its arguments, which takes longer than a small layer.
-        # In a trace all of it must happen in this thread, whatever the device.
-        with torch.autograd.set_multithreading_enabled(False) if is_recorded() else nullcontext():
-            found = run_backward((value,), (weight,), False, False, tuple(leaves), True, accumulate_grad=False)
-    return [
-        torch.zeros_like(leaf, requires_grad=False) if g is None else g for g, leaf in zip(found, leaves, strict=True)
-    ]
+def _backward(value: Tensor, weight: Tensor | float, variables: list[Tensor]) -> list[Tensor]:
+    if not (variables and value.requires_grad):
+        return [torch.zeros_like(leaf) for leaf in variables]
+    if is_recorded():
+        with torch.autograd.set_multithreading_enabled(False):  # whatever the device, this thread is what is traced
+            found = _run(value, _filled(value, weight), variables)
+    else:
+        small = not isinstance(weight, Tensor) and value.numel() <= _KEPT
+        full = _full(value.shape, weight, value.dtype, value.device) if small else _filled(value, weight)
+        found = _run(value, full, variables)
+    return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, variables, strict=True)]
 
 
-def _detach(aux: Any) -> Any:
-    return tree.map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, aux)
+def _run(value: Tensor, weight: Tensor, variables: list[Tensor]) -> tuple[Tensor | None, ...]:
+    # What torch.autograd.grad calls once it has looked at its arguments, which takes longer than a small layer.
+    return run_backward((value,), (weight.detach(),), False, False, tuple(variables), True, accumulate_grad=False)
+
+
+def _filled(value: Tensor, weight: Tensor | float) -> Tensor:
+    return weight if isinstance(weight, Tensor) else torch.full_like(value, weight, requires_grad=False)
+
+
+@lru_cache(maxsize=8)
+def _full(shape: torch.Size, number: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Made once for the steps of a run, which only read it.
+    with torch.inference_mode(False):
+        return torch.full(shape, number, dtype=dtype, device=device)
+
+
+def _detached(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
 
 
 def _by_func(f: Callable, argnum: int, has_aux: bool, args: tuple) -> tuple[Any, Any]:

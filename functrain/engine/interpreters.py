@@ -13,6 +13,9 @@ from torch._C._functorch import (  # pyright: ignore
     peek_interpreter_stack,
 )
 
+_PRE_DISPATCH = DispatchKey.PreDispatch
+_is_compiling = torch.compiler.is_compiling
+
 
 def is_transformed() -> bool:
     """Return whether a `torch.func` transform (grad, vmap, jvp) is around the running code.
@@ -39,7 +42,7 @@ def is_traced() -> bool:
     False
     """
     # The second: with `pre_dispatch` the mode of `make_fx` is none of the dispatch modes.
-    return dispatch_modes() > 0 or _dispatch_tls_is_dispatch_key_included(DispatchKey.PreDispatch)
+    return dispatch_modes() > 0 or _dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
 
 
 def is_plain() -> bool:
@@ -48,7 +51,13 @@ def is_plain() -> bool:
     >>> is_plain()
     True
     """
-    return not is_transformed() and not is_traced() and not torch.compiler.is_compiling()
+    # Each of these takes longer behind a function of its own, and this is asked several times at each step.
+    return (
+        peek_interpreter_stack() is None
+        and dispatch_modes() == 0
+        and not _dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
+        and not _is_compiling()
+    )
 
 
 def level(tensor: torch.Tensor) -> int:

@@ -7,12 +7,12 @@ Every hyperparameter is a number or a `Schedule`, and a scalar tensor works too 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from functrain import schedule, tree
-from functrain.errors import InvalidArgument
-from functrain.optim.transform import Context, Transform, counter, stateless, with_params, with_state
+from functrain.errors import InvalidArgument, TreeMismatch
+from functrain.optim.leaves import is_zero, lerp, like, moving, plus, plus_square, times
+from functrain.optim.transform import Context, Transform, check_form, counter, stateless, with_params, with_state
 from functrain.schedule import Hyper, Number
 
 
@@ -22,6 +22,7 @@ def scale(factor: Hyper) -> Transform:
     Args:
         factor: any number, or a schedule; the hyperparameter "factor".
 
+    >>> import torch
     >>> scale(0.5).update({"w": torch.tensor([4.0])}, (), {"w": torch.zeros(1)}, Context())
     ({'w': tensor([2.])}, ())
     """
@@ -39,6 +40,7 @@ def scale_by_learning_rate(lr: Hyper) -> Transform:
     Raises:
         InvalidArgument: the learning rate is no number, or negative.
 
+    >>> import torch
     >>> scale_by_learning_rate(0.5).update({"w": torch.tensor([4.0])}, (), {"w": torch.zeros(1)}, Context())
     ({'w': tensor([-2.])}, ())
     """
@@ -52,8 +54,11 @@ def _scaling(factor: Callable[[Context], Number], hypers: Mapping[str, Hyper]) -
         return scaled(updates, factor(context)), state
 
     def move(updates: Any, state: Any, params: Any, context: Context) -> tuple[Any, Any]:
-        now = factor(context)
-        return tree.map(lambda p, g: in_dtype(plus(p, g, now), p), params, updates), state
+        try:
+            return tree.map(moving(factor(context)), params, updates), state
+        except TreeMismatch:
+            check_form(updates, params, "the gradients")
+            raise
 
     return Transform(lambda params: (), update, hypers, move)
 
@@ -70,6 +75,7 @@ def add_decayed_weights(weight_decay: Hyper) -> Transform:
     Raises:
         InvalidArgument: the weight decay is no number, or negative.
 
+    >>> import torch
     >>> add_decayed_weights(0.5).update({"w": torch.tensor([1.0])}, (), {"w": torch.tensor([4.0])}, Context())
     ({'w': tensor([3.])}, ())
     """
@@ -110,6 +116,7 @@ def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Tr
     Raises:
         InvalidArgument: a number is out of range, or `nesterov` comes with a momentum of zero or with dampening.
 
+    >>> import torch
     >>> piece = trace(momentum=0.5)
     >>> params = {"w": torch.zeros(1)}
     >>> first, state = piece.update({"w": torch.tensor([4.0])}, piece.init(params), params, Context())
@@ -154,6 +161,7 @@ def clip_by_global_norm(max_norm: Hyper) -> Transform:
     Raises:
         InvalidArgument: the norm is no number, or negative.
 
+    >>> import torch
     >>> clip_by_global_norm(1.0).update({"w": torch.tensor([3.0, 4.0])}, (), {"w": torch.zeros(2)}, Context())
     ({'w': tensor([0.6000, 0.8000])}, ())
     """
@@ -199,6 +207,7 @@ def scale_by_adam(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Tran
     Raises:
         InvalidArgument: a number is out of range.
 
+    >>> import torch
     >>> piece = scale_by_adam()
     >>> params = {"w": torch.zeros(2)}
     >>> updates, state = piece.update({"w": torch.tensor([3.0, -0.1])}, piece.init(params), params, Context())
@@ -227,76 +236,13 @@ def scale_by_adam(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Tran
     return Transform(init, update, {"b1": b1, "b2": b2, "eps": eps})
 
 
-def is_zero(hyper: Hyper) -> bool:
-    """Return whether a hyperparameter is the number 0 and stays so, which makes what it scales void.
-
-    >>> is_zero(0.0), is_zero(schedule.lin(0, 1))
-    (True, False)
-    """
-    return isinstance(hyper, (int, float)) and hyper == 0
-
-
-def like(factor: Number, leaf: Tensor) -> Number:
-    """Return a factor that leaves the leaf's dtype as it is: a float64 scalar promotes no array, but it does a scalar.
-
-    >>> (torch.tensor(1.0) * like(torch.tensor(0.1, dtype=torch.float64), torch.tensor(1.0))).dtype
-    torch.float32
-    """
-    return factor.to(leaf.dtype) if isinstance(factor, Tensor) and leaf.dim() == 0 else factor
-
-
-def times(a: Tensor, factor: Number) -> Tensor:
-    """Return a * factor in the dtype of a.
-
-    >>> times(torch.ones(2), 0.5)
-    tensor([0.5000, 0.5000])
-    """
-    return a * (like(factor, a) if isinstance(factor, Tensor) else factor)
-
-
 def scaled(updates: Any, factor: Number) -> Any:
     """Return the tree of `times(leaf, factor)`.
 
+    >>> import torch
     >>> scaled({"w": torch.ones(2)}, 0.5)
     {'w': tensor([0.5000, 0.5000])}
     """
     if isinstance(factor, Tensor):
         return tree.map(lambda g: times(g, factor), updates)
     return tree.map(lambda g: g * factor, updates)
-
-
-def plus(a: Tensor, b: Tensor, factor: Number) -> Tensor:
-    """Return a + factor * b, in one operation when the factor is a number.
-
-    >>> plus(torch.ones(2), torch.ones(2), 0.5)
-    tensor([1.5000, 1.5000])
-    """
-    # No addcmul for tensors: under vmap its result takes the dtype of the float64 factor.
-    return a + times(b, factor) if isinstance(factor, Tensor) else torch.add(a, b, alpha=factor)
-
-
-def plus_square(a: Tensor, b: Tensor, factor: Number) -> Tensor:
-    """Return a + factor * b^2, in one operation when the factor is a number.
-
-    >>> plus_square(torch.ones(2), torch.full((2,), 2.0), 0.5)
-    tensor([3., 3.])
-    """
-    return a + times(b * b, factor) if isinstance(factor, Tensor) else torch.addcmul(a, b, b, value=factor)
-
-
-def in_dtype(value: Tensor, like: Tensor) -> Tensor:
-    """Return a value in the dtype of another tensor.
-
-    >>> in_dtype(torch.ones(1), torch.zeros(1, dtype=torch.float64)).dtype
-    torch.float64
-    """
-    return value if value.dtype == like.dtype else value.to(like.dtype)
-
-
-def lerp(a: Tensor, b: Tensor, part: Number) -> Tensor:
-    """Return a + part * (b - a), in one operation when the part is a number.
-
-    >>> lerp(torch.zeros(2), torch.ones(2), 0.25)
-    tensor([0.2500, 0.2500])
-    """
-    return a + times(b - a, part) if isinstance(part, Tensor) else torch.lerp(a, b, part)

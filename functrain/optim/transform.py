@@ -1,7 +1,6 @@
 """The transform: an optimizer, or a piece of one, as a pair of pure functions; and how transforms compose."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import attrs
@@ -11,6 +10,7 @@ from torch import Tensor
 from functrain import schedule, tree
 from functrain.errors import DuplicateName, InvalidArgument, TreeMismatch
 from functrain.late import Late
+from functrain.optim.leaves import moving
 from functrain.schedule import Hyper
 
 
@@ -49,7 +49,7 @@ class Transform:
         update: (updates, state, params, context) -> (updates, state). The last updates are *added* to the parameters.
         hypers: its hyperparameters by name, each a number or a schedule.
         move: None, or a shortcut (updates, state, params, context) -> (params, state): `update` with its result added
-            to the parameters in one operation, for updates of their structure and shapes. See `moved`.
+            to the parameters in one operation. See `moved`.
     """
 
     init: Callable[[Any], Any]
@@ -111,10 +111,15 @@ def chain(*transforms: Transform) -> Transform:
         check_form(updates, params, "the gradients")
         return _through(updating, updates, state, params, context)
 
+    def move(updates: Any, state: tuple, params: Any, context: Context) -> tuple[Any, tuple]:
+        if len(moving) > 1:
+            check_form(updates, params, "the gradients")
+        return _through(moving, updates, state, params, context)
+
     updating = tuple(transform.update for transform in transforms)
     last = transforms[-1].move if transforms else None
-    move = None if last is None else partial(_through, (*updating[:-1], last))
-    return Transform(init, update, _merge_hypers(transforms), move)
+    moving: Any = (*updating[:-1], last)
+    return Transform(init, update, _merge_hypers(transforms), None if last is None else move)
 
 
 def _through(
@@ -146,7 +151,6 @@ def moved(transform: Transform, updates: Any, state: Any, params: Any, context: 
     ({'w': tensor([3.])}, ((),))
     """
     if transform.move is not None:
-        check_form(updates, params, "the gradients")
         return transform.move(updates, state, params, context)
     updates, state = transform.update(updates, state, params, context)
     return apply_updates(params, updates), state
@@ -162,17 +166,10 @@ def apply_updates(params: Any, updates: Any) -> Any:
     {'w': tensor([1.5000, 1.5000])}
     """
     try:
-        return tree.map(_add, params, updates)
+        return tree.map(moving(), params, updates)
     except TreeMismatch:
         check_form(updates, params, "the updates")
         raise
-
-
-def _add(param: Tensor, update: Tensor) -> Tensor:
-    if param.shape != update.shape:
-        raise TreeMismatch("the updates must have the shapes of the parameters")  # explained by path by the caller
-    moved = param + update
-    return moved if moved.dtype == param.dtype else moved.to(param.dtype)
 
 
 def hyperparameters(transform: Transform, progress: Any = None) -> dict[str, Any]:

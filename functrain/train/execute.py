@@ -21,6 +21,7 @@ from functrain.train.learner import Learner
 from functrain.train.signals import Signals
 from functrain.train.state import TrainState
 from functrain.train.step import batch_logs, begin, eval_stages, train_stages
+from functrain.train.tally import Tally
 
 
 @tree.node
@@ -37,7 +38,7 @@ class Carry:
 
     state: TrainState
     memory: dict[str, Any]
-    tally: dict[str, Any]
+    tally: Tally
     signal: Tensor
     batches: Tensor
 
@@ -255,6 +256,6 @@ def _until_last(result: Any, row: dict[str, Tensor]) -> Any:
     return Stop(*result, when=row["last"])
 
 
-def carried(state: TrainState, memory: dict[str, Any], tally: dict[str, Any]) -> Carry:
+def carried(state: TrainState, memory: dict[str, Any], tally: Tally) -> Carry:
     """Return the carry at the beginning of a block: no stop is under way."""
     return Carry(state, memory, tally, torch.zeros_like(state.step), torch.zeros_like(state.step))

@@ -16,7 +16,8 @@ from functrain.train.learner import Learner, hyperparameters
 from functrain.train.preflight import check_batch, check_fits
 from functrain.train.run import Result, Run
 from functrain.train.state import TrainState, plan, plan_or_resume, progress
-from functrain.train.step import computed, empty_tally, train_step
+from functrain.train.step import train_step
+from functrain.train.tally import computed, empty_tally
 
 
 def fit(

@@ -14,6 +14,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.engine import Stop
 from functrain.train.events import Callback, check_answer, scope_of
+from functrain.train.tally import Tally
 
 
 @attrs.frozen
@@ -79,7 +80,7 @@ class Halt:
     code: Tensor
     state: Any
     memory: dict[str, Any]
-    tally: dict[str, Any]
+    tally: Tally
 
 
 def handlers(callbacks: Iterable[Callback], phase: str, signals: Signals | None) -> Callable[[str], Any]:

@@ -11,11 +11,10 @@ from functools import partial
 from typing import Any
 
 import attrs
-import torch
 from toolz import compose_left
 from torch import Tensor
 
-from functrain import losses, metrics, nn, optim, random, tree
+from functrain import losses, nn, optim, random, tree
 from functrain.data import Batch, as_batch
 from functrain.engine.gradients import differentiate, pull_back
 from functrain.engine.interpreters import is_plain
@@ -25,9 +24,7 @@ from functrain.train.events import Callback
 from functrain.train.learner import Learner
 from functrain.train.signals import Halt, Signals, handlers, settle
 from functrain.train.state import TrainState, progress
-
-LOSS = metrics.mean(lambda values, _target: values)
-"""The metric of the loss, from the values that the step has computed already."""
+from functrain.train.tally import Tally, added, computed, empty_tally, measured
 
 
 @tree.node
@@ -46,13 +43,14 @@ class Step:
         losses: one value per target, after `loss`.
         loss: their weighted mean, a scalar, or what a handler of `after_loss` replaced it by. It is differentiated.
         grads: the gradients by the parameters.
+        measured: the losses and what each metric measures of the examples, by name, after `tally`.
         halt: the stop that a handler signalled, or None.
     """
 
     state: TrainState
     batch: Batch
     memory: dict[str, Any]
-    tally: dict[str, Any]
+    tally: Tally
     progress: Progress
     phase: str = tree.static(default="train")
     prediction: Any = None
@@ -60,6 +58,7 @@ class Step:
     losses: Any = None
     _loss: Any = attrs.field(default=None, alias="loss")
     grads: Any = None
+    measured: Any = None
     halt: Halt | None = None
 
     @property
@@ -84,6 +83,7 @@ def train_step(learner: Learner) -> Callable[[TrainState, Any], tuple[TrainState
     The batch is a `Batch` or an (input, target) pair. The logs are scalar tensors: "loss", and each metric by name,
     over this batch. A loss that is not finite shows in the logs; `callbacks.finite` stops a fit by it.
 
+    >>> import torch
     >>> from functrain import losses, nn, optim
     >>> from functrain.train import init
     >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
@@ -104,6 +104,7 @@ def train_step(learner: Learner) -> Callable[[TrainState, Any], tuple[TrainState
 def eval_step(learner: Learner) -> Callable[[TrainState, Any], dict[str, Tensor]]:
     """Return the pure function (state, batch) -> logs that evaluates one batch: no gradients and no optimizer.
 
+    >>> import torch
     >>> from functrain import losses, nn, optim
     >>> from functrain.train import init
     >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
@@ -127,6 +128,7 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), signals: 
         callbacks: callbacks, already `ordered`; their step handlers are put between the stages.
         signals: the table in which the handlers' stops are numbered.
 
+    >>> import torch
     >>> from functrain import losses, nn, optim
     >>> from functrain.train import init
     >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
@@ -156,6 +158,7 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), signals: 
 def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), signals: Signals | None = None) -> Stage:
     """Return a whole evaluation step as one function from `Step` to `Step`; the arguments are `train_stages`'.
 
+    >>> import torch
     >>> from functrain import losses, nn, optim
     >>> from functrain.train import init
     >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
@@ -187,7 +190,7 @@ def begin(
     batch: Batch,
     phase: str = "train",
     memory: dict[str, Any] | None = None,
-    tallied: dict[str, Any] | None = None,
+    tallied: Tally | None = None,
 ) -> Step:
     """Return the record that the first stage takes.
 
@@ -250,7 +253,7 @@ def differentiated_mean(inner: Stage) -> Stage:
     """
 
     def stage(step: Step) -> Step:
-        def losses_of(params: dict[str, Any]) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        def losses_of(params: dict[str, Any]) -> tuple[Tensor, Tensor | float, dict[str, Any]]:
             after, changed = _inside(inner, step, params)
             return after.losses, losses.shares(after.losses, after.batch.weight), changed
 
@@ -265,8 +268,10 @@ def _inside(inner: Stage, step: Step, params: dict[str, Any]) -> tuple[Step, dic
     begun = tree.evolve(step, state=tree.evolve(step.state, params=params))
     after = inner(begun)
     # The state holds the parameters that are being differentiated; it must not leave the differentiated function.
-    old, new = vars(begun), vars(after)
-    return after, {name: new[name] for name in new if new[name] is not old[name] and name != "state"}
+    old = vars(begun)
+    changed = {name: value for name, value in vars(after).items() if value is not old[name]}
+    changed.pop("state", None)
+    return after, changed
 
 
 def update(optimizer: optim.Transform) -> Stage:
@@ -288,30 +293,16 @@ def _context(step: Step) -> optim.Context:
 
 
 def tally(learner: Learner) -> Stage:
-    """Return the stage that adds the batch to the accumulators of the loss and the metrics."""
+    """Return the stage that measures the loss and the metrics of the batch, and adds them to the tally."""
 
     def stage(step: Step) -> Step:
-        weight, target = step.batch.weight, step.batch.target
-        added = {"loss": LOSS.update(step.tally["loss"], step.losses, None, weight)}
-        for name, metric in learner.metrics.items():
-            added[name] = metric.update(step.tally[name], step.prediction, target, weight)
-        return tree.evolve(step, tally=added)
+        values = measured(learner, step.losses, step.prediction, step.batch.target)
+        return tree.evolve(step, measured=values, tally=added(learner, step.tally, values, step.batch.weight))
 
     return stage
 
 
-def empty_tally(learner: Learner, device: torch.device) -> dict[str, Any]:
-    """Return the accumulators of the loss and the metrics before any batch."""
-    return {"loss": LOSS.init(device), **{name: metric.init(device) for name, metric in learner.metrics.items()}}
-
-
-def computed(learner: Learner, tallied: dict[str, Any]) -> dict[str, Tensor]:
-    """Return the values of accumulators, by name."""
-    values = {name: metric.compute(tallied[name]) for name, metric in learner.metrics.items()}
-    return {"loss": LOSS.compute(tallied["loss"]), **values}
-
-
 def batch_logs(learner: Learner, step: Step) -> dict[str, Tensor]:
     """Return the values over the batch of a step alone, by name."""
-    alone = tree.evolve(step, tally=empty_tally(learner, step.state.step.device))
-    return computed(learner, tally(learner)(alone).tally)
+    empty = empty_tally(learner, step.state.step.device)
+    return computed(learner, added(learner, empty, step.measured, step.batch.weight))

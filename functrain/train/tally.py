@@ -1,0 +1,96 @@
+"""The tally: the accumulators of the loss and the metrics of a phase, and how they are added to, batch by batch."""
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain import metrics, tree
+from functrain.engine.interpreters import is_plain
+from functrain.late import Late
+from functrain.metrics import Metric
+from functrain.train.learner import Learner
+
+Measured = tuple[dict[str, Any], Tensor | None]
+"""What was measured of a batch: the values of each example by name, and the weights of the examples."""
+
+LOSS = metrics.mean(lambda losses, _target: losses)
+"""The metric of the loss, whose values the step has computed already."""
+
+MOST_BATCHES, MOST_VALUES = 8, 1 << 16
+"""How many batches wait to be added at once, and the numbers measured of one of them that are no trouble to keep."""
+
+
+@tree.node
+class Tally(Late):
+    """What was measured so far.
+
+    Attributes:
+        accumulators: those of "loss" and of each metric, by name.
+    """
+
+    accumulators: dict[str, Any]
+
+
+def empty_tally(learner: Learner, device: torch.device) -> Tally:
+    """Return the tally before any batch."""
+    return Tally({name: metric.init(device) for name, metric in _metrics(learner).items()})
+
+
+def measured(learner: Learner, losses: Tensor, prediction: Any, target: Any) -> dict[str, Any]:
+    """Return the values of each example: the losses, and what each metric measures, by name."""
+    found = {name: metric.measure(prediction, target) for name, metric in learner.metrics.items()}
+    return {"loss": losses, **found}
+
+
+def added(learner: Learner, tally: Tally, values: dict[str, Any], weight: Tensor | None) -> Tally:
+    """Return the tally with the values of one batch added.
+
+    In plain Python they wait until there are several batches, or until somebody looks at the tally, and are then added
+    as one batch: by the laws of metrics that gives the same, and it takes a fraction of the time.
+    """
+    batch = (values, weight)
+    if not (is_plain() and _may_wait(values)):
+        return _summed(learner, tally, (batch,))
+    before: Any = tally.pending()
+    tally, batches = (tally, (batch,)) if before is None else (before.args[1], (*before.args[2], batch))
+    waiting = partial(_summed, learner, tally, batches)
+    return Tally.late(waiting) if len(batches) < MOST_BATCHES else waiting()
+
+
+def _may_wait(values: dict[str, Any]) -> bool:
+    return False not in [type(value) is Tensor and value.numel() <= MOST_VALUES for value in values.values()]
+
+
+def _summed(learner: Learner, tally: Tally, batches: tuple[Measured, ...]) -> Tally:
+    accumulators = tally.accumulators
+    for values, weight in _joined(batches):
+        accumulators = {
+            name: metric.add(accumulators[name], values[name], weight) for name, metric in _metrics(learner).items()
+        }
+    return Tally(accumulators)
+
+
+def _joined(batches: tuple[Measured, ...]) -> Iterable[Measured]:
+    """Return the batches as one batch if they have one form, as they are if not."""
+    (first, weight), *others = batches
+    if not others or weight is not None or False in [_is_like(first, *other) for other in others]:
+        return batches
+    return [({name: torch.cat([values[name] for values, _ in batches]) for name in first}, None)]
+
+
+def _is_like(first: dict[str, Tensor], values: dict[str, Tensor], weight: Tensor | None) -> bool:
+    return weight is None and False not in [
+        value.shape == first[name].shape and value.dtype == first[name].dtype for name, value in values.items()
+    ]
+
+
+def computed(learner: Learner, tally: Tally) -> dict[str, Tensor]:
+    """Return the loss and the metrics, by name."""
+    return {name: metric.compute(tally.accumulators[name]) for name, metric in _metrics(learner).items()}
+
+
+def _metrics(learner: Learner) -> Mapping[str, Metric]:
+    return {"loss": LOSS, **learner.metrics}

@@ -1,0 +1,148 @@
+"""The tally: however batches wait and are joined, it is what adding them one by one gives."""
+
+import attrs
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import functrain as ft
+from functrain import data, losses, metrics, nn, optim, tree
+from functrain.train import tally as tallying
+from functrain.train.tally import MOST_BATCHES, MOST_VALUES, added, computed, empty_tally, measured
+
+
+def counted(calls):
+    """Return the accuracy as a metric that notes the rows of each `measure` and `add`."""
+
+    def noting(name, f, rows):
+        def noted(*args):
+            calls.append((name, len(args[rows])))
+            return f(*args)
+
+        return noted
+
+    metric = metrics.accuracy
+    return attrs.evolve(metric, measure=noting("measure", metric.measure, 0), add=noting("add", metric.add, 1))
+
+
+def learner_of(**named):
+    return ft.Learner(nn.dense(3), losses.cross_entropy, optim.sgd(lr=0.1), named or {"accuracy": metrics.accuracy})
+
+
+def batch_of(rows, time=None, weighted=False, dtype=torch.float32):
+    shape = (rows,) if time is None else (rows, time)
+    weight = torch.rand(rows).round(decimals=2) if weighted else None
+    return torch.randn(*shape, 3, dtype=dtype), torch.randint(3, shape), weight
+
+
+def tallied(learner, batches):
+    tally = empty_tally(learner, torch.device("cpu"))
+    for prediction, target, weight in batches:
+        values = measured(learner, learner.loss(prediction, target), prediction, target)
+        tally = added(learner, tally, values, weight)
+    return tally
+
+
+def one_by_one(learner, batches):
+    both = {"loss": metrics.mean(learner.loss), **learner.metrics}
+    accumulators = {name: metric.init() for name, metric in both.items()}
+    for prediction, target, weight in batches:
+        accumulators = {
+            name: metric.update(accumulators[name], prediction, target, weight) for name, metric in both.items()
+        }
+    return {name: metric.compute(accumulators[name]) for name, metric in both.items()}
+
+
+FORMS = st.tuples(
+    st.integers(1, 4), st.sampled_from([None, 1, 2]), st.booleans(), st.sampled_from([torch.float32, torch.float64])
+)
+
+
+@settings(max_examples=60)
+@given(st.lists(FORMS, min_size=1, max_size=2 * MOST_BATCHES + 3), st.integers(0, 2**31))
+def test_it_is_what_adding_one_by_one_gives(forms, seed):
+    torch.manual_seed(seed)
+    learner, batches = learner_of(), [batch_of(*form) for form in forms]
+    got, expected = computed(learner, tallied(learner, batches)), one_by_one(learner, batches)
+    assert not tree.differences(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_batches_are_measured_one_by_one_and_added_together():
+    calls = []
+    learner = learner_of(accuracy=counted(calls))
+    tally = tallied(learner, [batch_of(5)] * (MOST_BATCHES + 2))
+    assert calls.count(("measure", 5)) == MOST_BATCHES + 2
+    assert [call for call in calls if call[0] == "add"] == [("add", 5 * MOST_BATCHES)]
+    assert float(tally.accumulators["accuracy"].weight) == 5 * (MOST_BATCHES + 2)
+    assert calls[-1] == ("add", 10)
+
+
+def test_looking_at_it_on_the_way_changes_nothing():
+    learner, batches = learner_of(), [batch_of(3) for _ in range(5)]
+    first = tallied(learner, batches[:2])
+    assert first.pending() is not None
+    unseen = computed(learner, tallied(learner, batches))
+    seen = float(first.accumulators["loss"].total)
+    for prediction, target, _ in batches[2:]:
+        first = added(learner, first, measured(learner, learner.loss(prediction, target), prediction, target), None)
+    assert not tree.differences(computed(learner, first), unseen, rtol=1e-12)
+    assert seen == float(tallied(learner, batches[:2]).accumulators["loss"].total)
+
+
+def test_what_is_large_does_not_wait():
+    calls = []
+    learner = learner_of(accuracy=counted(calls))
+    tallied(learner, [batch_of(MOST_VALUES + 1)])
+    assert ("add", MOST_VALUES + 1) in calls
+
+
+def test_a_metric_that_measures_a_tree_does_not_wait():
+    both = metrics.together({"top_1": metrics.top_k(1), "top_2": metrics.top_k(2)})
+    learner, batches = learner_of(both=both), [batch_of(4) for _ in range(3)]
+    assert tallied(learner, batches).pending() is None
+    assert not tree.differences(computed(learner, tallied(learner, batches)), one_by_one(learner, batches), rtol=1e-12)
+
+
+def test_under_a_transform_nothing_waits():
+    learner = learner_of()
+    batches = [batch_of(4) for _ in range(3)]
+    stacked = [tree.stack(list(parts)) for parts in zip(*[batch[:2] for batch in batches], strict=True)]
+
+    def one(prediction, target):
+        return computed(learner, tallied(learner, [(prediction, target, None)] * 2))["loss"]
+
+    got = torch.func.vmap(one)(*stacked)
+    expected = torch.stack([one_by_one(learner, [batch])["loss"] for batch in batches])
+    torch.testing.assert_close(got, expected)
+
+
+def test_an_error_of_a_metric_comes_with_its_batch():
+    def broken(prediction, target):
+        raise RuntimeError("broken")
+
+    learner = learner_of(broken=metrics.mean(broken))
+    with pytest.raises(RuntimeError, match="broken"):
+        tallied(learner, [batch_of(2)])
+
+
+@pytest.mark.parametrize("jit", [False, "aten"])
+def test_a_handler_sees_what_was_measured_and_the_tally(jit):
+    def note(step):
+        loss, total = step.measured["loss"], step.tally.accumulators["loss"].total
+        return ft.train.remember(step, "note", torch.stack([loss.double().sum(), total]))
+
+    rows = data.ArrayDataset((torch.randn(12, 4), torch.randint(3, (12,))))
+    learner = learner_of()
+    watch = ft.Callback("note", {"after_step": note}, memory=torch.zeros(2, dtype=torch.float64))
+    state = ft.init(learner, ft.random.key(0), rows[:1])
+    train = data.loader(rows, data.sequential(4))
+    result = ft.fit(learner, state, train=train, epochs=1, jit=jit, callbacks=[watch])
+    last, total = result.memory["note"].tolist()
+    assert 0 < last < total
+    assert total / 12 == pytest.approx(result.history[0]["train/loss"])
+
+
+def test_the_order_of_the_fields_is_that_of_the_learner():
+    assert list(empty_tally(learner_of(), torch.device("cpu")).accumulators) == ["loss", "accuracy"]
+    assert tallying.LOSS.init().total == 0
