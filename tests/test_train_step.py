@@ -3,6 +3,7 @@
 import attrs
 import pytest
 import torch
+from toolz import compose_left
 
 import functrain as ft
 from functrain import data, losses, metrics, nn, optim, schedule, tree
@@ -18,7 +19,15 @@ from functrain.errors import (
 )
 from functrain.train.events import ordered
 from functrain.train.signals import Signals
-from functrain.train.step import begin, train_stages
+from functrain.train.step import (
+    begin,
+    compare,
+    differentiated,
+    differentiated_mean,
+    forward,
+    mean_loss,
+    train_stages,
+)
 
 
 def learner_of(optimizer=None, model=None, **options):
@@ -50,6 +59,19 @@ def test_equals_plain_pytorch_over_many_steps(batch):
     for name, value in nn.to_state_dict(state.params, state.buffers).items():
         torch.testing.assert_close(value, module.state_dict()[name])
     assert int(state.step) == int(state.updates) == 20
+
+
+@pytest.mark.parametrize("weight", [None, [1.0, 0.0, 2.0, 1.0, 0.5, 0.0, 1.0, 3.0]])
+def test_the_shortcut_without_handlers_is_the_chain_of_stages(batch, weight):
+    model = nn.serial(nn.dense(5), nn.batch_norm(), nn.relu, nn.dropout(0.5), nn.dense(3))
+    learner = learner_of(model=model)
+    given = data.Batch(*batch, None if weight is None else torch.tensor(weight))
+    step = begin(learner, ft.init(learner, ft.random.key(0), batch), given)
+    inner = compose_left(forward(model), compare(learner.loss), mean_loss)
+    found, expected = differentiated_mean(model, learner.loss)(step), differentiated(inner)(step)
+    for part in ("state", "prediction", "buffers", "losses", "grads"):
+        assert tree.equal(getattr(found, part), getattr(expected, part)), part
+    assert torch.equal(found.loss, expected.loss)
 
 
 def test_is_pure(batch):
