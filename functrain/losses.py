@@ -118,19 +118,14 @@ def cross_entropy(
     """
     if not 0 <= label_smoothing <= 1:
         raise InvalidArgument(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")
-    probabilities = target.is_floating_point() and target.shape == prediction.shape
-    labels = target if probabilities else _labels(prediction, target)
-    factor = _class_weight(class_weight, prediction)
-    many = prediction.dim() > 2
-    rows = prediction.flatten(0, -2) if many else prediction
-    flat = (labels.flatten(0, -2) if probabilities else labels.flatten()) if many else labels
+    rows, labels, factor = _rows(prediction, target, class_weight)
     try:
         values = F.cross_entropy(
-            rows, flat, factor, ignore_index=_NO_LABEL, reduction="none", label_smoothing=label_smoothing
+            rows, labels, factor, ignore_index=_NO_LABEL, reduction="none", label_smoothing=label_smoothing
         )
     except (IndexError, RuntimeError) as error:
         _explain(error, labels, prediction.shape[-1])
-    return values.reshape(prediction.shape[:-1]) if many else values
+    return values if rows is prediction else values.reshape(prediction.shape[:-1])
 
 
 def mse(prediction: Tensor, target: Tensor) -> Tensor:
@@ -250,6 +245,16 @@ def shares(values: Tensor, weight: Tensor | None = None) -> Tensor | float:
         return 1 / max(values.numel(), 1)
     spread, mass = weighted.spread_over(values, weight)
     return (spread * (1 / (mass + (mass == 0)))).expand(values.shape)
+
+
+def _rows(prediction: Tensor, target: Tensor, class_weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return prediction, target and class weight as PyTorch takes them: without further axes, labels in int64."""
+    probabilities = target.is_floating_point() and target.shape == prediction.shape
+    labels = target if probabilities else _labels(prediction, target)
+    factor = _class_weight(class_weight, prediction)
+    if prediction.dim() <= 2:
+        return prediction, labels, factor
+    return prediction.flatten(0, -2), labels.flatten(0, -2) if probabilities else labels.flatten(), factor
 
 
 def _labels(prediction: Tensor, target: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class Signals:
         >>> Signals().end_more_than_a_batch()
         False
         """
-        return any(said.scope != "batch" for said in self.table)
+        return bool(self.table) and any(said.scope != "batch" for said in self.table)
 
 
 @tree.node
