@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import functrain as ft
 from functrain import data, losses, metrics, nn, optim, tree
 from functrain.train import tally as tallying
-from functrain.train.tally import MOST_BATCHES, MOST_VALUES, added, computed, empty_tally, measured
+from functrain.train.tally import MOST_BATCHES, MOST_BYTES, added, computed, empty_tally, measured
 
 
 def counted(calls):
@@ -90,11 +90,30 @@ def test_looking_at_it_on_the_way_changes_nothing():
     assert seen == float(tallied(learner, batches[:2]).accumulators["loss"].total)
 
 
-def test_what_is_large_does_not_wait():
-    calls = []
-    learner = learner_of(accuracy=counted(calls))
-    tallied(learner, [batch_of(MOST_VALUES + 1)])
-    assert ("add", MOST_VALUES + 1) in calls
+@pytest.mark.parametrize(
+    ("metric", "most"),
+    [
+        (metrics.accuracy, MOST_BYTES // 4),  # the losses, in float32
+        (metrics.mean(lambda prediction, _: prediction[:, 0]), MOST_BYTES // 12),  # a view of three times as much
+    ],
+)
+def test_what_keeps_a_large_memory_alive_does_not_wait(metric, most):
+    learner = learner_of(metric=metric)
+    assert tallied(learner, [batch_of(most)]).pending() is not None
+    assert tallied(learner, [batch_of(most + 1)]).pending() is None
+
+
+def test_a_metric_that_sums_its_batch_already_does_not_wait():
+    counts = metrics.Metric(
+        init=lambda device=None: torch.zeros(3, dtype=torch.int64, device=device),
+        measure=lambda prediction, target: torch.bincount(target, minlength=3),
+        add=lambda acc, values, weight=None: acc + values,
+        merge=torch.add,
+        compute=lambda acc: acc[0] / acc.sum(),
+    )
+    batches = [batch_of(5) for _ in range(4)]
+    tally = tallied(learner_of(counts=counts), batches)
+    assert torch.equal(tally.accumulators["counts"], torch.bincount(torch.cat([batch[1] for batch in batches])))
 
 
 def test_a_metric_that_measures_a_tree_does_not_wait():

@@ -19,8 +19,8 @@ Measured = tuple[dict[str, Any], Tensor | None]
 LOSS = metrics.mean(lambda losses, _target: losses)
 """The metric of the loss, whose values the step has computed already."""
 
-MOST_BATCHES, MOST_VALUES = 8, 1 << 16
-"""How many batches wait to be added at once, and the numbers measured of one of them that are no trouble to keep."""
+MOST_BATCHES, MOST_BYTES = 8, 1 << 19
+"""How many batches wait to be added at once, and the memory of one of their values that is no trouble to keep."""
 
 
 @tree.node
@@ -52,7 +52,7 @@ def added(learner: Learner, tally: Tally, values: dict[str, Any], weight: Tensor
     as one batch: by the laws of metrics that gives the same, and it takes a fraction of the time.
     """
     batch = (values, weight)
-    if not (is_plain() and _may_wait(values)):
+    if not (is_plain() and _may_wait(values, values["loss"].shape[:1])):
         return _summed(learner, tally, (batch,))
     before: Any = tally.pending()
     tally, batches = (tally, (batch,)) if before is None else (before.args[1], (*before.args[2], batch))
@@ -60,8 +60,12 @@ def added(learner: Learner, tally: Tally, values: dict[str, Any], weight: Tensor
     return Tally.late(waiting) if len(batches) < MOST_BATCHES else waiting()
 
 
-def _may_wait(values: dict[str, Any]) -> bool:
-    return False not in [type(value) is Tensor and value.numel() <= MOST_VALUES for value in values.values()]
+def _may_wait(values: dict[str, Any], rows: torch.Size) -> bool:
+    """Return whether these are tensors of one row an example, of which none keeps a large memory alive."""
+    return False not in [
+        type(value) is Tensor and value.shape[:1] == rows and value.untyped_storage().nbytes() <= MOST_BYTES
+        for value in values.values()
+    ]
 
 
 def _summed(learner: Learner, tally: Tally, batches: tuple[Measured, ...]) -> Tally:
