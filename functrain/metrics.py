@@ -35,6 +35,20 @@ class Metric:
             shape (n,), None counts each example once.
         merge: (accumulator, accumulator) -> the accumulator that has seen what both have.
         compute: accumulator -> the number, a float64 scalar; NaN when nothing was seen.
+
+    See also: `mean`, which makes one of the per-example function alone. One that is no mean:
+
+    >>> worst = Metric(
+    ...     init=lambda device=None: torch.full((), float("-inf"), dtype=torch.float64, device=device),
+    ...     measure=lambda prediction, target: (prediction - target).abs(),
+    ...     add=lambda acc, values, weight=None: torch.maximum(
+    ...         acc, (values if weight is None else values.masked_fill(weight == 0, float("-inf"))).max()
+    ...     ),
+    ...     merge=torch.maximum,
+    ...     compute=lambda acc: acc,
+    ... )
+    >>> worst.compute(worst.update(worst.init(), torch.tensor([1.0, 5.0]), torch.tensor([1.5, 2.0])))
+    tensor(3., dtype=torch.float64)
     """
 
     init: Callable[..., Any]
