@@ -94,6 +94,15 @@ def test_a_gradient_is_nobody_elses(f):
         assert torch.equal(gradient(), torch.ones(1))
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_gradients_are_computed_in_inference_mode_too(inside):
+    x, weight = torch.tensor([3.0, 4.0]), torch.tensor([1.0, 0.5])
+    with torch.inference_mode():
+        x = x.clone() if inside else x
+        assert torch.equal(grad(lambda x: (x**2).sum())(x), torch.tensor([6.0, 8.0]))
+        assert torch.equal(pull_back(lambda x: (x**2, weight, x), x)[1], torch.tensor([6.0, 4.0]))
+
+
 def test_pull_back_gives_zeros_for_what_is_not_used():
     _, pulled = pull_back(lambda p: (p["w"] * 2, torch.ones(2), None), {"w": torch.ones(2), "unused": torch.ones(3)})
     assert tree.equal(pulled, {"w": torch.full((2,), 2.0), "unused": torch.zeros(3)})

@@ -120,6 +120,8 @@ def _check_scalar(value: Any) -> Tensor:
 
 
 def _by_plain_autograd() -> bool:
+    if torch.is_inference_mode_enabled():  # where plain autograd records nothing, and each gradient would be zero
+        return False
     return is_plain() or (is_recorded() and not is_transformed())
 
 
