@@ -1,5 +1,8 @@
 """The tally: however batches wait and are joined, it is what adding them one by one gives."""
 
+import copy
+import pickle
+
 import attrs
 import pytest
 import torch
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 import functrain as ft
 from functrain import data, losses, metrics, nn, optim, tree
 from functrain.train import tally as tallying
-from functrain.train.tally import MOST_BATCHES, MOST_VALUES, added, computed, empty_tally, measured
+from functrain.train.tally import MOST_BATCHES, MOST_BYTES, added, computed, empty_tally, measured
 
 
 def counted(calls):
@@ -91,10 +94,34 @@ def test_looking_at_it_on_the_way_changes_nothing():
 
 
 def test_what_is_large_does_not_wait():
-    calls = []
+    calls, rows = [], MOST_BYTES // 4 + 1
     learner = learner_of(accuracy=counted(calls))
-    tallied(learner, [batch_of(MOST_VALUES + 1)])
-    assert ("add", MOST_VALUES + 1) in calls
+    tallied(learner, [batch_of(rows)])
+    assert ("add", rows) in calls
+
+
+def test_a_small_view_of_a_large_prediction_does_not_wait():
+    learner = learner_of(first=metrics.mean(lambda prediction, target: prediction[:, 0]))
+    assert tallied(learner, [batch_of(MOST_BYTES // 12)]).pending() is not None
+    assert tallied(learner, [batch_of(MOST_BYTES // 12 + 1)]).pending() is None
+
+
+def test_values_without_rows_do_not_wait():
+    total = attrs.evolve(
+        metrics.accuracy,
+        measure=lambda prediction, target: prediction.sum(),
+        add=lambda acc, value, weight=None: metrics.Mean(acc.total + value, acc.weight + 1),
+    )
+    batches = [batch_of(4) for _ in range(3)]
+    found = computed(learner_of(total=total), tallied(learner_of(total=total), batches))["total"]
+    torch.testing.assert_close(found, torch.stack([batch[0].sum().double() for batch in batches]).mean())
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda tally: pickle.loads(pickle.dumps(tally))])
+def test_one_with_waiting_batches_is_copied_and_pickled(copied):
+    tally = tallied(learner_of(), [batch_of(4) for _ in range(3)])
+    assert tally.pending() is not None
+    assert tree.equal(copied(tally), tally)
 
 
 def test_a_metric_that_measures_a_tree_does_not_wait():

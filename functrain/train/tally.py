@@ -19,8 +19,8 @@ Measured = tuple[dict[str, Any], Tensor | None]
 LOSS = metrics.mean(lambda losses, _target: losses)
 """The metric of the loss, whose values the step has computed already."""
 
-MOST_BATCHES, MOST_VALUES = 8, 1 << 16
-"""How many batches wait to be added at once, and the numbers measured of one of them that are no trouble to keep."""
+MOST_BATCHES, MOST_BYTES = 8, 1 << 18
+"""How many batches wait to be added at once, and the memory that is no trouble to keep for each thing measured."""
 
 
 @tree.node
@@ -61,7 +61,12 @@ def added(learner: Learner, tally: Tally, values: dict[str, Any], weight: Tensor
 
 
 def _may_wait(values: dict[str, Any]) -> bool:
-    return False not in [type(value) is Tensor and value.numel() <= MOST_VALUES for value in values.values()]
+    return False not in [type(value) is Tensor and _is_small(value) for value in values.values()]
+
+
+def _is_small(value: Tensor) -> bool:
+    # The whole memory that it keeps: it may be a view of a large prediction. A scalar has no rows to be put together.
+    return value.dim() > 0 and value.layout == torch.strided and value.untyped_storage().nbytes() <= MOST_BYTES
 
 
 def _summed(learner: Learner, tally: Tally, batches: tuple[Measured, ...]) -> Tally:
