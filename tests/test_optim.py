@@ -291,7 +291,9 @@ def test_moved_refuses_gradients_that_would_broadcast(momentum, shape):
 @pytest.mark.parametrize("given", [1.0, None])
 def test_gradients_that_are_no_tensors_are_named(momentum, given):
     optimizer, params = optim.sgd(0.1, momentum), {"w": torch.ones(2)}
-    with pytest.raises(TreeMismatch, match="the gradients must have the structure of the parameters, but:\n  w: expect"):
+    with pytest.raises(
+        TreeMismatch, match="the gradients must have the structure of the parameters, but:\n  w: expect"
+    ):
         moved(optimizer, {"w": given}, optimizer.init(params), params, optim.Context())
     with pytest.raises(TreeMismatch, match="the updates must have the structure of the parameters, but:\n  w: expect"):
         optim.apply_updates(params, {"w": given})
