@@ -33,10 +33,15 @@ class Late:
 
     def __getattr__(self, name: str) -> Any:
         """Return a field that is not there yet; Python asks here for what it does not find, and for nothing else."""
+        fields = self.__getstate__()
+        if name not in fields:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        return fields[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all fields; `pickle` and `copy` ask here, and could do little with what computes them."""
         fields = vars(self)
         if _BY in fields:
             fields.update(vars(fields[_BY]()))
             del fields[_BY]
-        if name not in fields:
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-        return fields[name]
+        return fields

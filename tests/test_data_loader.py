@@ -214,6 +214,26 @@ def test_how_many_batches_are_gathered_at_once_does_not_show(monkeypatch, nbytes
         assert tree.equal((batch.input, batch.target), expected)
 
 
+@pytest.mark.parametrize("size", [3, 16])
+def test_batches_have_the_same_last_bits_from_any_start(size):
+    tensors, weight = (torch.randn(100, 5), torch.randn(100, 1)), torch.randn(10, 5)
+    loader = data.loader(ArrayDataset(tensors), data.shuffled(size))
+    expected = [batch.input @ weight.T for batch in data.batches(loader, KEY)]
+    for start in range(len(loader)):
+        for found, wanted in zip(data.batches(loader, KEY, 0, start), expected[start:], strict=True):
+            assert found.input.data_ptr() % 64 == found.target.data_ptr() % 64 == 0
+            assert torch.equal(found.input @ weight.T, wanted)
+
+
+def test_sparse_arrays_are_gathered():
+    dense = torch.eye(6)
+    with torch.sparse.check_sparse_tensor_invariants():
+        sparse = dense.to_sparse()
+    batches = [data.batches(data.loader(ArrayDataset((x, x)), data.shuffled(4)), KEY) for x in (sparse, dense)]
+    for one, other in zip(*batches, strict=True):
+        assert torch.equal(one.input.to_dense(), other.input) and torch.equal(one.target.to_dense(), other.target)
+
+
 def test_a_dataset_of_nothing_but_empty_rows_is_gathered():
     loader = data.loader(ArrayDataset((torch.zeros(6, 0), torch.zeros(6, 0))), data.shuffled(4))
     assert [batch.input.shape for batch in data.batches(loader, KEY)] == [(4, 0), (2, 0)]

@@ -287,6 +287,24 @@ def test_moved_refuses_gradients_that_would_broadcast(momentum, shape):
         moved(optimizer, {"w": torch.ones(shape)}, optimizer.init(params), params, optim.Context())
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("given", [1.0, None])
+def test_gradients_that_are_no_tensors_are_named(momentum, given):
+    optimizer, params = optim.sgd(0.1, momentum), {"w": torch.ones(2)}
+    with pytest.raises(
+        TreeMismatch, match="the gradients must have the structure of the parameters, but:\n  w: expect"
+    ):
+        moved(optimizer, {"w": given}, optimizer.init(params), params, optim.Context())
+    with pytest.raises(TreeMismatch, match="the updates must have the structure of the parameters, but:\n  w: expect"):
+        optim.apply_updates(params, {"w": given})
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
+def test_apply_updates_takes_any_dtype(dtype):
+    one = torch.ones(2, dtype=dtype)
+    assert torch.equal(optim.apply_updates({"w": one}, {"w": one})["w"], one + one)
+
+
 def test_apply_updates_keeps_the_dtype_of_the_parameters():
     params = {"w": torch.ones(2, dtype=torch.bfloat16)}
     assert optim.apply_updates(params, {"w": torch.ones(2)})["w"].dtype == torch.bfloat16

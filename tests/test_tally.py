@@ -1,5 +1,8 @@
 """The tally: however batches wait and are joined, it is what adding them one by one gives."""
 
+import copy
+import pickle
+
 import attrs
 import pytest
 import torch
@@ -114,6 +117,24 @@ def test_a_metric_that_sums_its_batch_already_does_not_wait():
     batches = [batch_of(5) for _ in range(4)]
     tally = tallied(learner_of(counts=counts), batches)
     assert torch.equal(tally.accumulators["counts"], torch.bincount(torch.cat([batch[1] for batch in batches])))
+
+
+def test_values_without_rows_do_not_wait():
+    total = attrs.evolve(
+        metrics.accuracy,
+        measure=lambda prediction, target: prediction.sum(),
+        add=lambda acc, value, weight=None: metrics.Mean(acc.total + value, acc.weight + 1),
+    )
+    batches = [batch_of(4) for _ in range(3)]
+    found = computed(learner_of(total=total), tallied(learner_of(total=total), batches))["total"]
+    torch.testing.assert_close(found, torch.stack([batch[0].sum().double() for batch in batches]).mean())
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda tally: pickle.loads(pickle.dumps(tally))])
+def test_one_with_waiting_batches_is_copied_and_pickled(copied):
+    tally = tallied(learner_of(), [batch_of(4) for _ in range(3)])
+    assert tally.pending() is not None
+    assert tree.equal(copied(tally), tally)
 
 
 def test_a_metric_that_measures_a_tree_does_not_wait():

@@ -1,6 +1,6 @@
 """The loader: a dataset and a sampler make batches, from any epoch and step on."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -205,12 +205,26 @@ def _gathered(rows: ArrayDataset, indices: Iterator[Tensor], size: int) -> Itera
     """
     leaves, structure = tree.flatten(rows.arrays)
     is_pair = structure == tree.structure((0, 0))  # the usual case, without building a tree
-    several = max(1, GATHERED * len(rows) // (size * sum(leaf.nbytes for leaf in leaves) or 1))
+    nbytes = sum(_nbytes(leaf) for leaf in leaves) * size // len(rows)
+    several = max(1, GATHERED // max(1, nbytes))
     for found in indices:
         for some in found.split(size * several):
-            parts = [leaf.index_select(0, some.to(leaf.device)).split(size) for leaf in leaves]
-            batches = zip(*parts, strict=True)
+            batches = zip(*(_selected(leaf, some.to(leaf.device), size) for leaf in leaves), strict=True)
             yield from batches if is_pair else (tree.unflatten(structure, batch) for batch in batches)
+
+
+def _selected(array: Tensor, indices: Tensor, size: int) -> Iterable[Tensor]:
+    """Return the rows of several batches, each as it lies in memory of its own: from a multiple of 64 bytes on.
+
+    Kernels give other last bits from elsewhere on, and a run that is resumed gathers other batches together.
+    """
+    if array.is_sparse or _nbytes(array) // len(array) * size % 64:
+        return (array.index_select(0, some) for some in indices.split(size))
+    return array.index_select(0, indices).split(size)
+
+
+def _nbytes(array: Tensor) -> int:
+    return array.numel() * array.element_size()  # `Tensor.nbytes` refuses sparse arrays
 
 
 def _one_by_one(loader: Loader, indices: Iterator[Tensor]) -> Iterator[Any]:

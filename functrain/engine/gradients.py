@@ -1,7 +1,7 @@
 """Gradients of pure functions over trees."""
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache, wraps
+from functools import wraps
 from typing import Any
 
 import torch
@@ -14,9 +14,6 @@ from functrain.engine.tracer import is_recorded
 from functrain.errors import NotATensor, ShapeMismatch
 
 run_backward = Variable._execution_engine.run_backward  # pyright: ignore
-
-_KEPT = 1 << 16
-"""How many equal weights are no trouble to keep."""
 
 
 def value_and_grad(f: Callable, argnum: int = 0, has_aux: bool = False) -> Callable:
@@ -123,6 +120,8 @@ def _check_scalar(value: Any) -> Tensor:
 
 
 def _by_plain_autograd() -> bool:
+    if torch.is_inference_mode_enabled():  # where plain autograd records nothing, and each gradient would be zero
+        return False
     return is_plain() or (is_recorded() and not is_transformed())
 
 
@@ -165,13 +164,13 @@ def _replaced(like: Any, leaves: Iterator[Tensor]) -> Any:
 def _backward(value: Tensor, weight: Tensor | float, variables: list[Tensor]) -> list[Tensor]:
     if not (variables and value.requires_grad):
         return [torch.zeros_like(leaf) for leaf in variables]
+    # Made anew each time: where the function hands its argument on, the weights themselves come back as the gradient.
+    weight = _filled(value, weight)
     if is_recorded():
         with torch.autograd.set_multithreading_enabled(False):  # whatever the device, this thread is what is traced
-            found = _run(value, _filled(value, weight), variables)
+            found = _run(value, weight, variables)
     else:
-        small = not isinstance(weight, Tensor) and value.numel() <= _KEPT
-        full = _full(value.shape, weight, value.dtype, value.device) if small else _filled(value, weight)
-        found = _run(value, full, variables)
+        found = _run(value, weight, variables)
     return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, variables, strict=True)]
 
 
@@ -182,13 +181,6 @@ def _run(value: Tensor, weight: Tensor, variables: list[Tensor]) -> tuple[Tensor
 
 def _filled(value: Tensor, weight: Tensor | float) -> Tensor:
     return weight if isinstance(weight, Tensor) else torch.full_like(value, weight, requires_grad=False)
-
-
-@lru_cache(maxsize=8)
-def _full(shape: torch.Size, number: float, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # Made once for the steps of a run, which only read it.
-    with torch.inference_mode(False):
-        return torch.full(shape, number, dtype=dtype, device=device)
 
 
 def _detached(leaf: Any) -> Any:

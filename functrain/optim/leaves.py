@@ -65,7 +65,7 @@ def lerp(a: Tensor, b: Tensor, part: Number) -> Tensor:
     return a + times(b - a, part) if isinstance(part, Tensor) else torch.lerp(a, b, part)
 
 
-def moving(factor: Number = 1.0) -> Callable[[Tensor, Tensor], Tensor]:
+def moving(factor: Number = 1) -> Callable[[Tensor, Tensor], Tensor]:
     """Return the function (param, update) -> param + factor * update, in the parameter's dtype.
 
     Raises:
@@ -76,7 +76,7 @@ def moving(factor: Number = 1.0) -> Callable[[Tensor, Tensor], Tensor]:
     """
 
     def move(param: Tensor, update: Tensor) -> Tensor:
-        if param.shape != update.shape:
+        if param.shape != getattr(update, "shape", None):
             raise TreeMismatch("the updates must have the shapes of the parameters")  # by path: `check_form`
         moved = plus(param, update, factor)
         return moved if moved.dtype == param.dtype else moved.to(param.dtype)

@@ -49,7 +49,8 @@ class Transform:
         update: (updates, state, params, context) -> (updates, state). The last updates are *added* to the parameters.
         hypers: its hyperparameters by name, each a number or a schedule.
         move: None, or a shortcut (updates, state, params, context) -> (params, state): `update` with its result added
-            to the parameters in one operation. See `moved`.
+            to the parameters in one operation, and like `apply_updates` it refuses other structures and shapes. See
+            `moved`.
     """
 
     init: Callable[[Any], Any]
@@ -112,13 +113,13 @@ def chain(*transforms: Transform) -> Transform:
         return _through(updating, updates, state, params, context)
 
     def move(updates: Any, state: tuple, params: Any, context: Context) -> tuple[Any, tuple]:
-        if len(moving) > 1:
+        if len(ending) > 1:  # one that is alone looks at what it is given itself
             check_form(updates, params, "the gradients")
-        return _through(moving, updates, state, params, context)
+        return _through(ending, updates, state, params, context)
 
     updating = tuple(transform.update for transform in transforms)
     last = transforms[-1].move if transforms else None
-    moving: Any = (*updating[:-1], last)
+    ending: Any = (*updating[:-1], last)
     return Transform(init, update, _merge_hypers(transforms), None if last is None else move)
 
 

@@ -31,7 +31,7 @@ class Carry:
     Attributes:
         state: the training state.
         memory: the memories of the callbacks with step handlers.
-        tally: the accumulators of this phase's loss and metrics.
+        tally: what this phase has measured so far.
         signal: 0, or the number in `Signals` of the stop that ended more than its batch.
         batches: batches done in this block before such a stop; not counted where there can be none.
     """

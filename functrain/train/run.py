@@ -28,7 +28,7 @@ class Run:
         logs: at `after_batch` and `after_chunk` the values of the batches, each with one row a batch; from
             `begin_validate` on the epoch's row: "epoch" and "train/loss"..., then "valid/loss"..., and at
             `after_epoch` the hyperparameters too.
-        tally: the accumulators of the loss and the metrics in this phase so far; None before it.
+        tally: the `Tally` of this phase so far, with the accumulators of the loss and the metrics; None before it.
         history: the rows of the completed epochs.
         signal: the stop that is under way, or None.
     """

@@ -73,7 +73,7 @@ class Halt:
         code: its number in `Signals`, 0 where it did not happen or ends this batch alone.
         state: the state to go on with where it happened.
         memory: the memories to go on with.
-        tally: the accumulators to go on with.
+        tally: the tally to go on with.
     """
 
     when: Tensor

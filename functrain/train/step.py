@@ -35,7 +35,7 @@ class Step:
         state: the training state; `update` replaces it.
         batch: the batch.
         memory: the memories of the callbacks with step handlers, by name.
-        tally: the accumulators of the loss and the metrics; the stage `tally` adds this batch to them.
+        tally: the `Tally` of the phase so far; the stage `tally` adds this batch to it.
         progress: how far the run is before this step.
         phase: "train" or "valid".
         prediction: the model's output, after `forward`.
@@ -194,7 +194,7 @@ def begin(
 ) -> Step:
     """Return the record that the first stage takes.
 
-    `memory` holds the memories of the callbacks, and `tallied` the accumulators to go on with; both begin empty.
+    `memory` holds the memories of the callbacks, and `tallied` the `Tally` to go on with; both begin empty.
     """
     so_far = empty_tally(learner, state.step.device) if tallied is None else tallied
     # Few look at the progress, and reading its numbers takes longer than a small layer. A trace drops what nobody uses.

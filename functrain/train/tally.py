@@ -61,11 +61,13 @@ def added(learner: Learner, tally: Tally, values: dict[str, Any], weight: Tensor
 
 
 def _may_wait(values: dict[str, Any], rows: torch.Size) -> bool:
-    """Return whether these are tensors of one row an example, of which none keeps a large memory alive."""
-    return False not in [
-        type(value) is Tensor and value.shape[:1] == rows and value.untyped_storage().nbytes() <= MOST_BYTES
-        for value in values.values()
-    ]
+    return False not in [type(value) is Tensor and _is_row_by_row(value, rows) for value in values.values()]
+
+
+def _is_row_by_row(value: Tensor, rows: torch.Size) -> bool:
+    """Return whether there is a row an example, in a memory that is small as a whole: it may be a view of another's."""
+    plain = value.shape[:1] == rows and value.layout == torch.strided
+    return plain and value.untyped_storage().nbytes() <= MOST_BYTES
 
 
 def _summed(learner: Learner, tally: Tally, batches: tuple[Measured, ...]) -> Tally:
