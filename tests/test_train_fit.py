@@ -12,6 +12,7 @@ from functrain.errors import (
     InvalidArgument,
     InvalidCallbackResult,
     LabelOutOfRange,
+    NotATensor,
     RunInProgress,
     ShapeMismatch,
 )
@@ -454,6 +455,23 @@ def test_bad_options_are_named(small, options, message):
     arguments = {"state": state, "train": train, "epochs": 1, **options}
     with pytest.raises(InvalidArgument, match=message):
         ft.fit(learner, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("compute", "got"),
+    [
+        (lambda acc: {"a": acc.total}, "dict"),
+        (lambda acc: 0.5, "float"),
+        (lambda acc: acc.total[None], r"float64\(1,\)"),
+    ],
+)
+def test_a_metric_that_computes_no_scalar_is_named_before_training(small, compute, got):
+    learner, state, train, _ = small
+    metric = attrs.evolve(metrics.accuracy, compute=compute)
+    notes = []
+    with pytest.raises(NotATensor, match=rf"metrics\['odd'\] must compute a scalar tensor, got {got}; give"):
+        eager(attrs.evolve(learner, metrics={"odd": metric}), state, train, callbacks=[noting(["begin_fit"], notes)])
+    assert notes == []
 
 
 def test_data_that_does_not_fit_is_found_before_anything_is_trained(small):

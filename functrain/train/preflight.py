@@ -44,7 +44,7 @@ def check_batch(learner: Learner, state: TrainState, batch: data.Batch, what: st
     try:
         with torch.no_grad():
             _check_loss(learner, state, batch)
-            eval_step(learner)(state, batch)
+            _check_logs(eval_step(learner)(state, batch))
     except Exception as error:
         error.add_note(f"while trying {what}, before training")
         raise
@@ -61,6 +61,15 @@ def _check_loss(learner: Learner, state: TrainState, batch: data.Batch) -> None:
             f"the loss must return one value per target, the first axis of length {rows}; got shape "
             f"{tuple(values.shape)}. The step takes the mean, weighted by the batch"
         )
+
+
+def _check_logs(logs: dict[str, Any]) -> None:
+    for name, value in logs.items():
+        if not isinstance(value, Tensor) or value.dim() > 0:
+            raise NotATensor(
+                f"metrics[{name!r}] must compute a scalar tensor, got {tree.describe(value)}; give the learner each "
+                "number as a metric of its own"
+            )
 
 
 def _extreme_labels(dataset: Any) -> Any:
