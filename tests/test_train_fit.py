@@ -333,6 +333,82 @@ def test_after_fit_runs_when_a_callback_fails():
     assert len(notes) == 1
 
 
+@pytest.mark.parametrize("jit", [False, "aten"])
+@pytest.mark.parametrize(
+    ("event", "step", "rows"),
+    [("after_batch", 6, 1), ("after_chunk", 10, 1), ("begin_epoch", 5, 1), ("after_epoch", 10, 1)],
+)
+def test_after_fit_sees_where_a_fit_that_failed_had_come_to(jit, event, step, rows):
+    learner, state, train, valid = problem(batch_size=10)
+
+    def fail(run):
+        if run.epoch == 1:
+            raise KeyboardInterrupt
+
+    def keep(run):
+        return found.append((int(run.state.step), len(run.history), run.memory["count"]))
+
+    def count(run):
+        return ft.train.remember(run, "count", run.memory["count"] + 1)
+
+    found = []
+    callbacks = [
+        ft.Callback("count", {"begin_epoch": count}, memory=0),
+        ft.Callback("fail", {event: fail}),
+        ft.Callback("keep", {"after_fit": keep}),
+    ]
+    with pytest.raises(KeyboardInterrupt) as caught:
+        ft.fit(learner, state, train=train, valid=valid, epochs=3, callbacks=callbacks, jit=jit)
+    assert found == [(step, rows, 1 if event == "begin_epoch" else 2)]
+    assert any("raised by fit in epoch 2 of 3" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("jit", [False, "aten"])
+def test_a_dataset_that_raises_leaves_the_state_for_after_fit_to_keep(jit):
+    learner, state, train, _ = problem()
+
+    class Failing:
+        def __len__(self):
+            return 50
+
+        def __getitem__(self, index):
+            if index == 20:
+                raise OSError("gone")
+            return train.dataset[index]
+
+    kept = []
+    rows = data.loader(Failing(), data.sequential(8))
+    with pytest.raises(OSError, match="gone") as caught:
+        keep = ft.Callback("keep", {"after_fit": lambda run: kept.append(run.state)})
+        ft.fit(learner, state, train=rows, epochs=2, callbacks=[keep], jit=jit, chunk=1)
+    by_hand, _ = ft.fold(
+        ft.train_step(learner), ft.plan(state, 7, 2), list(data.batches(data.loader(train.dataset, rows.sampler)))[:2]
+    )
+    assert not tree.differences(kept[0], by_hand, rtol=1e-4, atol=1e-5)
+    assert "raised by fit in epoch 1 of 2, phase 'train', batch 2" in caught.value.__notes__
+
+
+def test_what_after_fit_raises_does_not_hide_why_the_fit_failed():
+    learner, state, train, _ = problem(n=16)
+    notes = []
+
+    def raiser(kind, message):
+        def handler(run):
+            raise kind(message)
+
+        return handler
+
+    callbacks = [
+        ft.Callback("first", {"after_epoch": raiser(OSError, "disk full")}),
+        ft.Callback("second", {"after_fit": raiser(ValueError, "no more")}),
+        noting(["after_fit"], notes),
+    ]
+    with pytest.raises(OSError, match="disk full") as caught:
+        eager(learner, state, train, callbacks=callbacks)
+    assert "then after_fit of callback 'second' raised ValueError: no more" in caught.value.__notes__
+    assert len(notes) == 1
+
+
 def test_a_handler_that_returns_something_else_is_named():
     learner, state, train, _ = problem(n=16)
     odd = ft.Callback("odd", {"after_epoch": lambda run: run.logs})
