@@ -9,6 +9,7 @@ import torch
 import functrain as ft
 from functrain import data, losses, metrics, nn, optim, schedule, tree
 from functrain.errors import (
+    DtypeMismatch,
     InvalidArgument,
     InvalidCallbackResult,
     LabelOutOfRange,
@@ -367,17 +368,14 @@ def test_after_fit_sees_where_a_fit_that_failed_had_come_to(jit, event, step, ro
 def test_a_dataset_that_raises_leaves_the_state_for_after_fit_to_keep(jit):
     learner, state, train, _ = problem()
 
-    class Failing:
-        def __len__(self):
-            return 50
-
+    class Failing(Rows):
         def __getitem__(self, index):
             if index == 20:
                 raise OSError("gone")
-            return train.dataset[index]
+            return self.rows[index]
 
     kept = []
-    rows = data.loader(Failing(), data.sequential(8))
+    rows = data.loader(Failing(train.dataset), data.sequential(8))
     with pytest.raises(OSError, match="gone") as caught:
         keep = ft.Callback("keep", {"after_fit": lambda run: kept.append(run.state)})
         ft.fit(learner, state, train=rows, epochs=2, callbacks=[keep], jit=jit, chunk=1)
@@ -530,6 +528,41 @@ def test_bad_options_are_named(small, options, message):
     arguments = {"state": state, "train": train, "epochs": 1, **options}
     with pytest.raises(InvalidArgument, match=message):
         ft.fit(learner, **arguments)
+
+
+class Rows:
+    """A dataset that is not of arrays, so that nobody sees its rows before they are asked for."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+@pytest.mark.parametrize("jit", [False, "aten"])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda x, y: (x, y + 7), LabelOutOfRange, "target: .* (labels from|label) "),
+        (lambda x, y: (x.double(), y), DtypeMismatch, "in layer 0: dense.*float32, got float64"),
+        (lambda x, y: (x[:3], y), ShapeMismatch, r"in layer 0: dense.*\(..., 4\)"),
+    ],
+)
+def test_a_later_batch_that_does_not_fit_is_named_and_leaves_the_state_as_it_was(small, jit, change, error, message):
+    learner, state, train, _ = small
+    rows = [train.dataset[i] for i in range(50)]
+    rows[16:24] = [change(*row) for row in rows[16:24]]
+    kept = []
+    keep = ft.Callback("keep", {"after_fit": lambda run: kept.append(run.state)})
+    with pytest.raises(error, match=message) as caught:
+        loader = data.loader(Rows(rows), data.sequential(8))
+        ft.fit(learner, state, train=loader, epochs=1, jit=jit, chunk=1, callbacks=[keep])
+    assert "raised by fit in epoch 1 of 1, phase 'train', batch 2" in caught.value.__notes__
+    assert int(kept[0].step) == 2 and torch.isfinite(tree.global_norm(kept[0].params))
 
 
 def test_data_that_does_not_fit_is_found_before_anything_is_trained(small):

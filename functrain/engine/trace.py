@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import attrs
+import toolz
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
@@ -21,6 +22,7 @@ from functrain.random.leaf import PURE
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__))
+_NOT_MINE = (_TORCH, _HERE, os.path.dirname(os.path.abspath(toolz.__file__)), "<functrain")
 
 
 @attrs.frozen
@@ -212,9 +214,9 @@ _WORDS: dict[str, tuple[type[FunctrainError], str]] = {
 
 
 def _user_line(error: BaseException) -> str:
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<functrain")]
-    mine = [f for f in frames if not f.filename.startswith((_TORCH, _HERE)) and "eval_with_key" not in f.filename]
-    mine = mine or [f for f in frames if not f.filename.startswith(_TORCH)] or frames
+    # Where the traced function has no line of the user's, it is the one that called it.
+    frames = [*traceback.extract_stack(), *traceback.extract_tb(error.__traceback__)]
+    mine = [f for f in frames if not f.filename.startswith(_NOT_MINE) and "eval_with_key" not in f.filename]
     if not mine:
         return "an unknown line"
     last = mine[-1]
