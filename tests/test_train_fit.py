@@ -13,6 +13,7 @@ from functrain.errors import (
     InvalidArgument,
     InvalidCallbackResult,
     LabelOutOfRange,
+    NotATensor,
     RunInProgress,
     ShapeMismatch,
 )
@@ -407,6 +408,22 @@ def test_what_after_fit_raises_does_not_hide_why_the_fit_failed():
     assert len(notes) == 1
 
 
+def test_the_memory_of_a_step_handler_is_a_tree_of_tensors():
+    with pytest.raises(
+        NotATensor, match=r"memory of callback 'n', whose step handlers .*: it must be a tensor, got int"
+    ):
+        ft.Callback("n", {"after_grads": lambda step: None, "after_epoch": lambda run: None}, memory=0)
+    assert ft.Callback("n", {"after_epoch": lambda run: None}, memory=0).memory == 0
+
+
+def test_one_callback_or_metric_in_place_of_several_is_an_error(small):
+    learner, state, train, _ = small
+    with pytest.raises(InvalidArgument, match="callbacks must be a list of Callback records, got Callback"):
+        eager(learner, state, train, callbacks=ft.callbacks.record())
+    with pytest.raises(InvalidArgument, match="metrics must be a dict by name"):
+        attrs.evolve(learner, metrics=[metrics.accuracy])
+
+
 def test_a_handler_that_returns_something_else_is_named():
     learner, state, train, _ = problem(n=16)
     odd = ft.Callback("odd", {"after_epoch": lambda run: run.logs})
@@ -442,7 +459,9 @@ def test_early_stopping_checks_what_it_is_told():
     with pytest.raises(InvalidArgument, match="monitor must be one of train/loss, train/accuracy"):
         eager(learner, state, train, callbacks=[ft.callbacks.early_stopping("valid_loss")])
     with pytest.raises(InvalidArgument, match="'valid/loss' is not measured in this fit"):
-        eager(learner, state, train, callbacks=[ft.callbacks.early_stopping("valid/loss")])
+        begun = noting(["begin_epoch"], notes := [])
+        eager(learner, state, train, callbacks=[ft.callbacks.early_stopping("valid/loss"), begun])
+    assert notes == [], "it is found before an epoch is trained"
 
 
 @pytest.mark.parametrize("chunk", [1, 4])

@@ -1,11 +1,11 @@
 """From a pure function of tensors to a graph of operations: the trace, and what it tells when it fails."""
 
+import contextlib
 import linecache
 import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -22,7 +22,7 @@ from functrain.random.leaf import PURE
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__))
-_NOT_MINE = (_TORCH, _HERE, os.path.dirname(os.path.abspath(toolz.__file__)), "<functrain")
+_NOT_MINE = (_TORCH, _HERE, os.path.dirname(os.path.abspath(toolz.__file__)), contextlib.__file__, "<functrain")
 
 
 @attrs.frozen
@@ -120,7 +120,7 @@ def expanded(gm: GraphModule, where: Callable[[Node], bool] = lambda node: True)
     return retraced(parts, gm)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _without_autocast_cache() -> Iterator[None]:
     # It would give tensors of the trace to what runs after it, and of what ran before to the trace.
     before = torch.is_autocast_cache_enabled()
@@ -136,7 +136,7 @@ def writes(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and bool(facts(node.target).writes)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _readable() -> Iterator[None]:
     """Turn what stops a trace into an error that shows the caller's line."""
     try:

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from functrain import tree
 from functrain.engine import Stop
 from functrain.errors import DuplicateName, InvalidArgument, InvalidCallbackResult, UnknownEvent
 
@@ -95,6 +96,10 @@ class Callback:
     keeps_state: bool = True
     reads_logs: bool = True
 
+    def __attrs_post_init__(self) -> None:
+        if self.handles(*STEP_EVENTS):
+            tree.check_tensors(self.memory, f"the memory of callback {self.name!r}, whose step handlers are traced")
+
     def handles(self, *events: str) -> bool:
         """Return whether any of these events has a handler.
 
@@ -135,6 +140,8 @@ def ordered(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     >>> [c.name for c in ordered([Callback("b", {}, order=1), Callback("a", {})])]
     ['a', 'b']
     """
+    if not isinstance(callbacks, Iterable):
+        raise InvalidArgument(f"callbacks must be a list of Callback records, got {tree.describe(callbacks)}")
     found = tuple(callbacks)
     for callback in found:
         if not isinstance(callback, Callback):

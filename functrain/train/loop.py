@@ -75,7 +75,8 @@ def fit(
     # The loop reuses the buffers of what the step carries; the caller's state and callbacks keep their own.
     state = plan_or_resume(tree.map(torch.clone, state), training.steps, epochs)
     memory = {c.name: tree.map(torch.clone, c.memory) if c.handles(*STEP_EVENTS) else c.memory for c in callbacks}
-    run = Run(learner, state, memory, epochs=epochs, steps=training.steps)
+    phases = ("train",) if valid is None else ("train", "valid")
+    run = Run(learner, state, memory, epochs=epochs, steps=training.steps, phases=phases)
     loop = Loop(learner, callbacks, training, validation, Latest(run))
     try:
         run = loop.emit("begin_fit", run)
