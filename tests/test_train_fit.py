@@ -584,6 +584,26 @@ def test_a_later_batch_that_does_not_fit_is_named_and_leaves_the_state_as_it_was
     assert int(kept[0].step) == 2 and torch.isfinite(tree.global_norm(kept[0].params))
 
 
+@pytest.mark.parametrize("what", ["the loss", "metric 'error'"])
+def test_values_that_are_broadcast_over_the_batch_are_an_error(what):
+    rows = data.ArrayDataset((torch.ones(8, 3), torch.zeros(8)))
+
+    def squared(prediction, target):
+        return (prediction - target) ** 2
+
+    def flat(prediction, target):
+        return squared(prediction.squeeze(-1), target)
+
+    loss, error = (squared, flat) if what == "the loss" else (flat, squared)
+    learner = ft.Learner(nn.dense(1), loss, optim.sgd(lr=0.1), {"error": metrics.mean(error)})
+    state, train = ft.init(learner, ft.random.key(0), rows[:1]), data.loader(rows, data.sequential(4))
+    message = rf"{what} must measure each example by itself: .*\(4, 4\), of 3 \(3, 3\).*\(4, 1\) and \(4,\); reshape"
+    with pytest.raises(ShapeMismatch, match=message):
+        eager(learner, state, train)
+    learner = attrs.evolve(learner, loss=flat, metrics={"error": metrics.mean(flat)})
+    assert len(eager(learner, state, train).history) == 2
+
+
 def test_data_that_does_not_fit_is_found_before_anything_is_trained(small):
     learner, state, train, _ = small
     inputs, targets = train.dataset.arrays
