@@ -16,6 +16,7 @@ from functrain.errors import (
     NotATensor,
     RunInProgress,
     ShapeMismatch,
+    TreeMismatch,
 )
 
 
@@ -602,6 +603,15 @@ def test_values_that_are_broadcast_over_the_batch_are_an_error(what):
         eager(learner, state, train)
     learner = attrs.evolve(learner, loss=flat, metrics={"error": metrics.mean(flat)})
     assert len(eager(learner, state, train).history) == 2
+
+
+def test_the_state_of_another_optimizer_is_an_error(small):
+    learner, state, train, _ = small
+    adam = attrs.evolve(learner, optimizer=optim.adam(1e-3))
+    with pytest.raises(TreeMismatch, match=r"state.opt_state must have .*learner.optimizer.init\(state.params\)"):
+        eager(adam, state, train)
+    moved = attrs.evolve(state, opt_state=adam.optimizer.init(state.params))
+    assert len(eager(adam, moved, train).history) == 2
 
 
 def test_data_that_does_not_fit_is_found_before_anything_is_trained(small):

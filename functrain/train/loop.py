@@ -13,7 +13,7 @@ from functrain.errors import InvalidArgument
 from functrain.train.events import STEP_EVENTS, Callback, Signal, emit, ordered
 from functrain.train.execute import Block, Carry, Drive, carried, drive
 from functrain.train.learner import Learner, hyperparameters
-from functrain.train.preflight import check_batch, check_fits
+from functrain.train.preflight import check_batch, check_fits, check_optimizer
 from functrain.train.run import Result, Run
 from functrain.train.state import TrainState, plan, plan_or_resume, progress
 from functrain.train.step import train_step
@@ -56,6 +56,7 @@ def fit(
         InvalidArgument, DuplicateName: an argument is not what it should be.
         ShapeMismatch, DtypeMismatch, DeviceMismatch, LabelOutOfRange: the data does not fit the model or the loss. The
             first batches are tried before anything is trained.
+        TreeMismatch: the state was made for another model or optimizer.
 
     >>> from functrain import losses, nn, optim
     >>> from functrain.train import init
@@ -70,6 +71,7 @@ def fit(
         raise InvalidArgument(f"epochs must be a whole number of at least 1, got {epochs!r}")
     callbacks = ordered(callbacks)
     check_fits(learner, state, train, valid)
+    check_optimizer(learner, state)
     training = drive(learner, train, callbacks, "train", jit, chunk)
     validation = None if valid is None else drive(learner, valid, callbacks, "valid", jit, chunk)
     # The loop reuses the buffers of what the step carries; the caller's state and callbacks keep their own.

@@ -34,6 +34,13 @@ def check_fits(learner: Learner, state: TrainState, train: data.Loader, valid: d
             check_batch(learner, state, data.as_batch(extremes), f"the smallest and largest labels of {name}")
 
 
+def check_optimizer(learner: Learner, state: TrainState) -> None:
+    """Raise `TreeMismatch` when the state is that of another optimizer."""
+    fresh = learner.optimizer.init(state.params)
+    like = "what learner.optimizer.init(state.params) returns, with which this optimizer can go on"
+    tree.check_same(fresh, state.opt_state, "state.opt_state", like)
+
+
 def check_batch(learner: Learner, state: TrainState, batch: data.Batch, what: str) -> None:
     """Raise unless a batch is on the device of the parameters and goes through the model, the loss and the metrics."""
     device = state.step.device
