@@ -113,7 +113,8 @@ def test_validation_is_as_one_big_batch_would_give_it(small):
 
 def stopping_at(step):
     """A callback that ends the fit before the batch `step` of the run."""
-    return ft.Callback("at", {"begin_step": lambda s: ft.Stop(s, scope="fit", when=s.state.step == step)})
+    stop = {"begin_step": lambda s: ft.Stop(s, scope="fit", when=s.state.step == step)}
+    return ft.Callback("at", stop, padding_safe=True)
 
 
 def test_a_run_stopped_and_resumed_at_every_step_is_the_uninterrupted_run_bitwise(small):
@@ -407,6 +408,30 @@ def test_what_after_fit_raises_does_not_hide_why_the_fit_failed():
         eager(learner, state, train, callbacks=callbacks)
     assert "then after_fit of callback 'second' raised ValueError: no more" in caught.value.__notes__
     assert len(notes) == 1
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+@pytest.mark.parametrize("event", ["begin_step", "after_pred", "after_loss"])
+def test_a_handler_that_mixes_rows_never_sees_padding(event, chunk):
+    learner, state, train, valid = problem(model=nn.dense(3), optimizer=optim.sgd(lr=0.1))
+
+    def mixed(rows):
+        return rows - rows.mean(0)
+
+    def mix(step):
+        if event == "begin_step":
+            return attrs.evolve(step, batch=attrs.evolve(step.batch, input=mixed(step.batch.input)))
+        if event == "after_pred":
+            return attrs.evolve(step, prediction=mixed(step.prediction))
+        return attrs.evolve(step, loss=step.losses.square().mean())
+
+    mixing = ft.Callback("mix", {event: mix}, phases=("train", "valid") if event != "after_loss" else ("train",))
+    plain, compiled = (
+        ft.fit(learner, state, train=train, valid=valid, epochs=2, jit=jit, callbacks=[mixing], chunk=chunk)
+        for jit in (False, "aten")
+    )
+    assert not tree.differences(plain.state, compiled.state, rtol=1e-5, atol=1e-6)
+    assert plain.history["valid/loss"] == pytest.approx(compiled.history["valid/loss"], rel=1e-5)
 
 
 def test_the_memory_of_a_step_handler_is_a_tree_of_tensors():

@@ -131,4 +131,4 @@ def finite(gradients: bool = False, name: str = "finite") -> Callback:
         return Stop(step, scope="fit", when=~torch.isfinite(norm), reason="the gradients are not finite")
 
     handlers = {"after_loss": after_loss, **({"after_grads": after_grads} if gradients else {})}
-    return Callback(name, handlers, keeps_state=False)
+    return Callback(name, handlers, keeps_state=False, padding_safe=True)

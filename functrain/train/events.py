@@ -81,6 +81,9 @@ class Callback:
             such a handler is handed a copy; say False where the handlers only look, and no copy is made.
         reads_logs: whether its handlers of `after_batch` and `after_chunk` read `run.logs`; say False where they only
             count, and no values of single batches are computed.
+        padding_safe: whether its step handlers before the gradients (`begin_step`, `after_pred`, `after_loss`) treat
+            each row by itself, or heed the batch's weight. Where one may not, as it mixes rows (mixup), a short last
+            batch is not filled up by rows of zero weight, which takes a trace of its own.
 
     >>> def count(run):
     ...     return attrs.evolve(run, memory={**run.memory, "counter": run.memory["counter"] + 1})
@@ -95,6 +98,7 @@ class Callback:
     phases: tuple[str, ...] = attrs.field(default=("train",), converter=tuple, validator=_known_phases)
     keeps_state: bool = True
     reads_logs: bool = True
+    padding_safe: bool = False
 
     def __attrs_post_init__(self) -> None:
         if self.handles(*STEP_EVENTS):
