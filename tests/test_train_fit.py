@@ -434,6 +434,14 @@ def test_a_handler_that_mixes_rows_never_sees_padding(event, chunk):
     assert plain.history["valid/loss"] == pytest.approx(compiled.history["valid/loss"], rel=1e-5)
 
 
+def test_a_stop_says_its_batch_only_where_it_was_at_one():
+    def signal(event):
+        return str(ft.train.Signal("fit", "enough", "mine", event, epoch=1, step=4))
+
+    assert signal("after_epoch") == "fit stopped by 'mine' at after_epoch, epoch 2: enough"
+    assert signal("after_batch") == "fit stopped by 'mine' at after_batch, epoch 2, batch 4: enough"
+
+
 def test_the_memory_of_a_step_handler_is_a_tree_of_tensors():
     with pytest.raises(
         NotATensor, match=r"memory of callback 'n', whose step handlers .*: it must be a tensor, got int"

@@ -49,6 +49,8 @@ USUAL_SCOPE = {
 }
 """What a `Stop` without a scope ends, by the event that it answers (as a cancelled event did in the lesson)."""
 
+_BETWEEN_BATCHES = ("begin_fit", "begin_epoch", "begin_validate", "after_validate", "after_epoch", "after_fit")
+
 PHASES = ("train", "valid")
 
 
@@ -134,7 +136,9 @@ class Signal:
     step: int
 
     def __str__(self) -> str:
-        where = f"epoch {self.epoch + 1}, batch {self.step}"
+        # Between the batches the number would be that of the phase that is over.
+        batch = "" if self.event in _BETWEEN_BATCHES else f", batch {self.step}"
+        where = f"epoch {self.epoch + 1}{batch}"
         return f"{self.scope} stopped by {self.callback!r} at {self.event}, {where}: {self.reason or 'no reason given'}"
 
 
