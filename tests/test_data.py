@@ -176,6 +176,12 @@ def test_stack_is_torch_stack_on_each_leaf():
     assert tree.equal(stacked, {"x": X[:3], "n": torch.arange(3), "f": torch.arange(3.0)})
 
 
+def test_batches_stack_for_a_scan():
+    batches = list(data.batches(data.loader(data.ArrayDataset((X, X[:, 0])), data.sequential(2, remainder="drop"))))
+    stacked = data.stack(batches)
+    assert stacked.weight is None and torch.equal(stacked.input.flatten(0, 1), X[: 2 * len(batches)])
+
+
 def test_stack_takes_numpy_arrays():
     assert torch.equal(data.stack([X[0].numpy(), X[1].numpy()]), X[:2])
 

@@ -306,6 +306,11 @@ def test_a_collate_of_ones_own_sees_array_examples():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (
+            lambda: data.loader((torch.zeros(4, 2), torch.zeros(4)), data.sequential(2)),
+            r"an example of the dataset must be an \(input, target\) pair, got float32\(4, 2\); put tensors in Array",
+        ),
+        (lambda: data.loader(torch.zeros(4, 2), data.sequential(2)), r"pair, got float32\(2,\); put tensors in"),
         (lambda: data.loader([], data.sequential(2)), "the dataset is empty; a loader needs at least one example"),
         (
             lambda: data.loader(iter([1]), data.sequential(2)),
@@ -330,7 +335,7 @@ def test_a_collate_of_ones_own_sees_array_examples():
         (lambda: data.index_block(data.loader(rows(3), data.sequential(2)), None, 0, 0, 3), "steps 0 to 3 are not in"),
         (lambda: data.index_block(data.loader(rows(3), data.sequential(2)), None, 0, 2, 1), "steps 2 to 1 are not in"),
     ],
-    ids=range(14),
+    ids=range(16),
 )
 def test_what_makes_no_loader(make, message):
     with pytest.raises(InvalidArgument, match=message):

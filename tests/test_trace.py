@@ -8,6 +8,7 @@ import textwrap
 import pytest
 import torch
 import torch.nn.functional as F
+from toolz import compose_left
 from torch import Tensor
 
 from functrain.engine import aten as aten_backend
@@ -15,7 +16,7 @@ from functrain.engine import jit
 from functrain.engine.elementwise import broadcast
 from functrain.engine.forms import RULES, form_of
 from functrain.engine.trace import trace
-from functrain.errors import DeviceMismatch, LeakedTensor, NotTraceable, SideEffect
+from functrain.errors import DeviceMismatch, DtypeMismatch, LeakedTensor, NotTraceable, SideEffect
 
 aten = torch.ops.aten
 
@@ -556,6 +557,26 @@ def test_a_shape_that_depends_on_values_is_refused(look):
         NotTraceable, match=r"the shape of a result depends on the values of a tensor, at test_trace.py"
     ):
         trace(lambda x: [look(x)], [of(4)])
+
+
+@pytest.mark.parametrize(
+    "product", [torch.mm, torch.mv, torch.bmm, F.linear, F.conv1d, lambda x, w: F.linear(x, w, x[0])]
+)
+def test_products_of_two_dtypes_are_refused_when_traced(product):
+    shape = {torch.mv: (2, 2), torch.bmm: (2, 2, 2), F.conv1d: (2, 2, 2)}.get(product, (2, 2))
+    x, w = torch.ones(shape, dtype=torch.float64), torch.ones(shape[:1] if product is torch.mv else shape)
+    with pytest.raises(RuntimeError):
+        product(x, w)
+    with pytest.raises(DtypeMismatch, match=r"takes tensors of one dtype, got .*float64.*tree\.to"):
+        trace(lambda x, w: [product(x, w)], [x, w])
+
+
+def test_a_message_names_the_users_line_and_not_that_of_toolz():
+    chained = compose_left(lambda x: x + 1, lambda x: float(x.sum()))
+    with pytest.raises(NotTraceable, match=r"at test_trace.py:"):
+        trace(lambda x: [chained(x)], [torch.ones(2)])
+    with pytest.raises(NotTraceable, match=r"at test_trace.py:"):
+        trace(compose_left(torch.sum, float), [torch.ones(2)])
 
 
 def test_devices_meet_by_pytorchs_rule():

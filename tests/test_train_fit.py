@@ -9,12 +9,14 @@ import torch
 import functrain as ft
 from functrain import data, losses, metrics, nn, optim, schedule, tree
 from functrain.errors import (
+    DtypeMismatch,
     InvalidArgument,
     InvalidCallbackResult,
     LabelOutOfRange,
     NotATensor,
     RunInProgress,
     ShapeMismatch,
+    TreeMismatch,
 )
 
 
@@ -111,7 +113,8 @@ def test_validation_is_as_one_big_batch_would_give_it(small):
 
 def stopping_at(step):
     """A callback that ends the fit before the batch `step` of the run."""
-    return ft.Callback("at", {"begin_step": lambda s: ft.Stop(s, scope="fit", when=s.state.step == step)})
+    stop = {"begin_step": lambda s: ft.Stop(s, scope="fit", when=s.state.step == step)}
+    return ft.Callback("at", stop, padding_safe=True)
 
 
 def test_a_run_stopped_and_resumed_at_every_step_is_the_uninterrupted_run_bitwise(small):
@@ -334,6 +337,127 @@ def test_after_fit_runs_when_a_callback_fails():
     assert len(notes) == 1
 
 
+@pytest.mark.parametrize("jit", [False, "aten"])
+@pytest.mark.parametrize(
+    ("event", "step", "rows"),
+    [("after_batch", 6, 1), ("after_chunk", 10, 1), ("begin_epoch", 5, 1), ("after_epoch", 10, 1)],
+)
+def test_after_fit_sees_where_a_fit_that_failed_had_come_to(jit, event, step, rows):
+    learner, state, train, valid = problem(batch_size=10)
+
+    def fail(run):
+        if run.epoch == 1:
+            raise KeyboardInterrupt
+
+    def keep(run):
+        return found.append((int(run.state.step), len(run.history), run.memory["count"]))
+
+    def count(run):
+        return ft.train.remember(run, "count", run.memory["count"] + 1)
+
+    found = []
+    callbacks = [
+        ft.Callback("count", {"begin_epoch": count}, memory=0),
+        ft.Callback("fail", {event: fail}),
+        ft.Callback("keep", {"after_fit": keep}),
+    ]
+    with pytest.raises(KeyboardInterrupt) as caught:
+        ft.fit(learner, state, train=train, valid=valid, epochs=3, callbacks=callbacks, jit=jit)
+    assert found == [(step, rows, 1 if event == "begin_epoch" else 2)]
+    assert any("raised by fit in epoch 2 of 3" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize("jit", [False, "aten"])
+def test_a_dataset_that_raises_leaves_the_state_for_after_fit_to_keep(jit):
+    learner, state, train, _ = problem()
+
+    class Failing(Rows):
+        def __getitem__(self, index):
+            if index == 20:
+                raise OSError("gone")
+            return self.rows[index]
+
+    kept = []
+    rows = data.loader(Failing(train.dataset), data.sequential(8))
+    with pytest.raises(OSError, match="gone") as caught:
+        keep = ft.Callback("keep", {"after_fit": lambda run: kept.append(run.state)})
+        ft.fit(learner, state, train=rows, epochs=2, callbacks=[keep], jit=jit, chunk=1)
+    by_hand, _ = ft.fold(
+        ft.train_step(learner), ft.plan(state, 7, 2), list(data.batches(data.loader(train.dataset, rows.sampler)))[:2]
+    )
+    assert not tree.differences(kept[0], by_hand, rtol=1e-4, atol=1e-5)
+    assert "raised by fit in epoch 1 of 2, phase 'train', batch 2" in caught.value.__notes__
+
+
+def test_what_after_fit_raises_does_not_hide_why_the_fit_failed():
+    learner, state, train, _ = problem(n=16)
+    notes = []
+
+    def raiser(kind, message):
+        def handler(run):
+            raise kind(message)
+
+        return handler
+
+    callbacks = [
+        ft.Callback("first", {"after_epoch": raiser(OSError, "disk full")}),
+        ft.Callback("second", {"after_fit": raiser(ValueError, "no more")}),
+        noting(["after_fit"], notes),
+    ]
+    with pytest.raises(OSError, match="disk full") as caught:
+        eager(learner, state, train, callbacks=callbacks)
+    assert "then after_fit of callback 'second' raised ValueError: no more" in caught.value.__notes__
+    assert len(notes) == 1
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+@pytest.mark.parametrize("event", ["begin_step", "after_pred", "after_loss"])
+def test_a_handler_that_mixes_rows_never_sees_padding(event, chunk):
+    learner, state, train, valid = problem(model=nn.dense(3), optimizer=optim.sgd(lr=0.1))
+
+    def mixed(rows):
+        return rows - rows.mean(0)
+
+    def mix(step):
+        if event == "begin_step":
+            return attrs.evolve(step, batch=attrs.evolve(step.batch, input=mixed(step.batch.input)))
+        if event == "after_pred":
+            return attrs.evolve(step, prediction=mixed(step.prediction))
+        return attrs.evolve(step, loss=step.losses.square().mean())
+
+    mixing = ft.Callback("mix", {event: mix}, phases=("train", "valid") if event != "after_loss" else ("train",))
+    plain, compiled = (
+        ft.fit(learner, state, train=train, valid=valid, epochs=2, jit=jit, callbacks=[mixing], chunk=chunk)
+        for jit in (False, "aten")
+    )
+    assert not tree.differences(plain.state, compiled.state, rtol=1e-5, atol=1e-6)
+    assert plain.history["valid/loss"] == pytest.approx(compiled.history["valid/loss"], rel=1e-5)
+
+
+def test_a_stop_says_its_batch_only_where_it_was_at_one():
+    def signal(event):
+        return str(ft.train.Signal("fit", "enough", "mine", event, epoch=1, step=4))
+
+    assert signal("after_epoch") == "fit stopped by 'mine' at after_epoch, epoch 2: enough"
+    assert signal("after_batch") == "fit stopped by 'mine' at after_batch, epoch 2, batch 4: enough"
+
+
+def test_the_memory_of_a_step_handler_is_a_tree_of_tensors():
+    with pytest.raises(
+        NotATensor, match=r"memory of callback 'n', whose step handlers .*: it must be a tensor, got int"
+    ):
+        ft.Callback("n", {"after_grads": lambda step: None, "after_epoch": lambda run: None}, memory=0)
+    assert ft.Callback("n", {"after_epoch": lambda run: None}, memory=0).memory == 0
+
+
+def test_one_callback_or_metric_in_place_of_several_is_an_error(small):
+    learner, state, train, _ = small
+    with pytest.raises(InvalidArgument, match="callbacks must be a list of Callback records, got Callback"):
+        eager(learner, state, train, callbacks=ft.callbacks.record())
+    with pytest.raises(InvalidArgument, match="metrics must be a dict by name"):
+        attrs.evolve(learner, metrics=[metrics.accuracy])
+
+
 def test_a_handler_that_returns_something_else_is_named():
     learner, state, train, _ = problem(n=16)
     odd = ft.Callback("odd", {"after_epoch": lambda run: run.logs})
@@ -369,7 +493,9 @@ def test_early_stopping_checks_what_it_is_told():
     with pytest.raises(InvalidArgument, match="monitor must be one of train/loss, train/accuracy"):
         eager(learner, state, train, callbacks=[ft.callbacks.early_stopping("valid_loss")])
     with pytest.raises(InvalidArgument, match="'valid/loss' is not measured in this fit"):
-        eager(learner, state, train, callbacks=[ft.callbacks.early_stopping("valid/loss")])
+        begun = noting(["begin_epoch"], notes := [])
+        eager(learner, state, train, callbacks=[ft.callbacks.early_stopping("valid/loss"), begun])
+    assert notes == [], "it is found before an epoch is trained"
 
 
 @pytest.mark.parametrize("chunk", [1, 4])
@@ -472,6 +598,70 @@ def test_a_metric_that_computes_no_scalar_is_named_before_training(small, comput
     with pytest.raises(NotATensor, match=rf"metrics\['odd'\] must compute a scalar tensor, got {got}; give"):
         eager(attrs.evolve(learner, metrics={"odd": metric}), state, train, callbacks=[noting(["begin_fit"], notes)])
     assert notes == []
+
+
+class Rows:
+    """A dataset that is not of arrays, so that nobody sees its rows before they are asked for."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, index):
+        return self.rows[index]
+
+
+@pytest.mark.parametrize("jit", [False, "aten"])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda x, y: (x, y + 7), LabelOutOfRange, "target: .* (labels from|label) "),
+        (lambda x, y: (x.double(), y), DtypeMismatch, "in layer 0: dense.*float32, got float64"),
+        (lambda x, y: (x[:3], y), ShapeMismatch, r"in layer 0: dense.*\(..., 4\)"),
+    ],
+)
+def test_a_later_batch_that_does_not_fit_is_named_and_leaves_the_state_as_it_was(small, jit, change, error, message):
+    learner, state, train, _ = small
+    rows = [train.dataset[i] for i in range(50)]
+    rows[16:24] = [change(*row) for row in rows[16:24]]
+    kept = []
+    keep = ft.Callback("keep", {"after_fit": lambda run: kept.append(run.state)})
+    with pytest.raises(error, match=message) as caught:
+        loader = data.loader(Rows(rows), data.sequential(8))
+        ft.fit(learner, state, train=loader, epochs=1, jit=jit, chunk=1, callbacks=[keep])
+    assert "raised by fit in epoch 1 of 1, phase 'train', batch 2" in caught.value.__notes__
+    assert int(kept[0].step) == 2 and torch.isfinite(tree.global_norm(kept[0].params))
+
+
+@pytest.mark.parametrize("what", ["the loss", "metric 'error'"])
+def test_values_that_are_broadcast_over_the_batch_are_an_error(what):
+    rows = data.ArrayDataset((torch.ones(8, 3), torch.zeros(8)))
+
+    def squared(prediction, target):
+        return (prediction - target) ** 2
+
+    def flat(prediction, target):
+        return squared(prediction.squeeze(-1), target)
+
+    loss, error = (squared, flat) if what == "the loss" else (flat, squared)
+    learner = ft.Learner(nn.dense(1), loss, optim.sgd(lr=0.1), {"error": metrics.mean(error)})
+    state, train = ft.init(learner, ft.random.key(0), rows[:1]), data.loader(rows, data.sequential(4))
+    message = rf"{what} must measure each example by itself: .*\(4, 4\), of 3 \(3, 3\).*\(4, 1\) and \(4,\); reshape"
+    with pytest.raises(ShapeMismatch, match=message):
+        eager(learner, state, train)
+    learner = attrs.evolve(learner, loss=flat, metrics={"error": metrics.mean(flat)})
+    assert len(eager(learner, state, train).history) == 2
+
+
+def test_the_state_of_another_optimizer_is_an_error(small):
+    learner, state, train, _ = small
+    adam = attrs.evolve(learner, optimizer=optim.adam(1e-3))
+    with pytest.raises(TreeMismatch, match=r"state.opt_state must have .*learner.optimizer.init\(state.params\)"):
+        eager(adam, state, train)
+    moved = attrs.evolve(state, opt_state=adam.optimizer.init(state.params))
+    assert len(eager(adam, moved, train).history) == 2
 
 
 def test_data_that_does_not_fit_is_found_before_anything_is_trained(small):

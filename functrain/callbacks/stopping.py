@@ -98,11 +98,13 @@ def _check_monitor(run: Run, monitor: str) -> None:
     measured = [f"{phase}/{name}" for phase in ("train", "valid") for name in ("loss", *run.learner.metrics)]
     if monitor not in measured:
         raise InvalidArgument(f"monitor must be one of {', '.join(measured)}; got {monitor!r}")
+    if monitor.startswith("valid/") and "valid" not in run.phases:
+        raise InvalidArgument(f"{monitor!r} is not measured in this fit, which has no validation: pass valid=")
 
 
 def _monitored(run: Run, monitor: str) -> float:
     if monitor not in run.logs:
-        raise InvalidArgument(f"{monitor!r} is not measured in this fit, which has {', '.join(run.logs)}: pass valid=")
+        raise InvalidArgument(f"{monitor!r} was not measured in this epoch, which has {', '.join(run.logs)}")
     return run.logs[monitor]
 
 
@@ -129,4 +131,4 @@ def finite(gradients: bool = False, name: str = "finite") -> Callback:
         return Stop(step, scope="fit", when=~torch.isfinite(norm), reason="the gradients are not finite")
 
     handlers = {"after_loss": after_loss, **({"after_grads": after_grads} if gradients else {})}
-    return Callback(name, handlers, keeps_state=False)
+    return Callback(name, handlers, keeps_state=False, padding_safe=True)

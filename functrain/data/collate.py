@@ -31,7 +31,8 @@ def stack(examples: Sequence[Any]) -> Any:
     """Return one tree from a list of them, with each leaf stacked along a new first axis.
 
     Args:
-        examples: trees of one structure; a leaf is a tensor, an array or a number, of one shape throughout.
+        examples: trees of one structure; a leaf is a tensor, an array or a number, of one shape throughout, or None
+            throughout. Batches of one size stack too, for `scan`.
 
     Raises:
         InvalidArgument: there is no example.
@@ -92,7 +93,9 @@ def _tensors(path: str, leaves: Sequence[Any]) -> list[Tensor]:
         raise NotATensor(f"{where} must be a tensor or a number, got {kinds}; convert it in the dataset") from None
 
 
-def _stacked(path: str, *leaves: Any) -> Tensor:
+def _stacked(path: str, *leaves: Any) -> Tensor | None:
+    if all(leaf is None for leaf in leaves):  # the weight of batches that have none
+        return None
     tensors = _tensors(path, leaves)
     shapes = {tuple(tensor.shape): None for tensor in tensors}
     if len(shapes) > 1:

@@ -211,7 +211,7 @@ def map_input(f: Callable[[Any], Any], dataset: Any) -> Any:
     return ArrayDataset((f(inputs), targets))
 
 
-def check_pair(value: Any, what: str) -> Any:
+def check_pair(value: Any, what: str, hint: str = "") -> Any:
     """Return the value, an (input, target) pair; raise `InvalidArgument` that names it when it is none.
 
     >>> check_pair((0.5, 1), "an example")
@@ -220,7 +220,7 @@ def check_pair(value: Any, what: str) -> Any:
     if isinstance(value, (tuple, list)) and len(value) == 2:
         return value
     came = f"{type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list, dict)) else tree.describe(value)
-    raise InvalidArgument(f"{what} must be an (input, target) pair, got {came}")
+    raise InvalidArgument(f"{what} must be an (input, target) pair, got {came}{hint}")
 
 
 def sample(dataset: Any, i: int = 0) -> Any:

@@ -72,8 +72,13 @@ class Loader:
                 f"the dataset has {n} examples, fewer than one batch of {size}, and remainder='drop' drops them all; "
                 "use 'keep' or 'pad', or a smaller batch"
             )
-        if isinstance(self.dataset, ArrayDataset) and self.collate is stack:
+        if self.collate is not stack:
+            return
+        if isinstance(self.dataset, ArrayDataset):
             check_pair(self.dataset.arrays, "the tree of the ArrayDataset")
+        elif isinstance(self.dataset, (tuple, list, Tensor)):  # where looking at an example costs nothing
+            hint = "; put tensors in ArrayDataset((x, y))" if isinstance(self.dataset[0], Tensor) else ""
+            check_pair(self.dataset[0], "an example of the dataset", hint)
 
     def __len__(self) -> int:
         return samplers.steps_per_epoch(self.sampler, len(self.dataset))

@@ -1,5 +1,6 @@
 """One entry of the cache of a compiled function: the generated call path for one form of arguments."""
 
+import re
 import types
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from functrain import tree
 from functrain.engine.arguments import Call
 from functrain.engine.donation import ALONE, Donated, address, donated_class, holders, separate, storage
 from functrain.engine.structure import TENSOR, Writer, tensor_check, write_apart, write_together
+from functrain.errors import LabelOutOfRange
 
 RETRY = object()
 """What an entry returns when the arguments fit, and the memory of a donated one is shared with another tensor."""
@@ -69,6 +71,7 @@ def make_entry(
         if pairs and _has_written(error, compiled):
             for i, cls in lost.items():
                 tensors[i].__class__ = cls
+        _explain(error, name)
 
     def run_apart(again: Call) -> Any:
         tensors = separate(again.tensors, again.originals, [i for i, _ in pairs], constants)
@@ -186,6 +189,16 @@ def _write_shared(writer: Writer, written: list[str], names: list[str], call: Ca
         writer.add(f"if len(own) != {len(written)} or {shared}: return {retry}")
     for t in constants:
         writer.add(f"if {' or '.join(f'{n} is {writer.constant(t)}' for n in written)}: return {retry}")
+
+
+def _explain(error: BaseException, name: str) -> None:
+    # A trace holds no values, so that the kernel is the first to see the labels.
+    found = re.match(r"Target (-?\d+) is out of bounds", str(error))
+    if found and isinstance(error, IndexError):
+        raise LabelOutOfRange(
+            f"target: the label {found[1]}, met by the compiled function {name}, is no class of the prediction; number "
+            "the classes from 0, widen the last layer, or give what is to be ignored zero weight"
+        ) from error
 
 
 def _has_written(error: BaseException, compiled: Callable) -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from functrain.engine.abstract import Abstract, Refused, check_layout
 from functrain.engine.forms import form_of
+from functrain.errors import DtypeMismatch
 
 aten = torch.ops.aten
 
@@ -25,6 +26,19 @@ _ANY_DEVICE = frozenset(
     )
 )
 """Operations whose other arguments may be elsewhere than the first, where the result is."""
+
+_ONE_DTYPE = frozenset(
+    (
+        aten.mm.default,
+        aten.bmm.default,
+        aten.addmm.default,
+        aten.baddbmm.default,
+        aten.mv.default,
+        aten.dot.default,
+        aten.convolution.default,
+    )
+)
+"""Operations that take tensors of one dtype. Their kernels see to it, and PyTorch's rules for their form do not."""
 
 _CONVOLUTIONS = {aten.convolution.default: 0, aten.convolution_backward.default: 1}
 """Convolution -> where in its arguments the input stands, before the weight."""
@@ -87,6 +101,17 @@ def device_of(func: Any, tensors: list[Abstract], given: Any) -> torch.device:
             raise Refused("device", f"{name} combines tensors on {first.device} and {t.device}")
         first = t
     return first.device
+
+
+def check_dtypes(func: Any, tensors: list[Abstract]) -> None:
+    """Raise `DtypeMismatch` where an operation would fail when it is run, as its tensors are of several dtypes.
+
+    >>> check_dtypes(torch.ops.aten.mul.Tensor, [torch.ones(1), torch.ones(1, dtype=torch.float64)])
+    """
+    if func in _ONE_DTYPE and any(t.dtype is not tensors[0].dtype for t in tensors):
+        name = func._schema.name.removeprefix("aten::")
+        dtypes = ", ".join(str(t.dtype).removeprefix("torch.") for t in tensors)
+        raise DtypeMismatch(f"{name} takes tensors of one dtype, got {dtypes}; convert them with tree.to(tree, dtype)")
 
 
 def _of_this_thread(device: torch.device) -> torch.device:

@@ -1,14 +1,15 @@
 """From a pure function of tensors to a graph of operations: the trace, and what it tells when it fails."""
 
+import contextlib
 import linecache
 import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import attrs
+import toolz
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
@@ -21,6 +22,7 @@ from functrain.random.leaf import PURE
 
 _HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__))
+_NOT_MINE = (_TORCH, _HERE, os.path.dirname(os.path.abspath(toolz.__file__)), contextlib.__file__, "<functrain")
 
 
 @attrs.frozen
@@ -118,7 +120,7 @@ def expanded(gm: GraphModule, where: Callable[[Node], bool] = lambda node: True)
     return retraced(parts, gm)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _without_autocast_cache() -> Iterator[None]:
     # It would give tensors of the trace to what runs after it, and of what ran before to the trace.
     before = torch.is_autocast_cache_enabled()
@@ -134,7 +136,7 @@ def writes(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and bool(facts(node.target).writes)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _readable() -> Iterator[None]:
     """Turn what stops a trace into an error that shows the caller's line."""
     try:
@@ -212,9 +214,9 @@ _WORDS: dict[str, tuple[type[FunctrainError], str]] = {
 
 
 def _user_line(error: BaseException) -> str:
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<functrain")]
-    mine = [f for f in frames if not f.filename.startswith((_TORCH, _HERE)) and "eval_with_key" not in f.filename]
-    mine = mine or [f for f in frames if not f.filename.startswith(_TORCH)] or frames
+    # Where the traced function has no line of the user's, it is the one that called it.
+    frames = [*traceback.extract_stack(), *traceback.extract_tb(error.__traceback__)]
+    mine = [f for f in frames if not f.filename.startswith(_NOT_MINE) and "eval_with_key" not in f.filename]
     if not mine:
         return "an unknown line"
     last = mine[-1]

@@ -20,7 +20,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 from functrain.engine.abstract import Abstract, Refused, abstract, storage_of
-from functrain.engine.results import device_of, mapped, run, tensors_in
+from functrain.engine.results import check_dtypes, device_of, mapped, run, tensors_in
 
 aten = torch.ops.aten
 _INDEXING = (aten.index.Tensor, aten._unsafe_index.Tensor)
@@ -199,6 +199,7 @@ class Recording:
             return func(tensors[0].value, *args[1:], **kwargs)
         self._check(known, func, args, kwargs)
         told = kwargs.get("device")
+        check_dtypes(func, tensors)
         device = device_of(func, tensors, told)
         out = run(func, args, kwargs, on_meta=told is not None or (known.takes_device and not tensors))
         return self._record(func, known, args, kwargs, tensors, out, device)

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from functrain import tree
 from functrain.engine import Stop
 from functrain.errors import DuplicateName, InvalidArgument, InvalidCallbackResult, UnknownEvent
 
@@ -48,6 +49,8 @@ USUAL_SCOPE = {
 }
 """What a `Stop` without a scope ends, by the event that it answers (as a cancelled event did in the lesson)."""
 
+_BETWEEN_BATCHES = ("begin_fit", "begin_epoch", "begin_validate", "after_validate", "after_epoch", "after_fit")
+
 PHASES = ("train", "valid")
 
 
@@ -80,6 +83,9 @@ class Callback:
             such a handler is handed a copy; say False where the handlers only look, and no copy is made.
         reads_logs: whether its handlers of `after_batch` and `after_chunk` read `run.logs`; say False where they only
             count, and no values of single batches are computed.
+        padding_safe: whether its step handlers before the gradients (`begin_step`, `after_pred`, `after_loss`) treat
+            each row by itself, or heed the batch's weight. Where one may not, as it mixes rows (mixup), a short last
+            batch is not filled up by rows of zero weight, which takes a trace of its own.
 
     >>> def count(run):
     ...     return attrs.evolve(run, memory={**run.memory, "counter": run.memory["counter"] + 1})
@@ -94,6 +100,11 @@ class Callback:
     phases: tuple[str, ...] = attrs.field(default=("train",), converter=tuple, validator=_known_phases)
     keeps_state: bool = True
     reads_logs: bool = True
+    padding_safe: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        if self.handles(*STEP_EVENTS):
+            tree.check_tensors(self.memory, f"the memory of callback {self.name!r}, whose step handlers are traced")
 
     def handles(self, *events: str) -> bool:
         """Return whether any of these events has a handler.
@@ -125,7 +136,9 @@ class Signal:
     step: int
 
     def __str__(self) -> str:
-        where = f"epoch {self.epoch + 1}, batch {self.step}"
+        # Between the batches the number would be that of the phase that is over.
+        batch = "" if self.event in _BETWEEN_BATCHES else f", batch {self.step}"
+        where = f"epoch {self.epoch + 1}{batch}"
         return f"{self.scope} stopped by {self.callback!r} at {self.event}, {where}: {self.reason or 'no reason given'}"
 
 
@@ -135,6 +148,8 @@ def ordered(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     >>> [c.name for c in ordered([Callback("b", {}, order=1), Callback("a", {})])]
     ['a', 'b']
     """
+    if not isinstance(callbacks, Iterable):
+        raise InvalidArgument(f"callbacks must be a list of Callback records, got {tree.describe(callbacks)}")
     found = tuple(callbacks)
     for callback in found:
         if not isinstance(callback, Callback):

@@ -107,7 +107,8 @@ def drive(
         return Drive(_batches(loader), advance_one(advance), signals, len(loader), donates=False)
     if not jit:
         return Drive(_runs_of_batches(loader, chunk), partial(fold, advance), signals, len(loader), donates=False)
-    loader = padded_where_safe(learner, loader)
+    mixing = any(c.handles("begin_step", "after_pred", "after_loss") and not c.padding_safe for c in listening)
+    loader = loader if mixing else padded_where_safe(learner, loader)
     donate = 0 if phase == "train" else ()
     if looked_at or not data.is_resident(loader):
         compiled = engine.jit(advance_one(advance), donate=donate, backend=jit)

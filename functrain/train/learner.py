@@ -13,6 +13,10 @@ from functrain.optim import Transform
 
 
 def _metric_names(_learner, _attribute, metrics):
+    if not isinstance(metrics, Mapping):
+        raise InvalidArgument(
+            f'metrics must be a dict by name, such as {{"accuracy": metrics.accuracy}}, got {metrics!r}'
+        )
     for name, metric in metrics.items():
         if name == "loss":
             raise DuplicateName("metrics: the name 'loss' is taken by the loss itself; choose another name")

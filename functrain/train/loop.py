@@ -13,7 +13,7 @@ from functrain.errors import InvalidArgument
 from functrain.train.events import STEP_EVENTS, Callback, Signal, emit, ordered
 from functrain.train.execute import Block, Carry, Drive, carried, drive
 from functrain.train.learner import Learner, hyperparameters
-from functrain.train.preflight import check_batch, check_fits
+from functrain.train.preflight import check_batch, check_fits, check_optimizer
 from functrain.train.run import Result, Run
 from functrain.train.state import TrainState, plan, plan_or_resume, progress
 from functrain.train.step import train_step
@@ -56,6 +56,7 @@ def fit(
         InvalidArgument, DuplicateName: an argument is not what it should be.
         ShapeMismatch, DtypeMismatch, DeviceMismatch, LabelOutOfRange: the data does not fit the model or the loss. The
             first batches are tried before anything is trained.
+        TreeMismatch: the state was made for another model or optimizer.
 
     >>> from functrain import losses, nn, optim
     >>> from functrain.train import init
@@ -70,26 +71,51 @@ def fit(
         raise InvalidArgument(f"epochs must be a whole number of at least 1, got {epochs!r}")
     callbacks = ordered(callbacks)
     check_fits(learner, state, train, valid)
+    check_optimizer(learner, state)
     training = drive(learner, train, callbacks, "train", jit, chunk)
     validation = None if valid is None else drive(learner, valid, callbacks, "valid", jit, chunk)
-    loop = Loop(learner, callbacks, training, validation)
     # The loop reuses the buffers of what the step carries; the caller's state and callbacks keep their own.
     state = plan_or_resume(tree.map(torch.clone, state), training.steps, epochs)
     memory = {c.name: tree.map(torch.clone, c.memory) if c.handles(*STEP_EVENTS) else c.memory for c in callbacks}
-    run = Run(learner, state, memory, epochs=epochs, steps=training.steps)
+    phases = ("train",) if valid is None else ("train", "valid")
+    run = Run(learner, state, memory, epochs=epochs, steps=training.steps, phases=phases)
+    loop = Loop(learner, callbacks, training, validation, Latest(run))
     try:
         run = loop.emit("begin_fit", run)
         if run.signal is None:
-            begun = int(state.step - state.start) // training.steps
+            begun = int(run.state.step - state.start) // training.steps
             run, _ = fold(lambda run, epoch: _one_epoch(loop, run, epoch), run, range(begun, epochs))
-    finally:
-        run = _after_fit(callbacks, run)
+    except BaseException as error:
+        _after_failure(callbacks, loop.latest.run, error)
+        raise
+    run = _after_fit(callbacks, run)
     return Result(run.state, run.history, run.signal, run.memory)
 
 
 def _after_fit(callbacks: tuple[Callback, ...], run: Run) -> Run:
     after = emit("after_fit", callbacks, attrs.evolve(run, signal=None))
     return attrs.evolve(after, signal=run.signal)
+
+
+def _after_failure(callbacks: tuple[Callback, ...], run: Run, error: BaseException) -> None:
+    """Let every callback end what it began; what one raises meanwhile must not hide what happened first."""
+    error.add_note(f"raised by fit in epoch {run.epoch + 1} of {run.epochs}, phase {run.phase!r}, batch {run.step}")
+    for callback in callbacks:
+        try:
+            run = _after_fit((callback,), run)
+        except Exception as another:
+            error.add_note(f"then after_fit of callback {callback.name!r} raised {type(another).__name__}: {another}")
+
+
+@attrs.define
+class Latest:
+    """The run as it was last seen, for `after_fit` when something raises: the one thing here that changes in place.
+
+    Attributes:
+        run: the run after the last block of batches or event.
+    """
+
+    run: Run
 
 
 @attrs.frozen
@@ -101,18 +127,24 @@ class Loop:
         callbacks: the callbacks, ordered.
         training: how to run over the training batches.
         validation: how to run over the validation batches, or None.
+        latest: where the fit stands.
     """
 
     learner: Learner
     callbacks: tuple[Callback, ...]
     training: Drive
     validation: Drive | None
+    latest: Latest
 
     def emit(self, event: str, run: Run) -> Run:
         """Return the run after the event, with the live state kept apart from handlers that may keep theirs."""
+        self.latest.run = run
         listening = [c for c in self.callbacks if event in c.handlers]
-        if not listening:
-            return run
+        if listening:
+            self.latest.run = run = self._told(event, listening, run)
+        return run
+
+    def _told(self, event: str, listening: list[Callback], run: Run) -> Run:
         if not (self.training.donates and any(c.keeps_state for c in listening)):
             return emit(event, listening, run)
         copy = tree.map(torch.clone, run.state)
@@ -177,6 +209,7 @@ def _one_block(loop: Loop, driver: Drive, run: Run, block: Block) -> Any:
         run = _over(loop.emit("after_batch", run), "batch")
     if run.step > begun:
         run = _after_chunk(loop, run)
+    loop.latest.run = run
     return (run, None) if run.signal is None else Stop(run)
 
 

@@ -1,5 +1,6 @@
 """What is tried before training begins, so that data that does not fit is found while nothing is half done."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -33,6 +34,13 @@ def check_fits(learner: Learner, state: TrainState, train: data.Loader, valid: d
             check_batch(learner, state, data.as_batch(extremes), f"the smallest and largest labels of {name}")
 
 
+def check_optimizer(learner: Learner, state: TrainState) -> None:
+    """Raise `TreeMismatch` when the state is that of another optimizer."""
+    fresh = learner.optimizer.init(state.params)
+    like = "what learner.optimizer.init(state.params) returns, with which this optimizer can go on"
+    tree.check_same(fresh, state.opt_state, "state.opt_state", like)
+
+
 def check_batch(learner: Learner, state: TrainState, batch: data.Batch, what: str) -> None:
     """Raise unless a batch is on the device of the parameters and goes through the model, the loss and the metrics."""
     device = state.step.device
@@ -61,6 +69,31 @@ def _check_loss(learner: Learner, state: TrainState, batch: data.Batch) -> None:
             f"the loss must return one value per target, the first axis of length {rows}; got shape "
             f"{tuple(values.shape)}. The step takes the mean, weighted by the batch"
         )
+    _check_per_example("the loss", learner.loss, prediction, batch.target, rows)
+    for name, metric in learner.metrics.items():
+        _check_per_example(f"metric {name!r}", metric.measure, prediction, batch.target, rows)
+
+
+def _check_per_example(what: str, f: Callable[[Any, Any], Any], prediction: Any, target: Any, rows: int) -> None:
+    """Raise when the values of an example have another shape where there are fewer examples.
+
+    So it is when (n, 1) is broadcast against (n,): the result is (n, n), and training goes wrong without a word.
+    """
+    parts = (prediction, target)
+    if rows == 1 or not all(isinstance(leaf, Tensor) and leaf.shape[:1] == (rows,) for leaf in tree.leaves(parts)):
+        return
+    whole, fewer = f(*parts), f(*tree.map(lambda leaf: leaf[1:], parts))
+    for a, b in zip(tree.leaves(whole), tree.leaves(fewer), strict=False):
+        if isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape[1:] != b.shape[1:]:
+            raise ShapeMismatch(
+                f"{what} must measure each example by itself: of {rows} examples it gave shape {tuple(a.shape)}, of "
+                f"{rows - 1} {tuple(b.shape)}. Prediction and target are broadcast against each other: "
+                f"{_shapes(prediction)} and {_shapes(target)}; reshape one, for example with squeeze(-1)"
+            )
+
+
+def _shapes(value: Any) -> str:
+    return ", ".join(str(tuple(leaf.shape)) for leaf in tree.leaves(value))
 
 
 def _check_logs(logs: dict[str, Any]) -> None:

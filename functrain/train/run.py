@@ -24,6 +24,7 @@ class Run:
         epochs: how many are planned.
         step: batches done in this phase of this epoch; after a chunk, those of the chunk are among them.
         steps: how many batches this phase has.
+        phases: the phases of an epoch: "train", and "valid" where there is something to validate on.
         batch: the batch, at `begin_batch` and `after_batch`; None elsewhere.
         logs: at `after_batch` and `after_chunk` the values of the batches, each with one row a batch; from
             `begin_validate` on the epoch's row: "epoch" and "train/loss"..., then "valid/loss"..., and at
@@ -41,6 +42,7 @@ class Run:
     epochs: int = 1
     step: int = 0
     steps: int = 0
+    phases: tuple[str, ...] = ("train",)
     batch: Any = None
     logs: Mapping[str, Any] = attrs.field(factory=dict)
     tally: Any = None
