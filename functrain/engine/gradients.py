@@ -165,7 +165,7 @@ def _backward(value: Tensor, weight: Tensor | float, variables: list[Tensor]) ->
     if not (variables and value.requires_grad):
         return [torch.zeros_like(leaf) for leaf in variables]
     # Made anew each time: where the function hands its argument on, the weights themselves come back as the gradient.
-    weight = _filled(value, weight)
+    weight = weight.detach() if isinstance(weight, Tensor) else _filled(value, weight)
     if is_recorded():
         with torch.autograd.set_multithreading_enabled(False):  # whatever the device, this thread is what is traced
             found = _run(value, weight, variables)
@@ -176,7 +176,7 @@ def _backward(value: Tensor, weight: Tensor | float, variables: list[Tensor]) ->
 
 def _run(value: Tensor, weight: Tensor, variables: list[Tensor]) -> tuple[Tensor | None, ...]:
     # What torch.autograd.grad calls once it has looked at its arguments, which takes longer than a small layer.
-    return run_backward((value,), (weight.detach(),), False, False, tuple(variables), True, accumulate_grad=False)
+    return run_backward((value,), (weight,), False, False, tuple(variables), True, accumulate_grad=False)
 
 
 def _filled(value: Tensor, weight: Tensor | float) -> Tensor:

@@ -52,22 +52,15 @@ def added(learner: Learner, tally: Tally, values: dict[str, Any], weight: Tensor
     as one batch: by the laws of metrics that gives the same, and it takes a fraction of the time.
     """
     batch = (values, weight)
-    if not (is_plain() and _may_wait(values, values["loss"].shape[:1])):
+    if not (is_plain() and _may_wait(values, values["loss"])):
         return _summed(learner, tally, (batch,))
+    first, batches = tally, (batch,)
     before: Any = tally.pending()
-    tally, batches = (tally, (batch,)) if before is None else (before.args[1], (*before.args[2], batch))
-    waiting = partial(_summed, learner, tally, batches)
-    return Tally.late(waiting) if len(batches) < MOST_BATCHES else waiting()
-
-
-def _may_wait(values: dict[str, Any], rows: torch.Size) -> bool:
-    return False not in [type(value) is Tensor and _is_row_by_row(value, rows) for value in values.values()]
-
-
-def _is_row_by_row(value: Tensor, rows: torch.Size) -> bool:
-    """Return whether there is a row an example, in a memory that is small as a whole: it may be a view of another's."""
-    plain = value.shape[:1] == rows and value.layout == torch.strided
-    return plain and value.untyped_storage().nbytes() <= MOST_BYTES
+    if before is not None:
+        _, first, waiting = before.args  # of `_summed`
+        batches = (*waiting, batch)
+    summed = partial(_summed, learner, first, batches)
+    return summed() if len(batches) == MOST_BATCHES else Tally.late(summed)
 
 
 def _summed(learner: Learner, tally: Tally, batches: tuple[Measured, ...]) -> Tally:
@@ -77,6 +70,19 @@ def _summed(learner: Learner, tally: Tally, batches: tuple[Measured, ...]) -> Ta
             name: metric.add(accumulators[name], values[name], weight) for name, metric in _metrics(learner).items()
         }
     return Tally(accumulators)
+
+
+def _may_wait(values: dict[str, Any], losses: Tensor) -> bool:
+    """Return whether all have a row an example, and keep no large memory: one may be a view of a large prediction."""
+    try:
+        return False not in [
+            type(value) is Tensor
+            and (value.shape == losses.shape or value.shape[:1] == losses.shape[:1])
+            and value.untyped_storage().nbytes() <= MOST_BYTES
+            for value in values.values()
+        ]
+    except NotImplementedError:  # a sparse one has no such memory
+        return False
 
 
 def _joined(batches: tuple[Measured, ...]) -> Iterable[Measured]:
