@@ -1,4 +1,8 @@
-"""Training as a fold of a pure step: the state, the step and its stages, events and signals, and the loop."""
+"""Training as a fold of a pure step: the state, the step and its stages, events and signals, and the loop.
+
+To read it, take `learner`, `state`, `step`, `run`, `events` and `loop`, in this order; `execute`, `signals` and `tally`
+are how that is made quick.
+"""
 
 from functrain.train.events import (
     EVENTS,
