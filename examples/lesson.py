@@ -45,6 +45,7 @@ def make_learner(optimizer: optim.Transform) -> ft.Learner:
 def fit(rows: tuple, batch_size: int, epochs: int, lr: float | schedule.Schedule, jit: str) -> ft.train.History:
     """Train as the notebooks do, validating with twice the batch size."""
     train, valid = rows
+    print(f"training: {epochs} epochs in batches of {batch_size}, learning rate {lr}", flush=True)
     learner = make_learner(optim.sgd(lr=lr))
     state = ft.init(learner, ft.random.key(0), train[:1])
     loaders = data.loaders(train, valid, batch_size)
