@@ -664,6 +664,17 @@ def test_the_state_of_another_optimizer_is_an_error(small):
     assert len(eager(adam, moved, train).history) == 2
 
 
+def test_an_optimizer_whose_state_depends_on_values_is_checked_too(small):
+    learner, state, train, _ = small
+    largest = lambda params: torch.tensor(float(tree.global_norm(params)), dtype=torch.float64)  # noqa: E731
+    noting_norm = optim.Transform(largest, lambda updates, state, params, context: (updates, state))
+    with_norm = attrs.evolve(learner, optimizer=optim.chain(noting_norm, optim.sgd(0.1)))
+    with pytest.raises(TreeMismatch, match=r"state.opt_state must have .*learner.optimizer.init\(state.params\)"):
+        eager(with_norm, state, train)
+    fresh = attrs.evolve(state, opt_state=with_norm.optimizer.init(state.params))
+    assert len(eager(with_norm, fresh, train).history) == 2
+
+
 def test_data_that_does_not_fit_is_found_before_anything_is_trained(small):
     learner, state, train, _ = small
     inputs, targets = train.dataset.arrays
