@@ -329,7 +329,7 @@ def test_the_trace_is_right_about_each_value(name):
 SURE = {
     "threshold_backward": [(of(3, 4), of(4, 3).t(), 0), (of(4, 3).t(), of(3, 4), 0)],
     "masked_fill": [(of(4, 3).t(), of(3, 4) > 0, 1.0), (nhwc(2, 3, 4, 5), of(4, 5) > 0, 1.0)],
-    "pow": [(of(4, 3).t(), 2), (of(4, 3).abs().t(), of(3, 4))],
+    "pow": [(of(4, 3).t(), 2), (of(4, 3).abs().t(), of(3, 4)), (0.9, of(3, 4)), (1, of()), (0.9, of().double())],
     "any": [(of(3, 4) > 0, 1), (of(3, 4) > 0,)],
     "cumsum": [(of(3, 4), 1), (of(3, 4, dtype=torch.int64), 0)],
     "max_pool2d_with_indices": [(IMAGES, [2, 2]), (IMAGES, [3, 3], [1, 1], [1, 1])],
@@ -593,13 +593,14 @@ def test_a_write_into_an_argument_or_its_view_is_refused_where_it_happens():
             trace(lambda x, write=write: [write(x)], [of(2, 2)], ["the weights"])
 
 
-def test_a_first_step_imports_no_compiler():
+@pytest.mark.parametrize("optimizer", ["sgd(0.1, momentum=0.9)", "adamw(schedule.cos(0.1, 0.01))"])
+def test_a_first_step_imports_no_compiler(optimizer):
     """What costs a second at the first call in a process."""
     program = """
         import sys, functrain as ft
-        from functrain import data, losses, metrics, nn, optim
+        from functrain import data, losses, metrics, nn, optim, schedule
         model = nn.serial(nn.conv(4, 3, padding=1), nn.batch_norm(), nn.relu, nn.dropout(0.1), nn.flatten, nn.dense(3))
-        learner = ft.Learner(model, losses.cross_entropy, optim.sgd(0.1, momentum=0.9), {"accuracy": metrics.accuracy})
+        learner = ft.Learner(model, losses.cross_entropy, optim.OPTIMIZER, {"accuracy": metrics.accuracy})
         import torch
         rows = data.ArrayDataset((torch.randn(20, 1, 6, 6), torch.arange(20) % 3))
         state = ft.init(learner, ft.random.key(0), rows[:2])
@@ -607,5 +608,6 @@ def test_a_first_step_imports_no_compiler():
         heavy = {"torch._dynamo", "torch._inductor", "sympy", "torch.fx.experimental.symbolic_shapes"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    program = textwrap.dedent(program).replace("OPTIMIZER", optimizer)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -101,7 +101,8 @@ def _threshold_backward(grad: Tensor, x: Tensor, threshold: Any) -> Form:
 
 @_rule("pow")
 def _pow(x: Any, exponent: Any) -> Form:
-    return _POW(x, exponent) if isinstance(x, Tensor) else None
+    # A number to a power: that of 1 is filled in, in an order of its own.
+    return _POW(x, exponent) if isinstance(x, Tensor) or exponent.is_contiguous() else None
 
 
 _POW = elementwise(_if_floating)

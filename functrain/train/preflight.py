@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from functrain import data, random, tree
+from functrain.engine.trace import trace
 from functrain.errors import DeviceMismatch, InvalidArgument, NotATensor, ShapeMismatch
+from functrain.optim import Transform
 from functrain.train.learner import Learner
 from functrain.train.state import TrainState
 from functrain.train.step import eval_step
@@ -36,12 +38,24 @@ def check_fits(learner: Learner, state: TrainState, train: data.Loader, valid: d
 
 def check_optimizer(learner: Learner, state: TrainState) -> None:
     """Raise `TreeMismatch` when the state is that of another optimizer."""
-    try:
-        fresh = learner.optimizer.init(tree.to(state.params, torch.device("meta")))  # takes no memory
-    except (NotImplementedError, RuntimeError):  # it looks at values
-        fresh = learner.optimizer.init(state.params)
     like = "what learner.optimizer.init(state.params) returns, with which this optimizer can go on"
-    tree.check_same(fresh, state.opt_state, "state.opt_state", like)
+    tree.check_same(_fresh(learner.optimizer, state.params), state.opt_state, "state.opt_state", like)
+
+
+def _fresh(optimizer: Transform, params: Any) -> Any:
+    """Return the optimizer's first state, or if it can be had without memory, one without values."""
+    leaves, structure = tree.flatten(params)
+    found = []
+
+    def init(*given: Tensor) -> list[Any]:
+        found.append(optimizer.init(tree.unflatten(structure, given)))
+        return tree.leaves(found)
+
+    try:
+        trace(init, leaves)
+    except Exception:  # it looks at values; what else is wrong is raised again
+        return optimizer.init(params)
+    return found[0]
 
 
 def check_batch(learner: Learner, state: TrainState, batch: data.Batch, what: str) -> None:
