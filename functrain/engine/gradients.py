@@ -11,7 +11,7 @@ from torch.autograd import Variable
 from functrain import tree
 from functrain.engine.interpreters import is_plain, is_transformed
 from functrain.engine.tracer import is_recorded
-from functrain.errors import NotATensor, ShapeMismatch
+from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch
 
 run_backward = Variable._execution_engine.run_backward  # pyright: ignore
 
@@ -120,8 +120,11 @@ def _check_scalar(value: Any) -> Tensor:
 
 
 def _by_plain_autograd() -> bool:
-    if torch.is_inference_mode_enabled():  # where plain autograd records nothing, and each gradient would be zero
-        return False
+    if torch.is_inference_mode_enabled():  # each gradient would be zero without a word
+        raise InvalidArgument(
+            "gradients cannot be computed inside torch.inference_mode(), which switches off what they are made from; "
+            "leave it, or use torch.no_grad(), inside which they can"
+        )
     return is_plain() or (is_recorded() and not is_transformed())
 
 
