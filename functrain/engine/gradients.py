@@ -69,7 +69,7 @@ def pull_back(f: Callable[[Any], tuple[Tensor, Tensor | float, Any]], x: Any) ->
 
     def valued(x: Any) -> tuple[Tensor, tuple[Tensor, Any]]:
         value, weight, aux = f(x)
-        return value, (_filled(value, weight), aux)
+        return value, (weight if isinstance(weight, Tensor) else torch.full_like(value, weight), aux)
 
     pulled: Any = torch.func.vjp(valued, x, has_aux=True)
     _, pull, (weight, aux) = pulled
@@ -168,7 +168,7 @@ def _backward(value: Tensor, weight: Tensor | float, variables: list[Tensor]) ->
     if not (variables and value.requires_grad):
         return [torch.zeros_like(leaf) for leaf in variables]
     # Made anew each time: where the function hands its argument on, the weights themselves come back as the gradient.
-    weight = weight.detach() if isinstance(weight, Tensor) else _filled(value, weight)
+    weight = weight.detach() if isinstance(weight, Tensor) else torch.full_like(value, weight, requires_grad=False)
     if is_recorded():
         with torch.autograd.set_multithreading_enabled(False):  # whatever the device, this thread is what is traced
             found = _run(value, weight, variables)
@@ -180,10 +180,6 @@ def _backward(value: Tensor, weight: Tensor | float, variables: list[Tensor]) ->
 def _run(value: Tensor, weight: Tensor, variables: list[Tensor]) -> tuple[Tensor | None, ...]:
     # What torch.autograd.grad calls once it has looked at its arguments, which takes longer than a small layer.
     return run_backward((value,), (weight,), False, False, tuple(variables), True, accumulate_grad=False)
-
-
-def _filled(value: Tensor, weight: Tensor | float) -> Tensor:
-    return weight if isinstance(weight, Tensor) else torch.full_like(value, weight, requires_grad=False)
 
 
 def _detached(leaf: Any) -> Any:

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from functrain import schedule, tree
-from functrain.errors import InvalidArgument, TreeMismatch
-from functrain.optim.leaves import is_zero, lerp, like, moving, plus, plus_square, times
-from functrain.optim.transform import Context, Transform, check_form, counter, stateless, with_params, with_state
+from functrain.errors import InvalidArgument
+from functrain.optim.leaves import is_zero, lerp, like, plus, plus_square, times
+from functrain.optim.transform import Context, Transform, counter, stateless, stepped, with_params, with_state
 from functrain.schedule import Hyper, Number
 
 
@@ -54,11 +54,7 @@ def _scaling(factor: Callable[[Context], Number], hypers: Mapping[str, Hyper]) -
         return scaled(updates, factor(context)), state
 
     def move(updates: Any, state: Any, params: Any, context: Context) -> tuple[Any, Any]:
-        try:
-            return tree.map(moving(factor(context)), params, updates), state
-        except TreeMismatch:
-            check_form(updates, params, "the gradients")
-            raise
+        return stepped(params, updates, factor(context), "the gradients"), state
 
     return Transform(lambda params: (), update, hypers, move)
 

@@ -11,7 +11,7 @@ from functrain import schedule, tree
 from functrain.errors import DuplicateName, InvalidArgument, TreeMismatch
 from functrain.late import Late
 from functrain.optim.leaves import moving
-from functrain.schedule import Hyper
+from functrain.schedule import Hyper, Number
 
 
 @tree.node
@@ -166,10 +166,19 @@ def apply_updates(params: Any, updates: Any) -> Any:
     >>> apply_updates({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([0.5, -0.5])})
     {'w': tensor([1.5000, 1.5000])}
     """
+    return stepped(params, updates, 1, "the updates")
+
+
+def stepped(params: Any, updates: Any, factor: Number, what: str) -> Any:
+    """Return the tree of params + factor * updates, each in its parameter's dtype; `what` names the updates in errors.
+
+    >>> stepped({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([2.0, 2.0])}, -0.5, "the gradients")
+    {'w': tensor([0., 1.])}
+    """
     try:
-        return tree.map(moving(), params, updates)
+        return tree.map(moving(factor), params, updates)
     except TreeMismatch:
-        check_form(updates, params, "the updates")
+        check_form(updates, params, what)
         raise
 
 

@@ -1,6 +1,6 @@
 """The tally: the accumulators of the loss and the metrics of a phase, and how they are added to, batch by batch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -36,7 +36,7 @@ class Tally(Late):
 
 def empty_tally(learner: Learner, device: torch.device) -> Tally:
     """Return the tally before any batch."""
-    return Tally({name: metric.init(device) for name, metric in _metrics(learner).items()})
+    return Tally(_together(learner).init(device))
 
 
 def measured(learner: Learner, losses: Tensor, prediction: Any, target: Any) -> dict[str, Any]:
@@ -64,11 +64,9 @@ def added(learner: Learner, tally: Tally, values: dict[str, Any], weight: Tensor
 
 
 def _summed(learner: Learner, tally: Tally, batches: tuple[Measured, ...]) -> Tally:
-    accumulators = tally.accumulators
+    accumulators, metric = tally.accumulators, _together(learner)
     for values, weight in _joined(batches):
-        accumulators = {
-            name: metric.add(accumulators[name], values[name], weight) for name, metric in _metrics(learner).items()
-        }
+        accumulators = metric.add(accumulators, values, weight)
     return Tally(accumulators)
 
 
@@ -101,8 +99,8 @@ def _is_like(first: dict[str, Tensor], values: dict[str, Tensor], weight: Tensor
 
 def computed(learner: Learner, tally: Tally) -> dict[str, Tensor]:
     """Return the loss and the metrics, by name."""
-    return {name: metric.compute(tally.accumulators[name]) for name, metric in _metrics(learner).items()}
+    return _together(learner).compute(tally.accumulators)
 
 
-def _metrics(learner: Learner) -> Mapping[str, Metric]:
-    return {"loss": LOSS, **learner.metrics}
+def _together(learner: Learner) -> Metric:
+    return metrics.together({"loss": LOSS, **learner.metrics})
