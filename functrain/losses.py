@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from functrain import weighted
-from functrain.engine.interpreters import is_plain
+from functrain.dispatch_state import is_plain
 from functrain.errors import DtypeMismatch, InvalidArgument, LabelOutOfRange, ShapeMismatch
 
 # PyTorch gives labels equal to `ignore_index` (-100, unless told) a loss of zero without a word. What is to be left out

@@ -10,7 +10,7 @@ from toolz import curry
 from torch import Tensor
 
 from functrain import tree
-from functrain.engine.interpreters import is_plain
+from functrain.dispatch_state import is_plain
 from functrain.errors import DtypeMismatch, IndexOutOfRange, InvalidArgument, ShapeMismatch
 
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from functrain import initializers, random, schedule, tree
-from functrain.engine.interpreters import is_plain
+from functrain.dispatch_state import is_plain
 from functrain.errors import DtypeMismatch, InvalidArgument, LabelOutOfRange, NotATensor, ShapeMismatch
 from functrain.initializers import Initializer
 from functrain.nn.combinators import lam

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.engine.interpreters import is_plain
+from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument
 from functrain.optim.leaves import plus
 from functrain.optim.transform import Context, Transform, counter, device, with_state

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.engine.interpreters import is_plain
+from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument, InvalidKey
 from functrain.random import leaf
 from functrain.random.philox import MASK

@@ -2,7 +2,7 @@
 
 By its parts, a call of the generator is 80 operations, which take 20 ms and more to trace and each cost a call. As one
 operation, a CPU runs it as quickly in a graph as at once. A compiler, which fuses the parts, gets them back by
-`engine.trace.expanded`, and so do devices other than the CPU.
+`engine.graph.expanding`, and so do devices other than the CPU.
 
 Inside `torch.func.vmap` and transforms other than `grad`, and under `torch.compile`, the parts themselves are recorded.
 """
@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.engine.interpreters import is_differentiated_only
+from functrain.dispatch_state import is_differentiated_only
+from functrain.operators import KERNELS, PURE
 from functrain.random import words
 
 _LIBRARY = torch.library.Library("functrain", "DEF")
@@ -53,13 +54,6 @@ def _many(args: tuple, in_dims: tuple) -> tuple:
 
 def _of_rank(tensor: Tensor, rank: int) -> Tensor:
     return tensor.reshape(tensor.shape[0], *[1] * (rank - tensor.dim()), *tensor.shape[1:])
-
-
-KERNELS: dict[Any, Callable] = {}
-"""Operation -> the function that computes it, to call without PyTorch's dispatcher."""
-
-PURE: dict[Any, Callable] = {}
-"""Operation -> the function of the same arguments that computes it by pure tensor operations."""
 
 
 def _form_of_words(key: Tensor, shape: list[int]) -> Tensor:

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-from functrain.engine.interpreters import is_plain
+from functrain.dispatch_state import is_plain
 from functrain.errors import KeyReused
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.engine.interpreters import is_plain
+from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument, ShapeMismatch
 from functrain.random import leaf
 from functrain.random.keys import is_concrete

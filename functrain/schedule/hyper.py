@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.engine.interpreters import is_plain
+from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument
 from functrain.late import Late
 

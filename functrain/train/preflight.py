@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain import data, random, tree
-from functrain.engine.trace import trace
+from functrain.engine.tracing.to_graph import trace
 from functrain.errors import DeviceMismatch, InvalidArgument, NotATensor, ShapeMismatch
 from functrain.optim import Transform
 from functrain.train.learner import Learner

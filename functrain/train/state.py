@@ -8,7 +8,7 @@ from torch import Tensor
 
 from functrain import random, tree
 from functrain.data import as_batch
-from functrain.engine.interpreters import is_plain
+from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument, RunInProgress
 from functrain.schedule import Progress
 from functrain.train.learner import Learner

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from functrain import metrics, tree
-from functrain.engine.interpreters import is_plain
+from functrain.dispatch_state import is_plain
 from functrain.late import Late
 from functrain.metrics import Metric
 from functrain.train.learner import Learner

@@ -1,0 +1,235 @@
+"""The order in which the operations of a graph run, and which of them are called together.
+
+The order of a trace computes all gradients, and then walks over the parameters once for each operation of the
+optimizer. Here the work of the optimizer on a large parameter follows its gradient at once, in the parameter's own
+memory; and the operations on small ones, where calling costs more than computing, are grouped into one call.
+"""
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.engine.graph.aliasing import Aliasing
+from functrain.engine.graph.queries import outputs
+from functrain.engine.graph.simplifying import GROUPED
+from functrain.engine.tracing.meta.geometry import same_layout
+
+aten = torch.ops.aten
+
+_LISTS = """
+    abs.default add.Tensor addcdiv.default addcmul.default div.Tensor exp.default lerp.Scalar mul.Tensor
+    neg.default pow.Tensor_Scalar reciprocal.default rsqrt.default sign.default sqrt.default sub.Tensor
+"""
+
+
+def operation(name: str) -> Any:
+    """Return an operation by its name and overload.
+
+    >>> operation("add.Tensor") is torch.ops.aten.add.Tensor
+    True
+    """
+    packet, overload = name.split(".")
+    return getattr(getattr(aten, packet), overload)
+
+
+FOREACH = {operation(name): "_foreach_" + name.split(".")[0] for name in _LISTS.split()}
+"""Operation -> the one that does it to lists of tensors."""
+
+_TAKES_SCALAR = (aten.add.Tensor, aten.mul.Tensor, aten.div.Tensor)
+"""Operations on lists of tensors that take one scalar tensor for all."""
+GROUP_BYTES = 1 << 26
+"""The largest group elsewhere, which bounds the memory of intermediate results."""
+
+
+@attrs.frozen
+class Step:
+    """Operations that are called at once: one, or several of a kind grouped into one call."""
+
+    nodes: tuple[Any, ...]
+    in_place: tuple[int, ...] | None = None
+    """For each node the position of the argument that receives the result, or for a write made a value the positions of
+    the memories that it changes without a copy; None when they make new tensors."""
+
+
+def scheduled(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Step]:
+    """Return the steps of a graph in order.
+
+    Args:
+        graph: without writes.
+        target: donated input -> the result that goes into its memory.
+        aliasing: what shares memory.
+    """
+    return _grouped(_ordered(graph, target, aliasing))
+
+
+def is_pointwise(node: Any) -> bool:
+    """Return whether a node computes each element from one element of each argument."""
+    return node.op == "call_function" and torch.Tag.pointwise in getattr(node.target, "tags", ())
+
+
+def _may_wait(node: Any) -> bool:
+    """Return whether a node is of the kind that an optimizer's work is made of: it may wait for others."""
+    adds_product = node.target is aten.addmm.default and same_layout(node.args[0].meta.get("val"), node.meta.get("val"))
+    return is_pointwise(node) or adds_product
+
+
+def _ordered(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Any]:
+    """Return the operations, those of the optimizer (the tail) as soon as what they need is there."""
+    nodes = [n for n in graph.nodes if n.op == "call_function"]
+    results = outputs(graph)
+    tail: set[Any] = set()
+    for node in reversed(nodes):
+        if _may_wait(node) and all(u.op == "output" or u in tail for u in node.users):
+            tail.add(node)
+    position = {n: k for k, n in enumerate(n for n in nodes if n not in tail)}
+    input_of = {node: i for i, node in target.items()}
+    cones = []
+    for k, result in enumerate(dict.fromkeys(n for n in results if n in tail)):
+        cone = _cone(result, tail)
+        needed = [position.get(a, -1) for n in cone for a in n.all_input_nodes]
+        readers = [position.get(u, -1) for u in _readers(input_of.get(result), position, aliasing)]
+        cones.append((max([*needed, *readers], default=-1), k, cone))
+    cones.sort(key=lambda c: c[:2])
+    # What is small comes last, all together, so that it can be grouped.
+    small = {n for ready, k, cone in cones if all(_groups(n) for n in cone) for n in cone}
+    order, done, at = [], set(), 0
+    late: list[Any] = []
+
+    def emit(cone: list[Any]) -> None:
+        for n in cone:
+            if n not in done:
+                done.add(n)
+                (late if n in small else order).append(n)
+
+    body = [n for n in nodes if n not in tail]
+    while at < len(cones) and cones[at][0] < 0:
+        emit(cones[at][2])
+        at += 1
+    for k, node in enumerate(body):
+        order.append(node)
+        while at < len(cones) and cones[at][0] <= k:
+            emit(cones[at][2])
+            at += 1
+    rest = {n for n in tail if n not in done}
+    # A large tail may need a value that a small one computes: such a value is done where it is needed.
+    return _topological([*order, *late, *(n for n in nodes if n in rest)])
+
+
+def _readers(node: Any, position: dict[Any, int], aliasing: Aliasing) -> list[Any]:
+    """Return the operations that read an input, also through views of it."""
+    if node is None:
+        return []
+    found, waiting, memory = [], [node], aliasing.memory(node)
+    while waiting:
+        for user in waiting.pop().users:
+            found.append(user)
+            if user.op == "call_function" and aliasing.memory(user) is memory:
+                waiting.append(user)
+    return [n for n in found if n in position]
+
+
+def _cone(result: Any, tail: set[Any]) -> list[Any]:
+    """Return what of the tail a result needs, in order."""
+    found: dict[Any, None] = {}
+    stack = [(result, False)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            found[node] = None
+        elif node in tail and node not in found:
+            stack.append((node, True))
+            stack.extend((a, False) for a in reversed(node.all_input_nodes))
+    return list(found)
+
+
+def _topological(nodes: list[Any]) -> list[Any]:
+    known, order, done = set(nodes), [], set()
+    for start in nodes:
+        stack = [(start, False)]
+        while stack:
+            node, ready = stack.pop()
+            if ready:
+                if node not in done:
+                    done.add(node)
+                    order.append(node)
+            elif node not in done:
+                stack.append((node, True))
+                stack.extend((a, False) for a in reversed(node.all_input_nodes) if a in known and a not in done)
+    return order
+
+
+def _groups(node: Any) -> bool:
+    value = node.meta.get("val")
+    if not isinstance(value, Tensor):
+        return False
+    return value.numel() <= GROUPED if value.device.type == "cpu" else value.numel() * value.itemsize <= GROUP_BYTES
+
+
+def _grouped(order: list[Any]) -> list[Step]:
+    """Return the steps: at the end of the order, operations of one kind and of one height are called together."""
+    first = len(order)
+    while first and is_pointwise(order[first - 1]) and _groups(order[first - 1]):
+        first -= 1
+    head, last = order[:first], order[first:]
+    inside = set(last)
+    height: dict[Any, int] = {}
+    for node in reversed(last):
+        height[node] = 1 + max((height[u] for u in node.users if u in inside), default=-1)
+    groups: dict[tuple, list[Any]] = {}
+    for node in last:
+        kind = _kind(node)
+        groups.setdefault((-height[node], kind if kind is not None else node), []).append(node)
+    steps = [Step((node,)) for node in head]
+    for _, nodes in sorted(groups.items(), key=lambda item: item[0][0]):
+        for part in _bounded(nodes):
+            steps.append(Step(tuple(part)))
+    return steps
+
+
+def _bounded(nodes: list[Any]) -> list[list[Any]]:
+    if nodes[0].meta["val"].device.type == "cpu" or len(nodes) == 1:
+        return [nodes]
+    parts, size = [[]], 0
+    for node in nodes:
+        more = node.meta["val"].numel() * node.meta["val"].itemsize
+        if parts[-1] and size + more > GROUP_BYTES:
+            parts.append([])
+            size = 0
+        parts[-1].append(node)
+        size += more
+    return parts
+
+
+def _kind(node: Any) -> tuple | None:
+    """Return what nodes of one group have in common, or None for a node that cannot be grouped."""
+    if node.target not in FOREACH:
+        return None
+    value = node.meta["val"]
+    if not value.is_floating_point() or not node.args or not isinstance(node.args[0], torch.fx.Node):
+        return None
+    parts: list[Any] = [node.target, value.dtype, value.device]
+    for k, a in enumerate(node.args):
+        if not isinstance(a, torch.fx.Node):
+            parts.append((k, type(a), repr(a)))
+        elif a.meta["val"].shape == value.shape and a.meta["val"].dtype == value.dtype:
+            parts.append("each")
+        elif k == 1 and _scalar_operand(node, a):
+            parts.append(a)
+        else:
+            return None
+    if node.kwargs and (len(node.args) < 2 or not isinstance(node.args[1], torch.fx.Node) or parts[4] != "each"):
+        return None
+    return (*parts, tuple((k, repr(v)) for k, v in sorted(node.kwargs.items())))
+
+
+def _scalar_operand(node: Any, operand: Any) -> bool:
+    """Return whether one scalar tensor can be the second argument for the whole group."""
+    value, mine = operand.meta["val"], node.meta["val"]
+    if value.dim() != 0 or mine.dim() == 0 or value.device != mine.device or node.target not in _TAKES_SCALAR:
+        return False
+    # A scalar of float64 promotes no array; elsewhere than on the CPU one kernel does the group, and wants one dtype.
+    return value.dtype == mine.dtype or (mine.device.type == "cpu" and value.is_floating_point())
+
+

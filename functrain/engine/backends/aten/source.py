@@ -1,0 +1,317 @@
+"""The `aten` backend: a graph becomes straight-line Python that calls PyTorch's operations below autograd.
+
+There is no compiler: the function is ready in milliseconds, and costs little more than the operations themselves.
+"""
+
+import builtins
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.engine.backends.aten.memory_plan import IN_PLACE, NEVER, Plan, make_plan
+from functrain.engine.backends.aten.schedule import FOREACH, Step
+from functrain.engine.graph.expanding import expanded
+from functrain.engine.graph.fusing import fuse
+from functrain.engine.graph.in_place import InPlace
+from functrain.engine.graph.queries import attribute, copy, outputs, placeholders
+from functrain.engine.graph.scan_node import compile_loops, loops
+from functrain.engine.graph.simplifying import simplify
+from functrain.operators import KERNELS
+
+_F = torch._C._VariableFunctions  # pyright: ignore
+DIRECT = frozenset(
+    [
+        "_log_softmax",
+        "_log_softmax_backward_data",
+        "_softmax",
+        "_softmax_backward_data",
+        "abs",
+        "add",
+        "addcdiv",
+        "addcmul",
+        "addmm",
+        "all",
+        "amax",
+        "amin",
+        "any",
+        "arange",
+        "argmax",
+        "baddbmm",
+        "bitwise_and",
+        "bitwise_or",
+        "bitwise_xor",
+        "bmm",
+        "cat",
+        "clamp",
+        "clamp_max",
+        "clamp_min",
+        "clone",
+        "cos",
+        "cumsum",
+        "div",
+        "embedding",
+        "eq",
+        "erf",
+        "exp",
+        "floor",
+        "full",
+        "ge",
+        "gt",
+        "index_select",
+        "isnan",
+        "le",
+        "lerp",
+        "log",
+        "log1p",
+        "logical_and",
+        "logical_not",
+        "logical_or",
+        "lt",
+        "masked_fill",
+        "maximum",
+        "mean",
+        "minimum",
+        "mm",
+        "mul",
+        "native_batch_norm",
+        "native_layer_norm",
+        "ne",
+        "neg",
+        "ones",
+        "ones_like",
+        "permute",
+        "pow",
+        "reciprocal",
+        "relu",
+        "rsqrt",
+        "select",
+        "sigmoid",
+        "sign",
+        "sin",
+        "slice",
+        "split",
+        "sqrt",
+        "squeeze",
+        "stack",
+        "sub",
+        "sum",
+        "t",
+        "tanh",
+        "threshold_backward",
+        "transpose",
+        "unbind",
+        "unsqueeze",
+        "where",
+        "zeros",
+        "zeros_like",
+    ]
+)
+"""Operations whose function in `torch` is called instead of the overload: it takes 1.0 us where that takes 1.5 us."""
+
+METHODS = frozenset(["view", "expand", "gather", "scatter", "scatter_add", "logsumexp"])
+"""Operations that are called quickest as methods of the tensor."""
+
+_OF_NUMBERS = frozenset((torch.ops.aten.add.Tensor, torch.ops.aten.mul.Tensor, torch.ops.aten.div.Tensor))
+"""Operations that take 2.4 us with a number and 0.8 us with a tensor that holds it; of lists too."""
+
+_KNOWN = frozenset(("Tensor", "default", "Scalar", "Tensor_Scalar", "int", "self", "dim", "dim_IntList", "Dimname"))
+
+
+def compile(
+    gm: Any, example_inputs: list[Tensor], donated: tuple[tuple[int, int], ...] = ()
+) -> Callable[[list[Tensor]], list[Tensor]]:
+    """Return a function of a list of tensors that does what a graph says.
+
+    Args:
+        gm: an `fx.GraphModule` of tensors that returns a list of tensors.
+        example_inputs: not used; the graph knows the form of its inputs.
+        donated: pairs (input, result): the result is put into the memory of the input, which is returned for it. The
+            first line of the function that writes to such memory is its attribute `first_write`.
+
+    >>> from functrain.engine.tracing.to_graph import trace
+    >>> traced = trace(lambda p, g: [p - 0.5 * g], [torch.ones(2), torch.ones(2)])
+    >>> f = compile(traced.gm, traced.inputs, donated=((0, 0),))
+    >>> p = torch.ones(2)
+    >>> f([p, torch.ones(2)])[0] is p
+    True
+    """
+    gm = expanded(gm, _off_cpu)
+    gm = fuse(simplify(torch.fx.GraphModule(gm, copy(gm.graph))))
+    left = compile_loops(gm, compile, donated) if loops(gm) else donated
+    return _Source(gm, make_plan(gm, left), left).function()
+
+
+def _off_cpu(node: torch.fx.Node) -> bool:
+    return node.meta["val"].device.type != "cpu"
+
+
+class _Source:
+    """The source of the function, as it is being written."""
+
+    def __init__(self, gm: Any, plan: Plan, donated: tuple[tuple[int, int], ...]) -> None:
+        self.gm, self.plan, self.donated = gm, plan, donated
+        self.inputs = placeholders(gm.graph)
+        self.results = outputs(gm.graph)
+        self.constants: dict[str, Any] = {}
+        self.count = itertools.count()
+        self.numbers: dict[Any, Tensor] = {}
+        self.ids: dict[int, str] = {}
+        self.names = {n: f"x{k}" for k, n in enumerate(self.inputs)}
+        self.lines: list[str] = []
+        self.first_write = NEVER
+        self.dead = self._last_uses()
+        self.loops = [t for t, step in enumerate(plan.steps) if getattr(step.nodes[0].target, "inplace", ())]
+
+    def function(self) -> Callable:
+        if self.inputs:
+            self.lines.append(f"{', '.join(self.names[n] for n in self.inputs)}, = inputs")
+        for t, step in enumerate(self.plan.steps):
+            if self.first_write == NEVER and (t == self.plan.writes or t in self.loops):
+                self.first_write = len(self.lines)
+            self._write(step)
+            self._free(t)
+        returned = self._finish()
+        body = "\n        ".join([*self.lines, f"return [{', '.join(returned)}]"])
+        guard = self._constant(torch._C._AutoDispatchBelowAutograd)
+        source = f"def run(inputs):\n    with {guard}():\n        {body}\n"
+        namespace = dict(self.constants)
+        exec(builtins.compile(source, "<functrain aten>", "exec"), namespace)
+        run = namespace["run"]
+        run.source, run.first_write = source, self.first_write + 3
+        return run
+
+    def _last_uses(self) -> dict[int, list[str]]:
+        """Return for each step the nodes whose variables nobody reads after it."""
+        last: dict[Any, int] = {}
+        for t, step in enumerate(self.plan.steps):
+            for node in step.nodes:
+                for n in (node, *node.all_input_nodes):
+                    last[self.plan.home[n]] = t
+        for node in (*self.results, *(r for r, _ in self.plan.copies)):
+            last[self.plan.home[node]] = NEVER
+        dead: dict[int, list[Any]] = {}
+        for node, t in last.items():
+            if node.op == "call_function" and t != NEVER:
+                dead.setdefault(t, []).append(node)
+        return dead
+
+    def _free(self, t: int) -> None:
+        names = [self.names[n] for n in self.dead.get(t, ()) if n in self.names]
+        if names:
+            self.lines.append(f"del {', '.join(names)}")
+
+    def _write(self, step: Step) -> None:
+        if len(step.nodes) > 1:
+            self._write_group(step)
+            return
+        node = step.nodes[0]  # pyright: ignore
+        if isinstance(node.target, InPlace):
+            node.target = attrs.evolve(node.target, owned=frozenset(step.in_place or ()))
+        if step.in_place is None or isinstance(node.target, InPlace):
+            name = self._name(node)
+            self.lines.append(f"{name} = {self._call(node)}")
+            return
+        k = step.in_place[0]
+        args = [node.args[k], *(a for j, a in enumerate(node.args) if j != k)]
+        method = IN_PLACE[node.target]
+        self.names[node] = self.names[self.plan.home[node]]
+        rest = ", ".join([*(self._operand(node, a) for a in args[1:]), *self._keywords(node)])
+        self.lines.append(f"{self._text(args[0])}.{method}({rest})")
+
+    def _write_group(self, step: Step) -> None:
+        node = step.nodes[0]
+        name = FOREACH[node.target] + ("_" if step.in_place else "")
+        args = []
+        for k, a in enumerate(node.args):
+            shared = not isinstance(a, torch.fx.Node) or (k > 0 and a.meta["val"].shape != node.meta["val"].shape)
+            if shared:
+                args.append(self._operand(node, a))
+            else:
+                args.append("[" + ", ".join(self._text(n.args[k]) for n in step.nodes) + "]")
+        call = f"{self._constant(getattr(_F, name))}({', '.join([*args, *self._keywords(node)])})"
+        if step.in_place:
+            for n in step.nodes:
+                self.names[n] = self.names[self.plan.home[n]]
+            self.lines.append(call)
+        else:
+            names = [self._name(n) for n in step.nodes]
+            self.lines.append(f"{', '.join(names)}, = {call}")
+
+    def _finish(self) -> list[str]:
+        returned = [self._text(n) for n in self.results]
+        for k in sorted(self.plan.clones):
+            self.lines.append(f"r{k} = {returned[k]}.clone()")
+            returned[k] = f"r{k}"
+        taken = {self.inputs[i]: k for i, k in self.donated}
+        if self.plan.copies:
+            if self.first_write == NEVER:
+                self.first_write = len(self.lines)
+            to = ", ".join(self.names[i] for _, i in self.plan.copies)
+            what = ", ".join(returned[taken[i]] for _, i in self.plan.copies)
+            self.lines.append(f"{self._constant(_F._foreach_copy_)}([{to}], [{what}])")
+        for i, k in self.donated:
+            returned[k] = self.names[self.inputs[i]]
+        return returned
+
+    def _name(self, node: Any) -> str:
+        return self.names.setdefault(node, f"v{next(self.count)}")
+
+    def _call(self, node: Any) -> str:
+        target = node.target
+        if getattr(target, "__name__", "") == "getitem":
+            return f"{self._text(node.args[0])}[{self._text(node.args[1])}]"
+        arguments = ", ".join([*(self._operand(node, a) for a in node.args), *self._keywords(node)])
+        return f"{self._constant(_callable(target))}({arguments})"
+
+    def _keywords(self, node: Any) -> list[str]:
+        return [f"{k}={self._text(v)}" for k, v in node.kwargs.items()]
+
+    def _operand(self, node: Any, value: Any) -> str:
+        """Return the text of an argument: where a number would be made a tensor at each call, a tensor made now."""
+        if node.target not in _OF_NUMBERS or type(value) not in (int, float) or node.kwargs:
+            return self._text(value)
+        made, first = node.meta["val"], node.args[0]
+        exact = made.dtype in (torch.float32, torch.float64) or (made.dtype is torch.int64 and type(value) is int)
+        same = isinstance(first, torch.fx.Node) and first.meta["val"].dtype is made.dtype
+        if not (exact and same and made.device.type == "cpu"):
+            return self._text(value)
+        key = made.dtype, type(value), repr(value)
+        if key not in self.numbers:
+            self.numbers[key] = torch.tensor(value, dtype=made.dtype)
+        return self._constant(self.numbers[key])
+
+    def _text(self, value: Any) -> str:
+        if isinstance(value, torch.fx.Node):
+            if value.op == "get_attr":
+                return self._constant(attribute(self.gm, str(value.target)))
+            return self.names[value]
+        if isinstance(value, (list, tuple)):
+            inside = ", ".join(self._text(v) for v in value)
+            return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' * (len(value) == 1)})"
+        if value is None or type(value) in (bool, int, str) or (type(value) is float and value - value == 0):
+            return repr(value)
+        return self._constant(value)
+
+    def _constant(self, value: Any) -> str:
+        if id(value) not in self.ids:
+            self.ids[id(value)] = name = f"c{len(self.ids)}"
+            self.constants[name] = value
+        return self.ids[id(value)]
+
+
+def _callable(target: Any) -> Callable:
+    """Return the quickest way to call an operation."""
+    if target in KERNELS:
+        return KERNELS[target]
+    if isinstance(target, torch._ops.OpOverload):
+        name = target._schema.name.removeprefix("aten::")
+        if name in METHODS and target._overloadname in ("default", "src", ""):
+            return getattr(torch._C.TensorBase, name)
+        if name in DIRECT and target._overloadname in _KNOWN and hasattr(_F, name):
+            return getattr(_F, name)
+        return target._op
+    return target

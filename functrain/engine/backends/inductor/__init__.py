@@ -1,0 +1,5 @@
+"""The backend that compiles to machine code, with PyTorch's Inductor."""
+
+from functrain.engine.backends.inductor.compiling import compile
+
+__all__ = ["compile"]

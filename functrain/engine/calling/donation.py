@@ -1,0 +1,129 @@
+"""Donation: arguments whose memory a compiled function may use for its results.
+
+A donated tensor changes its class when the call returns: the new class answers every use with `DonatedValueUsed`. That
+costs some 50 ns a tensor, and nothing when it is not used.
+"""
+
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain.engine.tracing.meta.geometry import is_dense
+from functrain.errors import DonatedValueUsed
+
+storage = Tensor.untyped_storage
+address = attrgetter("_cdata")
+holders = torch._C._storage_Use_Count
+_alone = torch.empty(1)
+ALONE = holders(address(storage(_alone)))
+"""How many hold the storage of a tensor that shares it with no other: the tensor, and the Python object of it."""
+
+
+_REMEDY = ", which has been reused for the result; go on with the value that the call returned, or donate a copy"
+
+
+class Donated(Tensor):
+    """The class of a tensor that has been donated. Its subclasses, made by `donated_class`, know what it was."""
+
+    described = "a tensor"
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        """Raise `DonatedValueUsed`, whatever is done with the tensor."""
+        names = [t.described for t in types if issubclass(t, Donated)] or [cls.described]
+        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        raise DonatedValueUsed(f"{names[0]}{more}{_REMEDY}")
+
+    def __repr__(self, *, tensor_contents=None):
+        return f"<{type(self).described}>"
+
+
+def donated_class(function: str, path: str, lost: bool = False) -> type[Donated]:
+    """Return the class for a tensor donated to a function at some dotted path.
+
+    >>> x = torch.ones(2)
+    >>> x.__class__ = donated_class("step", "state.params.weight")
+    >>> x
+    <state.params.weight was donated to step>
+    >>> x + 1
+    Traceback (most recent call last):
+        ...
+    functrain.errors.DonatedValueUsed: state.params.weight was donated to step, which has been reused for the result; \
+go on with the value that the call returned, or donate a copy
+    """
+    described = f"{path} was donated to {function}" + (", whose call then failed" if lost else "")
+    return type("Donated", (Donated,), {"described": described})
+
+
+def check_usable(named: Iterable[tuple[str, Any]]) -> None:
+    """Raise `DonatedValueUsed` when one of the leaves has been donated before."""
+    for path, leaf in named:
+        if isinstance(leaf, Donated):
+            raise DonatedValueUsed(f"{path}: {type(leaf).described}{_REMEDY}")
+
+
+def pair(
+    donated: dict[int, tuple[str, Tensor]], results: list[tuple[str, Tensor | None, int | None]]
+) -> dict[int, int]:
+    """Return which result is put into the memory of which donated input: input -> result.
+
+    A result that is a donated input itself keeps its memory; then each result looks for an input of its shape, strides,
+    dtype and device, first at its own dotted path, then at any.
+
+    Args:
+        donated: path and tensor by the index of the input.
+        results: for each result its path, its tensor, and the index of the input that it is, or None.
+    """
+    chosen: dict[int, int] = {}
+    taken: set[int] = set()
+    for k, (_, _, same) in enumerate(results):
+        if same in donated and same not in chosen:
+            chosen[same] = k
+            taken.add(k)
+    by_form: dict[tuple, list[int]] = {}
+    for i, (_, tensor) in donated.items():
+        if i not in chosen and is_dense(tensor):
+            by_form.setdefault(_form(tensor), []).append(i)
+    for at_same_path in (True, False):
+        for k, (path, tensor, same) in enumerate(results):
+            free = by_form.get(_form(tensor), []) if tensor is not None and k not in taken and same is None else []
+            for i in free:
+                if not at_same_path or _ends_alike(donated[i][0], path):
+                    chosen[i] = k
+                    taken.add(k)
+                    free.remove(i)
+                    break
+    return chosen
+
+
+def _form(tensor: Tensor) -> tuple:
+    return tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device
+
+
+def _ends_alike(argument: str, result: str) -> bool:
+    # "state.params.w" of an argument is ".params.w" of the first result or of the only one: compare from the end.
+    inside = argument.partition(".")[2]
+    return inside == result or result.endswith("." + inside) or (not inside and "." not in result)
+
+
+def separate(
+    tensors: list[Tensor], originals: list[Tensor], written: list[int], constants: list[Tensor]
+) -> list[Tensor]:
+    """Return the tensors with a copy in place of each one to be written to whose memory somebody else may hold.
+
+    Args:
+        tensors: the inputs of a compiled function.
+        originals: what the caller passed for them.
+        written: which of them are written to.
+        constants: tensors that the function closes over.
+    """
+    ids = [id(t) for t in (*originals, *constants)]
+    result = list(tensors)
+    for i in written:
+        same = ids.count(id(originals[i])) > 1 or tensors[i] is not originals[i]
+        if same or holders(address(tensors[i].untyped_storage())) > ALONE:
+            result[i] = torch.empty_like(tensors[i]).copy_(tensors[i])
+    return result

@@ -1,0 +1,301 @@
+"""`jit`: a pure function of trees, traced once for each form of its arguments and compiled by a backend.
+
+The call path is generated (`entry.py`): it takes exactly that form of arguments apart, checks it, calls the compiled
+graph and puts the result together. What does not fit any entry takes the way of this module.
+"""
+
+import functools
+import importlib
+import inspect
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain import tree
+from functrain.engine.backends.freed_memory import keep_freed_memory
+from functrain.engine.calling.call_arguments import Call, read_call, same_arguments
+from functrain.engine.calling.donation import pair
+from functrain.engine.calling.cache_entry import RETRY, Entry, make_entry
+from functrain.dispatch_state import dispatch_modes, is_plain, peek_interpreter_stack
+from functrain.engine.calling.tree_code import MISS
+from functrain.engine.graph.functionalizing import functionalized
+from functrain.engine.graph.queries import outputs, placeholders
+from functrain.engine.graph.replaying import replay
+from functrain.engine.tracing.to_graph import Traced, trace
+from functrain.errors import InvalidArgument, NonTensorOutput, TooManyTraces
+
+BACKENDS = {
+    "aten": "functrain.engine.backends.aten.source",
+    "inductor": "functrain.engine.backends.inductor.compiling",
+    "cudagraph": "functrain.engine.backends.cudagraph",
+}
+"""Name -> the module whose `compile(gm, example_inputs, donated)` makes a function of a list of tensors."""
+
+MOST_RETRACES = 8
+REPLAY = "FUNCTRAIN_REPLAY"
+"""Where this environment variable is set, compiled functions run as they were recorded: no pass, no plan, no backend."""
+
+
+@attrs.frozen
+class Trace:
+    """What is known of one trace of a function.
+
+    Attributes:
+        reason: why it was made: "first call", or what differed from the most similar trace before, by dotted path.
+        graph: the `fx.GraphModule`, as traced.
+        seconds_traced: the time that tracing took.
+        seconds_compiled: the time that the backend took.
+    """
+
+    reason: str
+    graph: Any = attrs.field(repr=False)
+    seconds_traced: float
+    seconds_compiled: float
+
+
+@attrs.frozen
+class Lowered:
+    """A function traced for some arguments, and not compiled yet: what `Jitted.lower` returns.
+
+    Attributes:
+        graph: the `fx.GraphModule`: flat tensors in, a list of tensors out.
+        compile: () -> the function of trees, compiled; calls of the jitted function with such arguments use it too.
+    """
+
+    graph: Any
+    compile: Callable[[], Callable] = attrs.field(repr=False)
+
+    @property
+    def code(self) -> str:
+        """Return the graph as Python source."""
+        return self.graph.code
+
+
+def jit(
+    f: Callable,
+    donate: int | str | Iterable[int | str] = (),
+    static: int | str | Iterable[int | str] = (),
+    backend: str = "aten",
+) -> "Jitted":
+    """Return a function that runs `f` once to see its operations, and from then on only the operations, compiled.
+
+    `f` is a pure function of trees: it returns tensors (or None) and changes nothing. Tensors in the arguments are
+    dynamic; whatever else is in them is static: a new value, like a new shape, dtype, device, memory layout or
+    structure, makes a new trace. Tensors that `f` closes over are taken by reference; which ones is settled by the
+    trace (a variable of its own, or a global, that is bound to another tensor is noticed, one further inside is not).
+
+    Inside another `jit`, `grad` or `vmap`, and where an argument requires gradients, `f` itself runs; otherwise results
+    have no autograd history. A result that is an argument unchanged is that tensor itself.
+
+    Args:
+        f: the function.
+        donate: positions or names of arguments whose memory may be used for the result; they must not be used again,
+            and using them raises `DonatedValueUsed`. A donated tensor whose memory another tensor shares is copied
+            first. (Not seen: a NumPy array that a tensor was made from, and `torch.tensor(old)`.) When a call fails
+            after it began to write, the donated values are lost, and say so.
+        static: positions or names of arguments that are static as a whole, and hashable.
+        backend: "aten" (PyTorch's operations one by one, ready in milliseconds), "inductor" (compiled kernels, ready
+            in seconds) or "cudagraph" ("aten" captured as one CUDA graph).
+
+    Raises:
+        NotTraceable: `f` decides in Python by the values of a tensor.
+        NonTensorOutput: `f` returns a number, or anything else that is neither tensor nor None.
+        UnhashableStatic: an argument is neither a tree of tensors nor hashable.
+        SideEffect: `f` changes an argument in place.
+        HiddenRandomness: `f` draws from PyTorch's global generator.
+        DonatedValueUsed: an argument was donated before.
+
+    >>> double = jit(lambda params: {name: 2 * p for name, p in params.items()}, donate=0)
+    >>> params = {"w": torch.ones(2)}
+    >>> double(params)
+    {'w': tensor([2., 2.])}
+    >>> params["w"].sum()
+    Traceback (most recent call last):
+        ...
+    functrain.errors.DonatedValueUsed: params.w was donated to <lambda>, which has been reused for the result; go on \
+with the value that the call returned, or donate a copy
+
+    See also: `scan`, `check`.
+    """
+    return Jitted(f, donate, static, backend)
+
+
+class Jitted:
+    """A function made by `jit`.
+
+    Attributes:
+        traces: a `Trace` for each form of arguments so far.
+    """
+
+    def __init__(self, f: Callable, donate: Any, static: Any, backend: str) -> None:
+        if not callable(f):
+            raise InvalidArgument(f"f must be a function, got {type(f).__name__}")
+        if backend not in BACKENDS:
+            raise InvalidArgument(f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
+        self._f, self._backend = f, backend
+        self._names = _parameter_names(f)
+        self._donate, self._static = self._positions("donate", donate), self._positions("static", static)
+        both = self._donate & self._static
+        if both:
+            raise InvalidArgument(f"an argument is both donated and static: {sorted(map(str, both))}")
+        self._entries: tuple[Entry, ...] = ()
+        self.traces: tuple[Trace, ...] = ()
+        functools.update_wrapper(self, f, updated=())
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function, compiled."""
+        if peek_interpreter_stack() is None and not dispatch_modes():
+            for entry in self._entries:
+                result = entry.run(args, kwargs)
+                if result is not MISS:
+                    if result is RETRY:
+                        break
+                    return result
+        return self._unusual(args, kwargs)
+
+    def lower(self, *args: Any, **kwargs: Any) -> Lowered:
+        """Return the function traced for such arguments, without running or compiling it.
+
+        >>> "aten.mul" in jit(lambda x: 2 * x).lower(torch.ones(2)).code
+        True
+        """
+        call = self._read(args, kwargs)
+        traced, results = self._trace(call)
+        return Lowered(traced.gm, lambda: (self._compile(call, traced, results), self)[1])
+
+    def __repr__(self) -> str:
+        return f"jit({_name(self._f)}, backend={self._backend!r})"
+
+    def _positions(self, option: str, given: Any) -> frozenset:
+        chosen = (given,) if isinstance(given, (int, str)) else tuple(given)
+        for one in chosen:
+            number = isinstance(one, int) and not isinstance(one, bool) and one >= 0
+            if not number and not isinstance(one, str):
+                raise InvalidArgument(f"{option} must be positions from 0 or names of arguments, got {one!r}")
+            if isinstance(one, str) and self._names and one not in self._names and not _takes_any(self._f):
+                raise InvalidArgument(f"{option}: {_name(self._f)} has no argument {one!r}, it has {list(self._names)}")
+        by_name: dict[Any, int] = {name: k for k, name in enumerate(self._names)}
+        return frozenset(by_name.get(one, one) for one in chosen)
+
+    def _read(self, args: tuple, kwargs: dict) -> Call:
+        return read_call(args, kwargs, self._names, self._donate, self._static)
+
+    def _unusual(self, args: tuple, kwargs: dict) -> Any:
+        """Run what no entry takes: a new form of arguments, memory that is shared, or code that is transformed."""
+        if not is_plain():
+            return self._f(*args, **kwargs)
+        call = self._read(args, kwargs)
+        if torch.is_grad_enabled() and any(t.requires_grad for t in call.originals):
+            return self._f(*args, **kwargs)
+        for entry in self._entries:
+            if entry.matches(call.args, call.kwargs) is not MISS:
+                return entry.run_apart(call)
+        traced, results = self._trace(call)
+        if torch.is_grad_enabled() and any(t.requires_grad for t in traced.closed):
+            return self._f(*args, **kwargs)  # a graph would cut what is closed over off from its gradient
+        return self._compile(call, traced, results).run_apart(call)
+
+    def _trace(self, call: Call) -> tuple[Traced, "_Results"]:
+        results = _Results()
+
+        def flat(*tensors: Tensor) -> list[Tensor]:
+            args, kwargs = call.rebuild(tensors)
+            result = self._f(*args, **kwargs)
+            return results.take(result, _name(self._f))
+
+        return trace(flat, call.tensors, call.tensor_paths), results
+
+    def _compile(self, call: Call, traced: Traced, results: "_Results") -> Entry:
+        began = time.perf_counter()
+        run, pairs = self._compiled(call, traced, results)
+        entry = make_entry(self._f, _name(self._f), call, run, pairs, results.spec, results.tensor_at, traced)
+        seconds = time.perf_counter() - began
+        reason = self._reason(call)
+        self._entries = (entry, *self._entries)
+        self.traces = (*self.traces, Trace(reason, traced.gm, traced.seconds, seconds))
+        if len(self.traces) > MOST_RETRACES:
+            self._warn()
+        return entry
+
+    def _compiled(self, call: Call, traced: Traced, results: "_Results") -> tuple[Callable, tuple]:
+        """Return the function of a list of tensors, and which donated input each of its results is put into."""
+        if os.environ.get(REPLAY):
+            return replay(traced.gm), ()
+        gm = functionalized(traced.gm)
+        gm.meta["name"] = _name(self._f)
+        inputs = {n: i for i, n in enumerate(placeholders(gm.graph))}
+        nodes = outputs(gm.graph)
+        described = [(p, n.meta["val"], inputs.get(n)) for p, n in zip(results.paths, nodes, strict=True)]
+        donated = {i: (call.tensor_paths[i], traced.inputs[i]) for i in call.donated}
+        pairs = tuple(sorted(pair(donated, described).items()))
+        run = importlib.import_module(BACKENDS[self._backend]).compile(gm, traced.inputs, pairs)
+        keep_freed_memory(gm)
+        return run, pairs
+
+    def _reason(self, call: Call) -> str:
+        if not self._entries:
+            return "first call"
+        differences = [same_arguments(entry.form, call.form) for entry in self._entries]
+        return "; ".join(min(differences, key=len)[:3]) or "the surroundings differ (closed-over values, modes, dtype)"
+
+    def _warn(self) -> None:
+        seen: dict[str, list[str]] = {}
+        for entry in reversed(self._entries):
+            for path, what in entry.form.items():
+                if what not in seen.setdefault(path, []):
+                    seen[path].append(what)
+        path, values = max(seen.items(), key=lambda item: len(item[1]), default=("", []))
+        what = f"{path} was {', '.join(values[-MOST_RETRACES:])}" if len(values) > 1 else self.traces[-1].reason
+        warnings.warn(
+            f"{_name(self._f)} has been traced {len(self.traces)} times: {what}; make a number that changes a tensor, "
+            "and pad what changes its shape",
+            TooManyTraces,
+            stacklevel=5,
+        )
+
+
+class _Results:
+    """What a trace returned: its structure, and which of its leaves are tensors."""
+
+    def take(self, result: Any, name: str) -> list[Tensor]:
+        leaves, self.spec = tree.flatten(result)
+        self.tensor_at, self.paths, found = [], [], []
+        named = tree.leaves_with_path(result)
+        for k, leaf in enumerate(leaves):
+            if isinstance(leaf, Tensor):
+                self.tensor_at.append(k)
+                self.paths.append(named[k][0])
+                found.append(leaf)
+            elif leaf is not None:
+                where = f" at {named[k][0]}" if named[k][0] else ""
+                raise NonTensorOutput(
+                    f"{name} returned {type(leaf).__name__}{where}: {leaf!r:.60}; under jit a result is made of "
+                    "tensors: use torch.as_tensor, or leave it out"
+                )
+        return found
+
+
+def _name(f: Callable) -> str:
+    return getattr(f, "__name__", None) or type(f).__name__
+
+
+def _parameter_names(f: Callable) -> tuple[str, ...]:
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+
+
+def _takes_any(f: Callable) -> bool:
+    try:
+        kinds = [p.kind for p in inspect.signature(f).parameters.values()]
+    except (TypeError, ValueError):
+        return True
+    return any(k in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.KEYWORD_ONLY) for k in kinds)

@@ -1,0 +1,203 @@
+"""The loop: what a scan leaves in a graph, and what a backend does with it.
+
+A `Loop` is the target of a node and works as it is; a backend makes it quick by `compile_loops`, which compiles its
+body like any other graph and lets donated state live in its own buffers.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from functrain.engine.graph.aliasing import Aliasing
+from functrain.engine.graph.queries import output_of, placeholders
+from functrain.engine.tracing.abstract_tensor import abstract, copied
+
+Step = Callable[[list[Tensor]], list[Tensor]]
+Pairs = tuple[tuple[int, int], ...]
+Compile = Callable[[GraphModule, list[Tensor], Pairs], Step]
+"""A backend: (graph, example inputs, pairs (input, output) to copy in) -> a function from inputs to outputs."""
+
+
+class Loop:
+    """The target of the node that a scan leaves in a graph: (carry, xs, consts, all flat) -> [carry, ys].
+
+    Attributes:
+        body: the graph of one step: placeholders are carry, a row of xs, consts, and a row of each output to write
+            into; the outputs are carry, the row of ys, and, where `stops`, whether to stop.
+        examples: tensors without memory like the body's inputs.
+        length: the number of steps.
+        counts: how many of the body's inputs are carry, xs, consts and ys.
+        stops: whether the last output of the body ends the loop.
+        inplace: the positions of the carry whose buffers may be overwritten; the others are copied first.
+        step: the compiled body, which writes carry and ys into their input buffers.
+    """
+
+    returns_new_memory = True
+
+    def __init__(
+        self,
+        body: GraphModule,
+        examples: list[Tensor],
+        length: int,
+        counts: tuple[int, int, int, int],
+        stops: bool,
+        inplace: frozenset[int] = frozenset(),
+        step: Step | None = None,
+    ):
+        self.body, self.examples, self.length, self.counts, self.stops = body, examples, length, counts, stops
+        self.inplace = inplace
+        self.step = _interpreted(body, self.pairs) if step is None else step
+        # What the code generator of torch.fx wants of a function.
+        self.__name__ = self.__qualname__ = f"scan_loop_{id(self)}"
+        self.__module__ = __name__
+
+    @property
+    def pairs(self) -> Pairs:
+        """The (input, output) pairs of the body whose output is copied into the input."""
+        carry, xs, consts, ys = self.counts
+        before = carry + xs + consts
+        return (*((i, i) for i in range(carry)), *((before + i, carry + i) for i in range(ys)))
+
+    def compiled(self, compile: Compile, inplace: frozenset[int] = frozenset()) -> "Loop":
+        """Return the same loop with its body compiled by a backend, nested loops included."""
+        step = compile(self.body, self.examples, self.pairs)
+        return Loop(self.body, self.examples, self.length, self.counts, self.stops, inplace, step)
+
+    def __call__(self, *tensors: Tensor) -> list[Tensor]:
+        n_carry, n_xs, n_consts, _ = self.counts
+        carry = [t if i in self.inplace else _copy(t) for i, t in enumerate(tensors[:n_carry])]
+        columns = [t.contiguous().unbind(0) for t in tensors[n_carry : n_carry + n_xs]]
+        consts = list(tensors[n_carry + n_xs :])
+        new = torch.zeros if self.stops else torch.empty
+        like = self.examples[n_carry + n_xs + n_consts :]
+        ys = [new((self.length, *t.shape), dtype=t.dtype, device=_device(tensors, t)) for t in like]
+        self._run(carry, columns, consts, [t.unbind(0) for t in ys])
+        return [*carry, *ys]
+
+    def _run(self, carry: list, columns: list, consts: list, rows: list) -> None:
+        step = self.step
+        if self.stops:
+            for i in range(self.length):
+                out = step([*carry, *(c[i] for c in columns), *consts, *(r[i] for r in rows)])
+                if out[-1].item():  # on the CPU only, see `_recorded`
+                    return
+        elif columns or rows:
+            split = len(columns)
+            for row in zip(*columns, *rows, strict=True):
+                step([*carry, *row[:split], *consts, *row[split:]])
+        else:
+            for _ in range(self.length):
+                step([*carry, *consts])
+
+
+def _device(tensors: tuple[Tensor, ...], like: Tensor) -> torch.device:
+    """Return the device on which an output like this example stands; examples may be of another ordinal."""
+    return like.device if not tensors or like.device.type != tensors[0].device.type else tensors[0].device
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _interpreted(body: GraphModule, pairs: Pairs) -> Step:
+    def step(inputs: list[Tensor]) -> list[Tensor]:
+        outputs = body(*inputs)  # none of them aliases an input, see `unalias`
+        for i, o in pairs:
+            if outputs[o] is not inputs[i]:
+                inputs[i].copy_(outputs[o])
+        return outputs
+
+    return step
+
+
+def loops(gm: GraphModule) -> list[Node]:
+    """Return the nodes of a graph that are scans."""
+    return [node for node in gm.graph.nodes if node.op == "call_function" and isinstance(node.target, Loop)]
+
+
+def compile_loops(gm: GraphModule, compile: Compile, donated: Pairs = ()) -> Pairs:
+    """Replace the loops of a graph by compiled ones, in place; return the pairs that are still to be copied in.
+
+    A carry that comes straight from a donated input, used nowhere else, and goes straight back into it, is then
+    carried in that input's own buffer.
+    """
+    left = list(donated)
+    for node in loops(gm):
+        mine = {pair: i for pair in left if (i := _carried(gm, node, pair)) is not None}
+        left = [pair for pair in left if pair not in mine]
+        node.target = node.target.compiled(compile, frozenset(mine.values()))  # pyright: ignore
+    gm.recompile()
+    return tuple(left)
+
+
+def _carried(gm: GraphModule, loop: Node, pair: tuple[int, int]) -> int | None:
+    """Return which carry of the loop lives in the donated buffer of this (input, output) pair, None for no."""
+    inputs = placeholders(gm.graph)
+    source, result = inputs[pair[0]], output_of(gm.graph).args[0][pair[1]]
+    if set(source.users) != {loop} or loop.args.count(source) != 1:
+        return None
+    i = loop.args.index(source)
+    n_carry = loop.target.counts[0]  # pyright: ignore
+    value = source.meta.get("val")
+    if i >= n_carry or not isinstance(value, Tensor) or not value.is_contiguous():
+        return None
+    getters = [n for n in loop.users if n.args == (loop, i)]
+    return i if getters == [result] and list(output_of(gm.graph).args[0]).count(result) == 1 else None
+
+
+def lift_constants(gm: GraphModule) -> list[Tensor]:
+    """Turn the tensors that a graph holds as attributes into further placeholders; return them in that order."""
+    last = placeholders(gm.graph)[-1:]
+    lifted: dict[int, Node] = {}
+    tensors = []
+    for node in [n for n in gm.graph.nodes if n.op == "get_attr"]:
+        value = getattr(gm, node.target, None)
+        if not isinstance(value, Tensor):
+            continue
+        if id(value) not in lifted:
+            place = gm.graph.inserting_after(last[0]) if last else gm.graph.inserting_before(next(iter(gm.graph.nodes)))
+            with place:
+                lifted[id(value)] = gm.graph.placeholder(f"const_{len(lifted)}")
+            lifted[id(value)].meta["val"] = abstract(value)
+            last = [lifted[id(value)]]
+            tensors.append(value)
+        node.replace_all_uses_with(lifted[id(value)])
+        gm.graph.erase_node(node)
+    for name in [n for n, t in gm.named_buffers() if any(t is x for x in tensors)]:
+        delattr(gm, name)
+    gm.recompile()
+    return tensors
+
+
+def unalias(gm: GraphModule, pairs: Pairs) -> None:
+    """Clone the outputs of a graph that share memory with an input or an earlier output.
+
+    Then copying outputs into inputs, in any order, cannot overwrite what is still to be read. An output that is
+    the very input it is to be copied into, and nothing else, stays: nothing has to be done for it.
+    """
+    graph, output = gm.graph, output_of(gm.graph)
+    inputs = placeholders(graph)
+    aliasing = Aliasing(graph)
+    taken = {aliasing.memory(n) for n in inputs}
+    same = {o for i, o in pairs if output.args[0][o] is inputs[i]}
+    done = []
+    with graph.inserting_before(output):
+        for o, node in enumerate(output.args[0]):
+            if isinstance(node, Node) and o not in same:
+                if aliasing.memory(node) in taken:
+                    clone = graph.call_function(torch.ops.aten.clone.default, (node,))
+                    clone.meta["val"] = copied(value_of(node))
+                    node = clone
+                else:
+                    taken.add(aliasing.memory(node))
+            done.append(node)
+    output.args = (done,)
+    gm.recompile()
+
+
+def value_of(node: Node) -> Tensor:
+    """Return the example value that a trace recorded for a node."""
+    return node.meta["val"]

@@ -1,0 +1,159 @@
+"""Tensors without memory, which a function that is being traced computes with."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from functrain.dispatch_state import dispatch_modes
+from functrain.engine.tracing.refusals import Refused
+from functrain.errors import LeakedTensor
+
+_OVER = (
+    "a tensor of a trace that is over is used; it was kept in a variable outside of the traced function: return it "
+    "instead"
+)
+
+
+class Abstract(Tensor):
+    """A tensor without memory: what a function that is being traced computes with.
+
+    Attributes:
+        meta: a meta tensor of its shape, strides, offset and dtype; those of views of one tensor share their storage.
+        node: the node that computes it, where it belongs to a trace.
+        recording: that trace.
+    """
+
+    meta: Tensor
+    node: Node | None
+    recording: Any
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # pyright: ignore
+
+    @staticmethod
+    def __new__(cls, meta: Tensor, device: torch.device) -> "Abstract":
+        """Return one like a meta tensor, that says it is on a device."""
+        check_layout(meta)
+        made = Tensor._make_wrapper_subclass(  # pyright: ignore
+            cls, meta.shape, meta.stride(), meta.storage_offset(), dtype=meta.dtype, device=device
+        )
+        if meta.is_conj():
+            torch._C._set_conj(made, True)  # pyright: ignore
+        if meta.is_neg():
+            torch._C._set_neg(made, True)  # pyright: ignore
+        torch._C._set_throw_on_mutable_data_ptr(made)  # as `numpy` asks for, of plain tensors in a trace too
+        made.meta, made.node, made.recording = meta, None, None
+        return made
+
+    @classmethod
+    def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
+        """Refuse: this is only reached outside of a trace."""
+        raise LeakedTensor(_OVER)
+
+    def data_ptr(self):
+        """Refuse: there is no memory."""
+        raise Refused("value") if dispatch_modes() else LeakedTensor(_OVER)
+
+    def storage_offset(self):
+        """Return the offset, which from now on belongs to the signature where it is that of an argument."""
+        if self.recording is not None:
+            self.recording.looks_at_offset(self)
+        return super().storage_offset()
+
+    def tolist(self):
+        """Return the values as Python numbers, where they depend on no argument."""
+        return self._asked(Tensor.tolist)
+
+    def numpy(self, **options):
+        """Return the values as an array, where they depend on no argument."""
+        return self._asked(Tensor.numpy, **options)
+
+    def __array__(self, *args, **kwargs):
+        return self._asked(Tensor.__array__, *args, **kwargs)
+
+    def _asked(self, question: Callable, *args: Any, **options: Any) -> Any:
+        if self.recording is None or not dispatch_modes():
+            raise LeakedTensor(_OVER)
+        with torch._C._DisableTorchDispatch():
+            return question(self.recording.value(self), *args, **options)
+
+    @property
+    def data(self):
+        """The same tensor without gradients; it cannot be set to another."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value):
+        """Refuse."""
+        raise Refused("effect", "the data of a tensor")
+
+    def __format__(self, spec):
+        return self.item().__format__(spec) if spec else repr(self)
+
+    def __copy__(self):
+        return self.detach()
+
+    def __deepcopy__(self, memo):
+        copied = self.detach().clone().requires_grad_(self.requires_grad)
+        memo[id(self)] = copied
+        return copied
+
+    def __repr__(self, *, tensor_contents=None):
+        return f"Abstract({str(self.dtype).removeprefix('torch.')}{list(self.shape)} on {self.device})"
+
+
+def check_layout(tensor: Tensor) -> None:
+    """Refuse a tensor that is sparse, or anything else than an array.
+
+    >>> check_layout(torch.ones(2))
+    """
+    if tensor.layout is not torch.strided:
+        raise Refused("layout", str(tensor.layout).removeprefix("torch."))
+
+
+def abstract(like: Tensor, shape: Sequence[int] | None = None) -> Abstract:
+    """Return a tensor without memory that is laid out like another, or has its dtype and device and a new shape.
+
+    >>> abstract(torch.arange(6)[2:]).storage_offset(), abstract(torch.ones(2, 3), (4,)).shape
+    (2, torch.Size([4]))
+    """
+    check_layout(like)
+    with torch._C._DisableTorchDispatch():  # not an operation of the trace that may be running
+        meta = _meta_like(like) if shape is None else torch.empty(shape, dtype=like.dtype, device="meta")
+    return Abstract(meta, like.device)
+
+
+def _meta_like(like: Tensor) -> Tensor:
+    source = like.meta if isinstance(like, Abstract) else like
+    elements = source.untyped_storage().nbytes() // source.itemsize
+    meta = torch.empty(elements, dtype=source.dtype, device="meta")
+    meta = meta.as_strided(source.shape, source.stride(), source.storage_offset())
+    meta = torch.conj(meta) if source.is_conj() else meta
+    return torch._neg_view(meta) if source.is_neg() else meta  # pyright: ignore
+
+
+def copied(value: Tensor) -> Abstract:
+    """Return what `clone` makes of a tensor of a trace.
+
+    >>> copied(abstract(torch.ones(1)).meta.expand(3)).stride()
+    (1,)
+    """
+    with torch._C._DisableTorchDispatch():
+        meta = (value.meta if isinstance(value, Abstract) else value.to("meta")).clone()
+    return Abstract(meta, value.device)
+
+
+def storage_of(value: Any) -> int | None:
+    """Return what tells the memory of a tensor of a running trace: views of one tensor have the same. None for no tensor.
+
+    Of use while the function runs only: passes ask `graph.aliasing`, which derives it from the graph as it is then.
+
+    >>> x = abstract(torch.ones(2))
+    >>> storage_of(x) == storage_of(Abstract(x.meta[:1], x.device)), storage_of(abstract(x)) == storage_of(x)
+    (True, False)
+    """
+    if not isinstance(value, Tensor):
+        return None
+    return (value.meta if isinstance(value, Abstract) else value).untyped_storage()._cdata

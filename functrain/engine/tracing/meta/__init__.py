@@ -1,0 +1,3 @@
+"""Rules of shapes, strides and dtypes: what an operation returns, without running it."""
+
+__all__: list[str] = []

@@ -1,0 +1,114 @@
+"""What the results of an operation look like: shapes, strides and dtypes, before anything is computed.
+
+A view is one of meta tensors. For the common operations on common layouts there are rules. For all else the operation
+is run, once for each kind of arguments in a process, on zeros that are laid out as the arguments are: what it returns
+is then what it will return. PyTorch's own rules, for meta tensors, are asked last: they import half a compiler, and for
+many layouts they do not say what the kernels of a device do.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain.engine.tracing.meta.convolution_rules import CONVOLUTIONS, convolution
+from functrain.engine.tracing.meta.geometry import mapped
+from functrain.engine.tracing.meta.operation_rules import RULES
+from functrain.engine.tracing.meta.trial_run import trial_run
+from functrain.engine.tracing.operation_facts import facts, writes
+from functrain.engine.tracing.undeclared import UNDECLARED_ALIASES
+
+
+def infer(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> Any:
+    """Return meta tensors like the results of an operation; an argument that it writes to and returns is its own.
+
+    Args:
+        func: the operation.
+        args: its arguments, tensors without memory among them.
+        kwargs: further ones.
+        on_meta: whether it is told a device, or must be told one because no argument is a tensor.
+    """
+    with torch._C._DisableTorchDispatch(), torch.no_grad():
+        if _is_view(func):
+            return func(*mapped(_meta, args), **{k: mapped(_meta, v) for k, v in kwargs.items()})
+        if writes(func, args, kwargs):
+            return _of_write(func, args, kwargs)
+        found = _by_rule(func, args, kwargs, on_meta)
+        return _by_trial(func, args, kwargs, on_meta) if found is None else found
+
+
+def _meta(tensor: Any) -> Tensor:
+    return tensor.meta
+
+
+def _is_view(func: Any) -> bool:
+    returned = [r.alias_info for r in func._schema.returns]
+    if func.name() in UNDECLARED_ALIASES:
+        return True
+    return any(a is not None and not a.is_write for a in returned)
+
+
+def _by_rule(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> Any:
+    if func in CONVOLUTIONS:
+        return convolution(func, args, kwargs)
+    rule = RULES.get(func._schema.name.removeprefix("aten::"))
+    if rule is None or func._overloadname.endswith("out") or _reads_bits(args):
+        return None
+    return rule(*mapped(_meta, args), **_on_meta({k: mapped(_meta, v) for k, v in kwargs.items()}, on_meta))
+
+
+def _reads_bits(args: Any) -> bool:
+    # A kernel sees a lazily conjugated or negated tensor only after PyTorch has made another of it.
+    found = []
+    mapped(lambda t: found.append(t.is_conj() or t.is_neg()), args)
+    return any(found)
+
+
+def _on_meta(kwargs: dict[str, Any], on_meta: bool) -> dict[str, Any]:
+    if not on_meta:
+        return kwargs
+    return {**{k: v for k, v in kwargs.items() if k != "pin_memory"}, "device": torch.device("meta")}
+
+
+def _by_trial(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> Any:
+    try:
+        return trial_run(func, args, kwargs)
+    except Exception as error:
+        # Zeros may be values that it refuses, or they may take too much memory; what is wrong by its shape stays so.
+        metas = mapped(_meta, args)
+        named = _on_meta({k: mapped(_meta, v) for k, v in kwargs.items()}, on_meta)
+        return _asked(func, metas, named, error)
+
+
+def _asked(func: Callable, args: Any, kwargs: dict[str, Any], error: Exception) -> Any:
+    try:
+        return func(*args, **kwargs)
+    except Exception:
+        raise error from None
+
+
+def _of_write(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Return what a write returns: its arguments' own meta tensors, and new ones besides."""
+    if _fits_in_place(func, args, kwargs):
+        return args[0].meta
+    return trial_run(func, args, kwargs)
+
+
+def _fits_in_place(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+    """Return whether an elementwise operation can put its result into its first argument, as far as rules say."""
+    if torch.Tag.pointwise not in func.tags or not func._opname.endswith("_") or len(facts(func).writes) != 1:
+        return False
+    if not isinstance(args[0], Tensor) or func._opname in ("copy_",) or _shares_memory(args):
+        return False
+    rule = RULES.get(func._opname[:-1])
+    if rule is None or _reads_bits(args):
+        return False
+    made = rule(*mapped(_meta, args), **{k: mapped(_meta, v) for k, v in kwargs.items()})
+    return isinstance(made, Tensor) and made.shape == args[0].shape and torch.can_cast(made.dtype, args[0].dtype)
+
+
+def _shares_memory(args: Any) -> bool:
+    memories = []
+    mapped(lambda t: memories.append(t.meta.untyped_storage()._cdata), args)
+    return len(set(memories)) < len(memories) or 0 in args[0].stride()

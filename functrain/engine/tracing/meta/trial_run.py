@@ -1,0 +1,145 @@
+"""The trial run: an operation is run on zeros that are laid out as its arguments are, to see what it returns."""
+
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.engine.tracing.meta.geometry import extent, mapped, tensors_in
+from functrain.engine.tracing.refusals import Refused
+
+MOST_BYTES = 1 << 32
+"""Arguments of more memory are not made for a trial."""
+MOST_KEPT = 8192
+
+_kept: dict[Any, Any] = {}
+
+
+@attrs.frozen
+class Layout:
+    """What of a new tensor is known without its values."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    dtype: torch.dtype
+    is_conj: bool
+    is_neg: bool
+
+    def made(self) -> Tensor:
+        """Return a new meta tensor like this."""
+        meta = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
+        meta = torch.conj(meta) if self.is_conj else meta
+        return torch._neg_view(meta) if self.is_neg else meta  # pyright: ignore
+
+
+@attrs.frozen
+class Argument:
+    """A result that is an argument: the position among the tensors of the call."""
+
+    position: int
+
+
+def trial_run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Return meta tensors like the results of an operation, as it was seen to return them.
+
+    Args:
+        func: the operation.
+        args: its arguments, tensors without memory among them.
+        kwargs: further ones.
+
+    Raises:
+        Exception: what the operation raises for such arguments.
+    """
+    tensors = list(tensors_in((args, tuple(kwargs.values()))))
+    key = _key(func, args, kwargs, tensors)
+    if key not in _kept:
+        if len(_kept) >= MOST_KEPT:
+            _kept.clear()
+        _kept[key] = _seen(func, args, kwargs, tensors)
+    return _built(_kept[key], tensors)
+
+
+def _built(layout: Any, tensors: list[Tensor]) -> Any:
+    if isinstance(layout, Layout):
+        return layout.made()
+    if isinstance(layout, Argument):
+        return tensors[layout.position].meta  # pyright: ignore
+    return type(layout)(_built(part, tensors) for part in layout) if isinstance(layout, (list, tuple)) else layout
+
+
+def _key(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
+    # What else a kernel may choose its layout by: the number of threads, and the dtype of new tensors.
+    around = torch.get_default_dtype(), torch.get_num_threads()
+    memories: dict[int, int] = {}
+    described = []
+    for t in tensors:
+        memory = t.meta.untyped_storage()._cdata  # pyright: ignore
+        described.append((_described(t), memories.setdefault(memory, len(memories)), t.device))
+    static = mapped(lambda t: None, args), sorted((k, mapped(lambda t: None, v)) for k, v in kwargs.items())
+    return func, around, tuple(described), repr(static)
+
+
+def _described(t: Tensor) -> tuple:
+    return tuple(t.shape), t.stride(), t.storage_offset(), t.dtype, t.is_conj(), t.is_neg()
+
+
+def _seen(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
+    # Integers are mostly positions: 0 is one wherever there is any, but pivots begin with 1, and nothing divides by 0.
+    failure: Exception | None = None
+    for number in (0, 1):
+        made = _zeros(tensors, number)
+        remaining = iter(made)
+        try:
+            out = func(*mapped(lambda t: next(remaining), args), **_mapped(kwargs, remaining))  # noqa: B023
+            _check_shapes(made, tensors)
+            return _layouts(out, made)
+        except (RuntimeError, IndexError, ValueError, NotImplementedError) as error:
+            failure = failure or error
+            if all(t.dtype.is_floating_point or t.dtype.is_complex for t in tensors):
+                break
+    raise failure  # pyright: ignore
+
+
+def _check_shapes(made: list[Tensor], tensors: list[Tensor]) -> None:
+    # An `out=` that does not fit is given other memory.
+    if any(m.shape != t.shape or m.stride() != t.stride() for m, t in zip(made, tensors, strict=True)):
+        raise Refused("resize")
+
+
+def _mapped(kwargs: dict[str, Any], remaining: Any) -> dict[str, Any]:
+    return {k: mapped(lambda t: next(remaining), v) for k, v in kwargs.items()}
+
+
+def _zeros(tensors: list[Tensor], number: int) -> list[Tensor]:
+    """Return tensors of zeros that are laid out, and share memory, as these do."""
+    ends: dict[int, int] = {}
+    for t in tensors:
+        memory = t.meta.untyped_storage()._cdata  # pyright: ignore
+        ends[memory] = max(ends.get(memory, 0), extent(t)[1] * t.itemsize)
+    if sum(ends.values()) > MOST_BYTES:
+        raise Refused("value")
+    device = {t.meta.untyped_storage()._cdata: t.device for t in tensors}  # pyright: ignore
+    memories = {k: torch.zeros((n + 15) // 16 * 16, dtype=torch.uint8, device=device[k]) for k, n in ends.items()}
+    return [_placed(t, memories[t.meta.untyped_storage()._cdata], number) for t in tensors]  # pyright: ignore
+
+
+def _placed(t: Tensor, memory: Tensor, number: int) -> Tensor:
+    made = memory.view(t.dtype).as_strided(t.shape, t.stride(), t.storage_offset())
+    if number and not (t.dtype.is_floating_point or t.dtype.is_complex or t.dtype is torch.bool):
+        memory.view(t.dtype).fill_(number)
+    made = torch.conj(made) if t.is_conj() else made
+    return torch._neg_view(made) if t.is_neg() else made  # pyright: ignore
+
+
+def _layouts(out: Any, made: list[Tensor]) -> Any:
+    if isinstance(out, (list, tuple)):
+        return type(out)(_layouts(o, made) for o in out)
+    if not isinstance(out, Tensor):
+        return out
+    for position, t in enumerate(made):
+        if out is t:
+            return Argument(position)
+    if out.layout is not torch.strided:
+        raise Refused("layout", str(out.layout).removeprefix("torch."))
+    return Layout(tuple(out.shape), out.stride(), out.dtype, out.is_conj(), out.is_neg())

@@ -1,0 +1,270 @@
+"""The recording: a function runs on tensors without memory, and what is done to them is written down.
+
+Every operation of PyTorch arrives here, below autograd and the transforms of `torch.func`, as a call of an
+`OpOverload`. It becomes a node of a graph, and its results are tensors without memory that are laid out as
+`meta.inference` says. Writes are recorded as writes; a later pass makes values of them.
+"""
+
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+
+from functrain.engine.tracing.abstract_tensor import Abstract, abstract, storage_of
+from functrain.engine.tracing.asking import evaluated
+from functrain.engine.tracing.meta.devices import check_dtypes, device_of
+from functrain.engine.tracing.meta.geometry import mapped, tensors_in
+from functrain.engine.tracing.meta.inference import infer
+from functrain.engine.tracing.operation_facts import Facts, draws, facts, picks_by_mask, writes, written
+from functrain.engine.tracing.refusals import Refused
+
+aten = torch.ops.aten
+_OTHER_MEMORY = ("set_", "resize_", "resize_as_", "_resize_output_")
+
+
+class Tracer(TorchDispatchMode):
+    """The mode in which all operations go to the innermost of its recordings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recordings: list[Recording] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # PyTorch would wrap `__torch_dispatch__` in something that imports the whole of torch._dynamo
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        """Record an operation."""
+        if get_proxy_mode() is not None:  # it would see nothing of what is recorded here
+            raise Refused("make_fx")
+        if isinstance(func, torch._ops.HigherOrderOperator):
+            raise Refused("operator", f"torch.{func.name()}")
+        if not isinstance(func, torch._ops.OpOverload) or func.namespace == "profiler":
+            return func(*args, **(kwargs or {}))
+        return self.recordings[-1].call(func, args, kwargs or {})
+
+
+def recording() -> "Recording | None":
+    """Return the trace that the running code is recorded in, or None."""
+    mode = _get_current_dispatch_mode()
+    return mode.recordings[-1] if isinstance(mode, Tracer) else None
+
+
+def is_recorded() -> bool:
+    """Return whether the running code is being traced by functrain.
+
+    >>> is_recorded()
+    False
+    """
+    return recording() is not None
+
+
+@contextmanager
+def recorded() -> Iterator["Recording"]:
+    """Record the operations of a block in a graph of its own, within another trace or not."""
+    outer = recording()
+    if outer is None:
+        tracer = Tracer()
+        with tracer:
+            yield from _pushed(tracer)
+    else:
+        yield from _pushed(outer.tracer)
+
+
+def _pushed(tracer: Tracer) -> Iterator["Recording"]:
+    tracer.recordings.append(Recording(tracer))
+    try:
+        yield tracer.recordings[-1]
+    finally:
+        tracer.recordings.pop()
+
+
+class Recording:
+    """A graph that is being written.
+
+    Attributes:
+        tracer: the mode that calls it.
+        graph: what has been done so far.
+        constants: the tensors closed over, by the name of the attribute that will hold each.
+        literals: the names of those constants that are numbers in the code.
+        asked: the tensors closed over whose values Python looked at, each with these values.
+        offsets: the positions of the inputs whose storage offset was looked at.
+    """
+
+    def __init__(self, tracer: Tracer) -> None:
+        self.tracer, self.graph = tracer, Graph()
+        self.constants: dict[str, Tensor] = {}
+        self.literals: set[str] = set()
+        self.asked: list[tuple[Tensor, Tensor]] = []
+        self.offsets: set[int] = set()
+        self._closed: dict[int, Abstract] = {}
+        self._owners: dict[int | None, str] = {}
+        self._inputs: dict[int | None, int] = {}
+
+    def input(self, like: Tensor, name: str) -> Abstract:
+        """Add an argument that is laid out like a tensor; the name is for messages."""
+        position = len(self._inputs)
+        made = self._tied(abstract(like), self.graph.placeholder(f"arg_{position}"))
+        self._owners[storage_of(made)] = name
+        self._inputs[storage_of(made)] = position
+        return made
+
+    def finish(self, results: list[Tensor]) -> GraphModule:
+        """Return the graph that returns these tensors."""
+        for constant in self.constants.values():
+            if constant.is_leaf and isinstance(constant.grad, Abstract):
+                constant.grad = None
+                raise Refused("backward")
+        self.graph.output([self.known(t).node for t in results])
+        return GraphModule(self.constants, self.graph)  # pyright: ignore
+
+    def known(self, tensor: Tensor) -> Abstract:
+        """Return what stands for a tensor in this recording: any that it has not made is a constant of it."""
+        if isinstance(tensor, Abstract):
+            if tensor.recording is self:
+                return tensor
+            if tensor.recording not in self.tracer.recordings:
+                raise Refused("leaked")
+        elif type(tensor) is not Tensor and not isinstance(tensor, torch.nn.Parameter):
+            raise Refused("subclass", type(tensor).__name__)
+        found = self._closed.get(id(tensor))
+        if found is None:
+            found = self._closed[id(tensor)] = self._constant(tensor)
+            self._owners[storage_of(found)] = "a tensor closed over"
+        return found
+
+    def _constant(self, tensor: Tensor) -> Abstract:
+        name = f"constant_{len(self.constants)}"
+        self.constants[name] = tensor  # alive, and so is its id
+        return self._tied(abstract(tensor), self.graph.get_attr(name))
+
+    def value(self, tensor: Tensor) -> Tensor:
+        """Return the values of a tensor that depends on no argument; refuse for others."""
+        with torch._C._DisableTorchDispatch():
+            return evaluated(self, self.known(tensor))
+
+    def looks_at_offset(self, tensor: Abstract) -> None:
+        """Note that the storage offset of a tensor was looked at, which matters where its memory is an argument's."""
+        if (position := self._inputs.get(storage_of(tensor))) is not None:
+            self.offsets.add(position)
+
+    def call(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Record a call of an operation, and return its results."""
+        known = facts(func)
+        if known.is_composite:
+            with self.tracer:  # its parts come here again
+                return func.decompose(*args, **kwargs)
+        if func is aten.lift_fresh.default and not isinstance(args[0], Abstract):
+            return self._literal(args[0])
+        args, kwargs = mapped(self.known, args), {k: mapped(self.known, v) for k, v in kwargs.items()}
+        if known.refused or picks_by_mask(func, args):
+            return self._by_values(func, args, kwargs, known.refused or "shape")
+        self._check(known, func, args, kwargs)
+        if known.changes_shape:
+            return self._reshaped(func, args, kwargs)
+        tensors = list(tensors_in((args, tuple(kwargs.values()))))
+        given = kwargs.get("device")
+        check_dtypes(func, tensors)
+        device = device_of(func, tensors, given)
+        out = infer(func, args, kwargs, on_meta=given is not None or (known.takes_device and not tensors))
+        return self._record(func, known, args, kwargs, tensors, out, device)
+
+    def add(self, target: Callable, inputs: list[Tensor], outputs: list[Abstract], name: str) -> list[Abstract]:
+        """Record a call of any function of tensors that returns such a list of tensors."""
+        node = self.graph.create_node("call_function", target, tuple(self.known(t).node for t in inputs), {}, name)  # pyright: ignore
+        return self._taken_apart(node, outputs)
+
+    def _literal(self, value: Tensor) -> Abstract:
+        source = self._constant(value)
+        self.literals.add(str(source.node.target))  # pyright: ignore
+        return self._tied(abstract(value), self._node(aten.lift_fresh_copy.default, (source.node,), {}))
+
+    def _by_values(self, func: Any, args: Any, kwargs: dict[str, Any], kind: str) -> Any:
+        """Answer what depends on values, where these depend on no argument."""
+        try:
+            values, named = mapped(self.value, args), {k: mapped(self.value, v) for k, v in kwargs.items()}
+        except Refused as refused:
+            raise (Refused(kind) if refused.kind == "value" else refused) from None
+        with torch._C._DisableTorchDispatch(), torch.no_grad():
+            out = func(*values, **named)
+        return mapped(self._literal, out)
+
+    def _check(self, known: Facts, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if known.draws and draws(func, args, kwargs):
+            raise Refused("random", func._schema.name.removeprefix("aten::").rstrip("_"))
+        if func._opname in _OTHER_MEMORY:
+            raise Refused("resize")
+        for tensor in written(func, args, kwargs):
+            # A view of an argument may be given another shape; what it shows may not be changed.
+            is_free = known.changes_shape and tensor.node.op == "call_function"
+            if not is_free and (memory := storage_of(tensor)) in self._owners:
+                raise Refused("effect", self._owners[memory])
+        if func._opname.startswith("as_strided") and (len(args) > 3 or kwargs.get("storage_offset") is not None):
+            self.looks_at_offset(args[0])
+
+    def _record(self, func: Any, known: Facts, args: Any, kwargs: Any, tensors: Any, out: Any, device: Any) -> Any:
+        changes = writes(func, args, kwargs)
+        if not changes and not known.returns_nothing and next(tensors_in(out), None) is None:
+            return out  # a question about the arguments
+        node = self._node(func, mapped(_node, args), {k: mapped(_node, v) for k, v in kwargs.items()})
+        if changes:
+            return self._rewritten(tensors, out, node, device)
+        if isinstance(out, Tensor):
+            return self._tied(Abstract(out, device), node)
+        if out is None:
+            return None
+        devices = [t.device for t in args[0]] if func._opname.startswith("_foreach_") else [device] * len(out)
+        parts = [Abstract(o, d) if isinstance(o, Tensor) else o for o, d in zip(out, devices, strict=True)]
+        return type(out)(self._taken_apart(node, parts)) if type(out) is tuple else self._taken_apart(node, parts)
+
+    def _node(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Node:
+        return self.graph.create_node("call_function", func, args, kwargs, func._opname)
+
+    def _taken_apart(self, node: Node, parts: list[Any]) -> list[Any]:
+        node.meta["val"] = parts
+        for k, part in enumerate(parts):
+            if isinstance(part, Abstract):
+                self._tied(part, self.graph.call_function(operator.getitem, (node, k)))
+        return parts
+
+    def _rewritten(self, tensors: list[Abstract], out: Any, node: Node, device: torch.device) -> Any:
+        """Return the results of an operation that writes: the arguments that it wrote to, and what it made besides."""
+        by_meta = {id(t.meta): t for t in tensors}
+        made = mapped(lambda meta: by_meta[id(meta)] if id(meta) in by_meta else Abstract(meta, device), out)
+        node.meta["val"] = made
+        if isinstance(made, Abstract):
+            return self._tied(made, node) if made.recording is None else made
+        for k, part in enumerate(made if made is not None else ()):
+            if isinstance(part, Abstract) and part.recording is None:
+                self._tied(part, self.graph.call_function(operator.getitem, (node, k)))
+        return made
+
+    def _reshaped(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Abstract:
+        """Record what gives a tensor another shape in place as the view that the tensor is from now on."""
+        tensor = args[0]
+        view = getattr(getattr(aten, func._opname.rstrip("_")), func._overloadname)
+        before = Abstract(tensor.meta, tensor.device)
+        if tensor.node is not None:
+            tensor.node.meta["val"] = before
+        before.node, before.recording = tensor.node, self
+        meta = infer(view, (before, *args[1:]), kwargs, on_meta=False)
+        node = self._node(view, mapped(_node, (before, *args[1:])), kwargs)
+        with torch._C._DisableTorchDispatch():
+            torch.as_strided_(tensor, meta.shape, meta.stride(), meta.storage_offset())
+        tensor.meta = meta
+        return self._tied(tensor, node)
+
+    def _tied(self, value: Abstract, node: Node) -> Abstract:
+        value.node, value.recording = node, self
+        node.meta["val"] = value
+        return value
+
+
+def _node(tensor: Abstract) -> Node | None:
+    return tensor.node

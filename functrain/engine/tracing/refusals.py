@@ -1,0 +1,127 @@
+"""What a trace cannot hold, and the words for it."""
+
+import contextlib
+import linecache
+import os
+import traceback
+from collections.abc import Iterator
+
+import toolz
+import torch
+
+from functrain.errors import DeviceMismatch, FunctrainError, HiddenRandomness, LeakedTensor, NotTraceable, SideEffect
+
+_HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_TORCH = os.path.dirname(os.path.abspath(torch.__file__))
+_LIBRARIES = (_TORCH, _HERE, os.path.dirname(os.path.abspath(toolz.__file__)), contextlib.__file__, "<functrain")
+
+
+class Refused(Exception):
+    """The running function does what a trace cannot hold; `in_words` says so, and this never leaves the engine.
+
+    Attributes:
+        kind: a key of the table of words below.
+        what: the name of what it did it to, or with.
+    """
+
+    def __init__(self, kind: str, what: str = "") -> None:
+        super().__init__(kind, what)
+        self.kind, self.what = kind, what
+
+
+@contextlib.contextmanager
+def in_words() -> Iterator[None]:
+    """Turn what stops a trace into an error that shows the caller's line."""
+    try:
+        yield
+    except FunctrainError:
+        raise
+    except Refused as refused:
+        raise _explained(refused, _user_line(refused)) from None
+    except RuntimeError as error:
+        if any(words in str(error) for words in _NO_MEMORY):
+            raise _explained(Refused("value"), _user_line(error)) from None
+        error.add_note(f"raised while jit traced {_user_line(error)}")
+        raise
+    except Exception as error:
+        error.add_note(f"raised while jit traced {_user_line(error)}")
+        raise
+
+
+_NO_MEMORY = ("Cannot access data pointer", "data is not allocated", "is not supported for tensor subclasses", "doesn't have storage")
+"""What PyTorch says when memory is asked of a tensor that has none."""
+
+
+def _explained(refused: Refused, line: str) -> FunctrainError:
+    error, words = _WORDS[refused.kind]
+    return error(words.format(what=refused.what, line=line))
+
+
+_WORDS: dict[str, tuple[type[FunctrainError], str]] = {
+    "value": (
+        NotTraceable,
+        "Python looks at the values of a tensor at {line}; a trace holds no values: choose with "
+        "torch.where(condition, a, b), loop with scan, or run this function without jit",
+    ),
+    "shape": (
+        NotTraceable,
+        "the shape of a result depends on the values of a tensor, at {line}; a trace has fixed shapes: keep all "
+        "elements and choose with torch.where(condition, a, b), or give some zero weight",
+    ),
+    "large": (
+        NotTraceable,
+        "Python looks at the values of a tensor that depends on one closed over of {what} elements, at {line}; values of "
+        "up to 4096 elements join the signature: make a number or a shorter tensor of it outside of the traced function",
+    ),
+    "leaked": (
+        LeakedTensor,
+        "a tensor of another trace, which is over, is used at {line}; it was kept in a variable outside of the traced "
+        "function: return it instead",
+    ),
+    "layout": (NotTraceable, "jit takes dense tensors, got layout {what} at {line}; convert it with to_dense()"),
+    "subclass": (
+        NotTraceable,
+        "jit takes plain tensors, got {what} at {line}; convert it with as_subclass(torch.Tensor)",
+    ),
+    "make_fx": (
+        NotTraceable,
+        "make_fx, which torch.func.linearize uses too, runs inside a trace at {line}; use jvp or vjp in its place, or "
+        "call it outside of jit",
+    ),
+    "operator": (
+        NotTraceable,
+        "{what} takes functions, which a trace cannot hold, at {line}; write the choice with torch.where and the loop "
+        "with scan, or call it outside of jit",
+    ),
+    "resize": (
+        NotTraceable,
+        "a tensor is given other memory in place at {line}; leave out= away, and return the new tensor",
+    ),
+    "effect": (
+        SideEffect,
+        "{what} is changed in place at {line}; return the new value instead (donate the old one to save memory)",
+    ),
+    "backward": (
+        SideEffect,
+        "backward() writes into the grad of a tensor closed over; take gradients with grad or value_and_grad, which "
+        "return them",
+    ),
+    "random": (
+        HiddenRandomness,
+        "{what} draws from PyTorch's global generator at {line}; pass a key as an argument and draw with "
+        "functrain.random",
+    ),
+    "device": (DeviceMismatch, "{what}, at {line}; move them with tree.to(tree, device)"),
+}
+"""Kind of refusal -> the error, and what it says."""
+
+
+def _user_line(error: BaseException) -> str:
+    # Where the traced function has no line of the user's, it is the one that called it.
+    frames = [*traceback.extract_stack(), *traceback.extract_tb(error.__traceback__)]
+    mine = [f for f in frames if not f.filename.startswith(_LIBRARIES) and "eval_with_key" not in f.filename]
+    if not mine:
+        return "an unknown line"
+    last = mine[-1]
+    code = linecache.getline(last.filename, last.lineno or 0).strip()
+    return f"{os.path.basename(last.filename)}:{last.lineno}" + (f": `{code}`" if code else "")

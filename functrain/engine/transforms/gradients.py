@@ -1,0 +1,196 @@
+"""Gradients of pure functions over trees."""
+
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Variable
+
+from functrain import tree
+from functrain.dispatch_state import is_plain, is_transformed
+from functrain.engine.tracing.recording import is_recorded
+from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch
+
+run_backward = Variable._execution_engine.run_backward  # pyright: ignore
+
+
+def value_and_grad(f: Callable, argnum: int = 0, has_aux: bool = False) -> Callable:
+    """Return a function that gives the value of `f` and its gradient by one positional argument.
+
+    Args:
+        f: returns a scalar tensor; with `has_aux`, a pair of a scalar tensor and any tree beside it.
+        argnum: the argument to differentiate by, a tree of floating-point tensors.
+        has_aux: whether `f` returns such a pair; then the value is that pair.
+
+    Returns:
+        A function (*args) -> (value, gradients); the gradients have the structure of the argument.
+
+    Raises:
+        NotATensor: a leaf of the argument is no floating-point tensor, or the value is no tensor.
+        ShapeMismatch: the value is no scalar.
+
+    >>> value_and_grad(lambda p: (p["w"] ** 2).sum())({"w": torch.tensor([1.0, 2.0])})
+    (tensor(5.), {'w': tensor([2., 4.])})
+    """
+
+    @wraps(f)
+    def differentiated(*args: Any) -> tuple[Any, Any]:
+        return differentiate(f, args, argnum, has_aux)
+
+    return differentiated
+
+
+def differentiate(f: Callable, args: tuple, argnum: int = 0, has_aux: bool = False) -> tuple[Any, Any]:
+    """Return what `value_and_grad(f, argnum, has_aux)(*args)` returns, without making that function first.
+
+    >>> differentiate(lambda x: x**2, (torch.tensor(3.0),))
+    (tensor(9.), tensor(6.))
+    """
+    if _by_plain_autograd() and not _on_tape(tree.leaves(args)):
+        return _by_autograd(f, argnum, has_aux, args)
+    _check_floating(args[argnum], argnum)
+    return _by_func(f, argnum, has_aux, args)
+
+
+def pull_back(f: Callable[[Any], tuple[Tensor, Tensor | float, Any]], x: Any) -> tuple[Any, Any]:
+    """Return (aux, the gradient by x of sum(weight * value)), where f(x) is (value, weight, aux).
+
+    What is linear in values needs no place in the graph: the backward pass begins at the values with these weights. A
+    number is the weight of each value.
+
+    >>> pull_back(lambda x: (x**2, torch.tensor([1.0, 0.5]), "aux"), torch.tensor([3.0, 4.0]))
+    ('aux', tensor([6., 4.]))
+    """
+    if _by_plain_autograd() and not _on_tape(leaves := tree.leaves(x)):
+        return _pulled_back(f, x, leaves, 0)
+    _check_floating(x, 0)
+
+    def valued(x: Any) -> tuple[Tensor, tuple[Tensor, Any]]:
+        value, weight, aux = f(x)
+        return value, (weight if isinstance(weight, Tensor) else torch.full_like(value, weight), aux)
+
+    pulled: Any = torch.func.vjp(valued, x, has_aux=True)
+    _, pull, (weight, aux) = pulled
+    return aux, pull(weight)[0]
+
+
+def grad(f: Callable, argnum: int = 0, has_aux: bool = False) -> Callable:
+    """Return a function that gives the gradient of `f`; with `has_aux`, a pair (gradient, aux).
+
+    See `value_and_grad`, whose arguments it takes.
+
+    >>> grad(lambda x: x**3)(torch.tensor(2.0))
+    tensor(12.)
+    """
+    both = value_and_grad(f, argnum, has_aux)
+
+    @wraps(f)
+    def gradient(*args: Any) -> Any:
+        value, gradients = both(*args)
+        return (gradients, value[1]) if has_aux else gradients
+
+    return gradient
+
+
+def _differentiable(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
+
+
+def _check_floating(argument: Any, argnum: int) -> None:
+    if tree.all(_differentiable, argument):
+        return
+    for path, leaf in tree.leaves_with_path(argument):
+        if not _differentiable(leaf):
+            where = f" at {path}" if path else ""
+            raise NotATensor(
+                f"argument {argnum}{where}: gradients need floating-point tensors, got {tree.describe(leaf)}; "
+                "keep counters and indices in the buffers"
+            )
+
+
+def _check_scalar(value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise NotATensor(f"the function must return a scalar tensor, got {type(value).__name__}")
+    if value.shape != ():
+        got = tuple(value.shape)
+        raise ShapeMismatch(f"the function must return a scalar tensor, got shape {got}; reduce it first")
+    return value
+
+
+def _by_plain_autograd() -> bool:
+    if torch.is_inference_mode_enabled():  # each gradient would be zero without a word
+        raise InvalidArgument(
+            "gradients cannot be computed inside torch.inference_mode(), which switches off what they are made from; "
+            "leave it, or use torch.no_grad(), inside which they can"
+        )
+    return is_plain() or (is_recorded() and not is_transformed())
+
+
+def _on_tape(leaves: list[Any]) -> bool:
+    return torch.is_grad_enabled() and True in [leaf.requires_grad for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+def _by_autograd(f: Callable, argnum: int, has_aux: bool, args: tuple) -> tuple[Any, Any]:
+    # Half the overhead of torch.func.grad, which wraps every tensor; the same gradients.
+    def valued(variables: Any) -> tuple[Tensor, float, Any]:
+        result = f(*args[:argnum], variables, *args[argnum + 1 :])
+        value = _check_scalar(result[0] if has_aux else result)
+        return value, 1.0, result
+
+    return _pulled_back(valued, args[argnum], tree.leaves(args[argnum]), argnum)
+
+
+def _pulled_back(f: Callable, x: Any, leaves: list[Any], argnum: int) -> tuple[Any, Any]:
+    # This runs at each eager step, where a context that changes nothing takes longer than a small layer.
+    try:
+        variables = [leaf.detach().requires_grad_() for leaf in leaves]
+    except (AttributeError, RuntimeError):
+        _check_floating(x, argnum)
+        raise
+    given = _replaced(x, iter(variables))
+    if torch.is_grad_enabled():
+        value, weight, aux = f(given)
+    else:
+        with torch.enable_grad():
+            value, weight, aux = f(given)
+    return tree.map(_detached, aux), _replaced(x, iter(_backward(value, weight, variables)))
+
+
+def _replaced(like: Any, leaves: Iterator[Tensor]) -> Any:
+    if type(like) is dict:  # parameters are nested dicts: this path is several times faster
+        return {k: next(leaves) if type(v) is Tensor else _replaced(v, leaves) for k, v in like.items()}
+    return tree.map(lambda _leaf: next(leaves), like)
+
+
+def _backward(value: Tensor, weight: Tensor | float, variables: list[Tensor]) -> list[Tensor]:
+    if not (variables and value.requires_grad):
+        return [torch.zeros_like(leaf) for leaf in variables]
+    # Made anew each time: where the function hands its argument on, the weights themselves come back as the gradient.
+    weight = weight.detach() if isinstance(weight, Tensor) else torch.full_like(value, weight, requires_grad=False)
+    if is_recorded():
+        with torch.autograd.set_multithreading_enabled(False):  # whatever the device, this thread is what is traced
+            found = _run(value, weight, variables)
+    else:
+        found = _run(value, weight, variables)
+    return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, variables, strict=True)]
+
+
+def _run(value: Tensor, weight: Tensor, variables: list[Tensor]) -> tuple[Tensor | None, ...]:
+    # What torch.autograd.grad calls once it has looked at its arguments, which takes longer than a small layer.
+    return run_backward((value,), (weight,), False, False, tuple(variables), True, accumulate_grad=False)
+
+
+def _detached(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
+
+
+def _by_func(f: Callable, argnum: int, has_aux: bool, args: tuple) -> tuple[Any, Any]:
+    def checked(*args):
+        result = f(*args)
+        _check_scalar(result[0] if has_aux else result)
+        return result
+
+    gradients, value = torch.func.grad_and_value(checked, argnums=argnum, has_aux=has_aux)(*args)
+    return value, gradients

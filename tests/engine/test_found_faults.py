@@ -1,0 +1,192 @@
+"""Short, pure, ordinary programs that once gave wrong numbers, or a raw error, under `jit`."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import functrain as ft
+from functrain import tree
+
+X = torch.arange(6.0).reshape(2, 3)
+C = torch.ones(3)
+
+
+def scores(x, w):
+    q, k = x @ w, (x @ w).t()
+    return (q * 0.5) @ k
+
+
+def read_before_written(x):
+    y = C * 2
+    w = y.exp()
+    y.mul_(4)
+    return w * y + x
+
+
+def closed_over_clone(x):
+    y = C.clone()
+    y.mul_(2)
+    return x + y
+
+
+def batch_norm_of_clones(m, v):
+    m, v = m.clone(), v.clone()
+    return F.batch_norm(X, m, v, training=True), m, v
+
+
+def written_slice_of_closed_over(x):
+    m = C.clone()
+    m[1:] = x[1:]
+    return m * x
+
+
+def asks_for_layout(x):
+    y = F.pad(x, (1, 1, 1, 1), "reflect")
+    return y.reshape(2, -1) if y.is_contiguous() else y.reshape(2, -1) + 1
+
+
+def written_through_views(x):
+    y = x.clone()
+    a, b = y.t(), y[0]
+    a[1:].mul_(3)
+    b.add_(a[:, 1].sum())
+    return y, a * 2, b.exp()
+
+
+def reshaped_in_place(x):
+    y = x.clone()
+    z = y[0]
+    y.unsqueeze_(0)
+    y.add_(1)
+    return y, z * 2
+
+
+def swapped(x):
+    y = x.clone()
+    y[0], y[1] = y[1].clone(), y[0].clone()
+    return y
+
+
+def into_out(x):
+    y = torch.empty(2, 3)
+    torch.mul(x, 3, out=y)
+    return y + 1
+
+
+def complex_view(x):
+    z = torch.complex(x, x)
+    torch.view_as_real(z)[..., 0].zero_()
+    z.conj()[0].mul_(2j)
+    return torch.view_as_real(z).clone(), z.real * 2
+
+
+channels_last = torch.randn(2, 3, 5, 5).to(memory_format=torch.channels_last)
+
+CASES = {
+    "written transpose of a clone": (lambda x: x.clone().t() * 0.5, (torch.ones(2, 2),)),
+    "two readers of one product": (scores, (torch.randn(4, 3), torch.randn(3, 5))),
+    "read before written": (read_before_written, (torch.ones(3),)),
+    "closed over clone": (closed_over_clone, (torch.ones(3),)),
+    "batch norm of clones": (batch_norm_of_clones, (torch.zeros(3), torch.ones(3))),
+    "as_strided at an offset": (
+        lambda x: x.as_strided((2,), (1,), x.storage_offset()),
+        (torch.arange(20.0)[10:],),
+    ),
+    "statistics of bfloat16": (
+        lambda x: torch.native_layer_norm(x, [3], None, None, 1e-5)[1].float(),
+        (torch.randn(2, 3, dtype=torch.bfloat16),),
+    ),
+    "slice of a closed over clone": (written_slice_of_closed_over, (torch.ones(3) * 2,)),
+    "reflection of channels_last": (asks_for_layout, (channels_last,)),
+    "pixel_shuffle by 1": (lambda x: F.pixel_shuffle(x, 1).reshape(2, -1), (torch.randn(2, 3, 4, 4),)),
+    "conv1d of a transposed weight": (
+        lambda x, w: F.conv1d(x, w.transpose(0, 1)).reshape(2, -1),
+        (torch.randn(2, 3, 8), torch.randn(3, 4, 3)),
+    ),
+    "writes and returns something new": (
+        lambda x, m: torch.ops.aten._native_batch_norm_legit(
+            x, None, None, m.clone(), m.clone(), True, 0.1, 1e-5
+        )[0],
+        (torch.randn(4, 3), torch.ones(3)),
+    ),
+    "deepcopy": (lambda x: copy.deepcopy(x) * 2, (X,)),
+    "rrelu at rest": (lambda x: F.rrelu(x, training=False), (X - 2,)),
+    "cat of nothing": (lambda x: x + torch.cat([torch.zeros(0), x[0]]).sum(), (X,)),
+    "margin loss of one class": (
+        lambda x: ft.grad(lambda x: F.multi_margin_loss(x, torch.zeros(2, dtype=torch.long)))(x),
+        (torch.randn(2, 1),),
+    ),
+    "writes through views": (written_through_views, (X,)),
+    "reshaped in place": (reshaped_in_place, (X,)),
+    "swapped rows": (swapped, (X,)),
+    "out=": (into_out, (X,)),
+    "views of complex numbers": (complex_view, (X,)),
+}
+
+
+def same(a, b):
+    return tree.differences(a, b, rtol=1e-5, atol=1e-6) == []
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_graph_means_what_the_function_meant(name):
+    f, args = CASES[name]
+    before, closed = tree.map(torch.clone, (args, C))
+    expected = f(*args)
+    compiled = ft.jit(f)
+    for _ in range(3):
+        assert same(compiled(*args), expected)
+    assert tree.equal((args, C), (before, closed))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_product_is_not_added_to_what_it_reads(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        p, b = torch.randn(130, 130), torch.randn(130, 130)
+        expected = p - 0.1 * (p @ (p @ b))
+        found = ft.jit(lambda p, b: p - 0.1 * (p @ (p @ b)), donate=0)(p, b)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_static_values_are_compared_by_type_in_containers_too():
+    f = ft.jit(lambda x, k: x + k[0], static="k")
+    assert f(torch.tensor([3]), (1,)).dtype is torch.int64
+    assert f(torch.tensor([3]), (1.0,)).dtype is torch.float32
+    assert f(torch.tensor([3]), (True,)).dtype is torch.int64
+
+
+def test_a_closed_over_tensor_keeps_its_gradient():
+    x3 = torch.tensor(3.0)
+    assert ft.grad(lambda w: ft.jit(lambda x: w * x)(x3))(torch.tensor(2.0)) == 3
+    inner = {}
+    compiled = ft.jit(lambda x: inner["w"] * x)
+
+    def outer(w):
+        inner["w"] = w
+        return compiled(x3)
+
+    assert compiled is not None and ft.grad(outer)(torch.tensor(2.0)) == 3
+    assert ft.grad(lambda x: ft.grad(outer)(torch.tensor(2.0)) * x)(torch.tensor(1.0)) == 3
+
+
+def test_what_is_donated_and_returned_as_it_is_can_be_used():
+    state = {"w": torch.arange(12.0).reshape(3, 4).t()[::2]}
+    expected = state["w"].clone()
+    new = ft.jit(lambda s: {"w": s["w"].detach()}, donate=0)(state)
+    assert isinstance(new["w"], Tensor) and torch.equal(new["w"], expected)
+
+
+def test_a_copy_that_is_returned_is_new_memory():
+    x = torch.ones(3)
+    for f in (lambda x: x.clone(), lambda x: C.clone(), lambda x: (x.clone(), x.clone())[0]):
+        compiled = ft.jit(f)
+        compiled(x)
+        compiled(x).zero_()
+        assert torch.equal(x, torch.ones(3)) and torch.equal(C, torch.ones(3))
