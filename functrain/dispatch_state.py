@@ -14,7 +14,8 @@ from torch._C._functorch import (  # pyright: ignore
 )
 
 _PRE_DISPATCH = DispatchKey.PreDispatch
-_is_compiling = torch.compiler.is_compiling
+# Not `is_compiling`, which is true in a trace of functrain's own, in other threads too.
+_is_compiled = torch.compiler.is_dynamo_compiling
 
 
 def is_transformed() -> bool:
@@ -56,7 +57,7 @@ def is_plain() -> bool:
         peek_interpreter_stack() is None
         and dispatch_modes() == 0
         and not _dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
-        and not _is_compiling()
+        and not _is_compiled()
     )
 
 

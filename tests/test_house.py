@@ -23,6 +23,7 @@ LEVELS = {
     "tree": 1,
     "random": 1,
     "weighted": 1,
+    "engine.statics": 2.1,
     "engine.tracing": 2.1,
     "engine.graph": 2.2,
     "engine.backends": 2.3,

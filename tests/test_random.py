@@ -11,8 +11,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain import random
 from functrain.engine import jit
-from functrain.engine.tracing.abstract_tensor import storage_of
 from functrain.engine.graph.expanding import expanded as expanded_graph
+from functrain.engine.tracing.abstract_tensor import storage_of
 from functrain.engine.tracing.to_graph import trace
 from functrain.errors import InvalidArgument, InvalidKey, KeyReused, ShapeMismatch
 from functrain.random import leaf

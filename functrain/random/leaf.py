@@ -81,7 +81,7 @@ _FOLD_TENSOR = _define(
 
 
 def _is_recorded() -> bool:
-    return not torch.compiler.is_compiling() and is_differentiated_only()
+    return not torch.compiler.is_dynamo_compiling() and is_differentiated_only()
 
 
 def drawn(key: Tensor, shape: tuple[int, ...]) -> Tensor:

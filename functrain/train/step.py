@@ -16,8 +16,8 @@ from torch import Tensor
 
 from functrain import losses, nn, optim, random, tree
 from functrain.data import Batch, as_batch
-from functrain.engine.transforms.gradients import differentiate, pull_back
 from functrain.dispatch_state import is_plain
+from functrain.engine.transforms.gradients import differentiate, pull_back
 from functrain.optim.transform import moved
 from functrain.schedule import Progress
 from functrain.train.events import Callback

@@ -35,5 +35,5 @@ def test_a_call_does_not_ask_the_system_for_its_memory_anew():
 def test_a_graph_with_larger_values_is_left_alone(monkeypatch, rows, freed):
     made = []
     monkeypatch.setattr(allocation, "torch", SimpleNamespace(empty=lambda *a, **k: made.append(a), uint8=torch.uint8))
-    allocation.keep_freed_memory(trace(lambda x: [x * 2], [torch.empty(rows)]).gm)
+    allocation.keep_freed_memory(allocation.largest_value(trace(lambda x: [x * 2], [torch.empty(rows)]).gm))
     assert len(made) == freed

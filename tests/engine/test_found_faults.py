@@ -9,6 +9,7 @@ from torch import Tensor
 
 import functrain as ft
 from functrain import tree
+from functrain.errors import NotTraceable
 
 X = torch.arange(6.0).reshape(2, 3)
 C = torch.ones(3)
@@ -83,6 +84,15 @@ def complex_view(x):
     return torch.view_as_real(z).clone(), z.real * 2
 
 
+LSTM = torch.nn.LSTM(4, 5, 2)
+PARAMETERS = {name: p.detach() for name, p in LSTM.named_parameters()}
+WINDOW, LABELS, LENGTHS = torch.hann_window(16), torch.tensor([[1, 2], [2, 3]]), torch.tensor([5, 4])
+
+
+def lstm_gradient(p, x):
+    return ft.grad(lambda p: torch.func.functional_call(LSTM, p, (x,))[0].sum())(p)
+
+
 channels_last = torch.randn(2, 3, 5, 5).to(memory_format=torch.channels_last)
 
 CASES = {
@@ -107,9 +117,7 @@ CASES = {
         (torch.randn(2, 3, 8), torch.randn(3, 4, 3)),
     ),
     "writes and returns something new": (
-        lambda x, m: torch.ops.aten._native_batch_norm_legit(
-            x, None, None, m.clone(), m.clone(), True, 0.1, 1e-5
-        )[0],
+        lambda x, m: torch.ops.aten._native_batch_norm_legit(x, None, None, m.clone(), m.clone(), True, 0.1, 1e-5)[0],
         (torch.randn(4, 3), torch.ones(3)),
     ),
     "deepcopy": (lambda x: copy.deepcopy(x) * 2, (X,)),
@@ -118,6 +126,33 @@ CASES = {
     "margin loss of one class": (
         lambda x: ft.grad(lambda x: F.multi_margin_loss(x, torch.zeros(2, dtype=torch.long)))(x),
         (torch.randn(2, 1),),
+    ),
+    "lstsq": (lambda x: torch.linalg.lstsq(x @ x.t(), x)[0], (torch.eye(3),)),
+    "covariance": (lambda x: (torch.cov(x), torch.corrcoef(x)), (torch.randn(3, 5),)),
+    "gaussian_nll_loss": (
+        lambda x, v: [F.gaussian_nll_loss(x, x + 1, v, full=True), ft.grad(lambda v: F.gaussian_nll_loss(x, x, v))(v)],
+        (X, torch.tensor([[1.0, 1e-9, 2], [3, 0, 4]])),
+    ),
+    "repeat_interleave to a size": (
+        lambda x, n: torch.repeat_interleave(x, n, dim=0, output_size=3),
+        (X, torch.tensor([1, 2])),
+    ),
+    "instance_norm at rest": (
+        lambda x, m, v: F.instance_norm(x, m, v, use_input_stats=False),
+        (torch.randn(2, 3, 4), torch.zeros(3), torch.ones(3)),
+    ),
+    "istft": (
+        lambda x: torch.istft(torch.stft(x, 16, window=WINDOW, return_complex=True), 16, window=WINDOW),
+        (torch.randn(64),),
+    ),
+    "packed sequence": (
+        lambda x: torch.nn.utils.rnn.pack_padded_sequence(x, torch.tensor([3, 2]), batch_first=True).data,
+        (torch.randn(2, 3, 4),),
+    ),
+    "gradient of an LSTM": (lstm_gradient, (PARAMETERS, torch.randn(3, 2, 4))),
+    "ctc_loss": (
+        lambda x: [F.ctc_loss(x, LABELS, (5, 5), (2, 2)), ft.grad(lambda x: F.ctc_loss(x, LABELS, LENGTHS, LENGTHS - 3))(x)],
+        (torch.randn(5, 2, 4).log_softmax(-1),),
     ),
     "writes through views": (written_through_views, (X,)),
     "reshaped in place": (reshaped_in_place, (X,)),
@@ -190,3 +225,25 @@ def test_a_copy_that_is_returned_is_new_memory():
         compiled(x)
         compiled(x).zero_()
         assert torch.equal(x, torch.ones(3)) and torch.equal(C, torch.ones(3))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: torch.cond(x.sum() > 0, lambda x: x + 1, lambda x: x - 1, (x,)),
+        lambda x: torch.while_loop(lambda x: x.sum() < 10, lambda x: (x + 1,), (x,)),
+        lambda x: torch.compile(lambda x: x + 1)(x),
+    ],
+    ids=["cond", "while_loop", "compile"],
+)
+def test_what_stands_on_torch_compile_is_refused_in_words(f):
+    with pytest.raises(NotTraceable, match=r"torch\.compile, or what stands on it"):
+        ft.jit(f)(torch.ones(2))
+
+
+def test_a_negative_variance_is_refused_when_it_runs():
+    f = ft.jit(lambda x, v: F.gaussian_nll_loss(x, x, v))
+    f(torch.ones(2), torch.ones(2))
+    with pytest.raises(RuntimeError, match="negative entry"):
+        f(torch.ones(2), -torch.ones(2))

@@ -14,8 +14,8 @@ import torch
 from functrain import random
 from functrain.engine.backends.inductor import artifact
 from functrain.engine.backends.inductor import compiling as inductor
-from functrain.engine.transforms.scanning import scan
 from functrain.engine.tracing.to_graph import trace
+from functrain.engine.transforms.scanning import scan
 from functrain.errors import CompileFailed, CompilerMissing
 
 TABLE = torch.arange(4.0)  # a constant that the function closes over

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from functrain.dispatch_state import is_traced
 from functrain.engine.backends.aten import memory_plan, schedule
 from functrain.engine.backends.aten import source as aten
-from functrain.dispatch_state import is_traced
 from functrain.engine.tracing.to_graph import trace
 
 

@@ -10,9 +10,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from functrain import engine, tree
 from functrain.engine import value_and_grad
+from functrain.engine.tracing.to_graph import trace
 from functrain.engine.transforms.gradients import _by_autograd
 from functrain.engine.transforms.rematerializing import remat
-from functrain.engine.tracing.to_graph import trace
 from functrain.errors import InvalidArgument
 
 DEPTH, WIDTH, ROWS = 8, 16, 512

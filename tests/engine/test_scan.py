@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from functrain import engine, tree
 from functrain.engine import Stop, fold
-from functrain.engine.transforms.gradients import pull_back
 from functrain.engine.graph.functionalizing import functionalized
 from functrain.engine.graph.scan_node import compile_loops, loops
-from functrain.engine.transforms.scanning import _recorded, scan
-from functrain.engine.tracing.to_graph import trace as engine_trace
 from functrain.engine.tracing.recording import recording
+from functrain.engine.tracing.to_graph import trace as engine_trace
+from functrain.engine.transforms.gradients import pull_back
+from functrain.engine.transforms.scanning import _recorded, scan
 from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch, SideEffect, TreeMismatch
 
 OUTSIDE = torch.tensor([0.5, -0.5])

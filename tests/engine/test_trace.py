@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from toolz import compose_left
 from torch import Tensor
 
-from functrain.engine.backends.aten import source as aten_backend
 from functrain.engine import jit
-from functrain.engine.tracing.meta.elementwise_rules import broadcast
-from functrain.engine.tracing.abstract_tensor import abstract
+from functrain.engine.backends.aten import source as aten_backend
 from functrain.engine.graph.functionalizing import functionalized, writes
 from functrain.engine.graph.replaying import replay
+from functrain.engine.tracing.abstract_tensor import abstract
+from functrain.engine.tracing.meta.elementwise_rules import broadcast
 from functrain.engine.tracing.meta.geometry import bitwise_equal, mapped
 from functrain.engine.tracing.meta.inference import infer
 from functrain.engine.tracing.meta.operation_rules import RULES

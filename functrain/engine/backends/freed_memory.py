@@ -3,13 +3,14 @@
 import torch
 from torch.fx import GraphModule
 
-from functrain.engine.tracing.abstract_tensor import Abstract, storage_of
+from functrain.engine.graph.aliasing import Aliasing
+from functrain.engine.tracing.abstract_tensor import Abstract
 
 _BLOCK = (1 << 23) - (1 << 13)
 """What is freed, in bytes: with its header and alignment it is a block of 8 MiB."""
 
 
-def keep_freed_memory(gm: GraphModule) -> None:
+def keep_freed_memory(largest: int) -> None:
     """Have the C library keep freed memory for the next call: blocks of up to 8 MiB, and 16 MiB at the heap's end.
 
     A compiled step allocates and frees the same megabytes at each call. glibc takes blocks of 128 KiB and more from the
@@ -19,10 +20,12 @@ def keep_freed_memory(gm: GraphModule) -> None:
     after compiling, which leaves the heap such that its end was given back at each call again. A graph with larger
     values is left alone: they would leave holes in the heap. Where another C library allocates nothing changes.
 
-    >>> from functrain.engine.tracing.to_graph import trace
-    >>> keep_freed_memory(trace(lambda x: [x + 1], [torch.ones(2)]).gm)
+    Args:
+        largest: the bytes of the largest value that the step makes, see `largest_value`.
+
+    >>> keep_freed_memory(1024)
     """
-    if largest_value(gm) <= _BLOCK:
+    if largest <= _BLOCK:
         torch.empty(_BLOCK, dtype=torch.uint8)
 
 
@@ -33,10 +36,10 @@ def largest_value(gm: GraphModule) -> int:
     >>> largest_value(trace(lambda x: [x.double(), x[:1].t()], [torch.ones(5, 2)]).gm)
     80
     """
-    given = {storage_of(n.meta.get("val")) for n in gm.graph.nodes if n.op in ("placeholder", "get_attr")}
-    made = [n.meta.get("val") for n in gm.graph.nodes if n.op == "call_function"]
-    sizes = (v.numel() * v.itemsize for v in made if _is_on_cpu(v) and storage_of(v) not in given)
-    return max(sizes, default=0)
+    memory = Aliasing(gm.graph).memory
+    own = (n for n in gm.graph.nodes if n.op == "call_function" and memory(n).op == "call_function")
+    values = (n.meta.get("val") for n in own)
+    return max((v.numel() * v.itemsize for v in values if _is_on_cpu(v)), default=0)
 
 
 def _is_on_cpu(value: object) -> bool:

@@ -1,7 +1,6 @@
 """One entry of the cache of a compiled function: the generated call path for one form of arguments."""
 
 import re
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,9 @@ from functrain import tree
 from functrain.engine.calling.call_arguments import Call
 from functrain.engine.calling.donation import ALONE, Donated, address, donated_class, holders, separate, storage
 from functrain.engine.calling.tree_code import TENSOR, Writer, tensor_check, write_apart, write_together
+from functrain.engine.statics.surroundings import Surroundings
 from functrain.engine.tracing.meta.geometry import bitwise_equal
+from functrain.engine.tracing.to_graph import Traced
 from functrain.errors import LabelOutOfRange
 
 RETRY = object()
@@ -39,49 +40,72 @@ class Entry:
     compiled: Callable
 
 
-def make_entry(
-    f: Callable,
-    name: str,
-    call: Call,
-    compiled: Callable,
-    pairs: tuple[tuple[int, int], ...],
-    out_spec: tree.Structure,
-    tensor_at: list[int],
-    traced: Any,
-) -> Entry:
-    """Return the entry for the form of a call.
+@attrs.frozen
+class Compiled:
+    """A function of tensors, compiled, and what it takes to make a function of trees of it.
 
-    Args:
-        f: the function, whose closed-over tensors and numbers are compared at each call.
-        name: its name, for messages.
-        call: the arguments that it was traced with.
-        compiled: a function of a list of tensors.
+    Attributes:
+        run: from a list of tensors to a list of tensors.
         pairs: (input, result): the donated input in whose memory the result is put.
-        out_spec: the structure of the result.
+        spec: the structure of the result.
         tensor_at: which leaves of the result are tensors; the others are None.
         traced: the trace.
+        around: what the function closes over, compared at each call.
+        name: its name, for messages.
     """
+
+    run: Callable
+    pairs: tuple[tuple[int, int], ...]
+    spec: tree.Structure
+    tensor_at: list[int]
+    traced: Traced
+    around: Surroundings
+    name: str
+
+
+def make_entry(call: Call, made: Compiled) -> Entry:
+    """Return the entry for the signature of a call."""
     # What the functions below refer to must not be the call: it holds the tensors, and the entry lives on.
-    constants = traced.closed
-    classes = {i: donated_class(name, call.tensor_paths[i]) for i in call.donated}
-    lost = {i: donated_class(name, call.tensor_paths[i], lost=True) for i in call.donated}
-    indices = [k for k, value in enumerate(call.static) if value is TENSOR]
-    names = [f"x{k}" for k in indices]
+    classes = {i: donated_class(made.name, call.tensor_paths[i]) for i in call.donated}
+    fail = _failing(call, made)
+    names = [f"x{k}" for k, value in enumerate(call.static) if value is TENSOR]
+    writer = Writer()
+    _guards(writer, call, made, names)
+    guards = list(writer.lines)
+    writer.add("return True")
+    matches = writer.function("matches(args, kwargs)", f"jit {made.name}")
+    writer.lines = guards
+    _write_call(writer, call, made, names, classes, fail)
+    run = writer.function("run(args, kwargs)", f"jit {made.name}")
+    return Entry(run, matches, _apart(made, classes, fail), call.form, made.run)
+
+
+def _failing(call: Call, made: Compiled) -> Callable[[BaseException, list[Tensor]], None]:
+    """Return what is done when the compiled function raises: donated memory that it wrote to is lost, and says so."""
+    lost = {i: donated_class(made.name, call.tensor_paths[i], lost=True) for i in call.donated}
 
     def fail(error: BaseException, tensors: list[Tensor]) -> None:
-        if pairs and _has_written(error, compiled):
+        if made.pairs and _has_written(error, made.run):
             for i, cls in lost.items():
                 tensors[i].__class__ = cls
-        _explain(error, name)
+        _explain(error, made.name)
+
+    return fail
+
+
+def _apart(made: Compiled, classes: dict[int, type], fail: Callable) -> Callable[[Call], Any]:
+    """Return the function that runs a call whose donated tensors may share their memory with others."""
+    together = _together(made.spec, made.tensor_at)
+    written = [i for i, _ in made.pairs]
 
     def run_apart(again: Call) -> Any:
-        tensors = separate(again.tensors, again.originals, [i for i, _ in pairs], constants)
+        tensors = separate(again.tensors, again.originals, written, made.traced.closed)
         try:
-            results = compiled(tensors)
+            results = made.run(tensors)
         except BaseException as error:
             fail(error, again.originals)
             raise
-        for i, k in pairs:
+        for i, k in made.pairs:
             results[k] = tensors[i].data if tensors[i] is again.originals[i] else tensors[i]
         kept = {id(t) for i, t in enumerate(again.originals) if i not in classes}
         for i, cls in classes.items():
@@ -89,30 +113,26 @@ def make_entry(
                 again.originals[i].__class__ = cls
         return together(results)
 
-    together = _together(out_spec, tensor_at)
-    writer = Writer()
-    _guards(writer, f, call, names)
-    _guard_tensors(writer, traced, [n for n, t in zip(names, call.tensors, strict=True)])
-    body = list(writer.lines)
-    writer.add("return True")
-    matches = writer.function("matches(args, kwargs)", f"jit {name}")
-    writer.lines = body
-    if pairs:
-        _write_shared(writer, [names[i] for i, _ in pairs], names, call, constants)
+    return run_apart
+
+
+def _write_call(writer: Writer, call: Call, made: Compiled, names: list[str], classes: dict, fail: Callable) -> None:
+    """Write the call of the compiled function, and the lines that put its result together."""
+    if made.pairs:
+        _write_shared(writer, [names[i] for i, _ in made.pairs], names, call, made.traced.closed)
     writer.add("try:")
-    writer.add(f"    r = {writer.constant(compiled)}([{', '.join(names)}])")
+    writer.add(f"    r = {writer.constant(made.run)}([{', '.join(names)}])")
     writer.add("except BaseException as error:")
     writer.add(f"    {writer.constant(fail)}(error, [{', '.join(names)}])")
     writer.add("    raise")
-    expressions = [f"r[{k}]" for k in range(len(tensor_at))]
-    for i, k in pairs:
+    expressions = [f"r[{k}]" for k in range(len(made.tensor_at))]
+    for i, k in made.pairs:
         expressions[k] = f"y{i}"
         writer.add(f"y{i} = {names[i]}.data")
     for i, cls in classes.items():
         writer.add(f"{names[i]}.__class__ = {writer.constant(cls)}")
-    writer.add(f"return {write_together(writer, out_spec, _leaves(out_spec, tensor_at, expressions))}")
-    run = writer.function("run(args, kwargs)", f"jit {name}")
-    return Entry(run, matches, run_apart, call.form, compiled)
+    leaves = _leaves(made.spec, made.tensor_at, expressions)
+    writer.add(f"return {write_together(writer, made.spec, leaves)}")
 
 
 def _leaves(spec: tree.Structure, tensor_at: list[int], expressions: list[str]) -> list[str]:
@@ -129,8 +149,8 @@ def _together(spec: tree.Structure, tensor_at: list[int]) -> Callable[[list[Tens
     return writer.function("together(r)", "jit")
 
 
-def _guards(writer: Writer, f: Callable, call: Call, names: list[str]) -> None:
-    """Write the checks that arguments have the form of a call."""
+def _guards(writer: Writer, call: Call, made: Compiled, names: list[str]) -> None:
+    """Write the checks that arguments, and what the function closes over, are what the trace was made with."""
     everything = "args"
     if call.keywords:
         writer.add(f"if kwargs.keys() != {writer.constant(set(call.keywords))}: return MISS")
@@ -143,11 +163,11 @@ def _guards(writer: Writer, f: Callable, call: Call, names: list[str]) -> None:
     writer.add(f"if not {writer.constant(tensor_check(call.tensors))}({', '.join(names)}): return MISS")
     default = writer.constant(torch.get_default_dtype)
     writer.add(f"if {default}() is not {writer.constant(torch.get_default_dtype())}: return MISS")
-    for check in _closure_checks(writer, f):
-        writer.add(f"if {check}: return MISS")
+    _guard_tensors(writer, made.traced, names)
+    writer.add(f"if not {writer.constant(made.around.same)}(): return MISS")
 
 
-def _guard_tensors(writer: Writer, traced: Any, names: list[str]) -> None:
+def _guard_tensors(writer: Writer, traced: Traced, names: list[str]) -> None:
     """Write the checks of the offsets that the function looked at, and of the tensors that it closes over."""
     for i in sorted(traced.offsets):
         writer.add(f"if {names[i]}.storage_offset() != {traced.inputs[i].storage_offset()}: return MISS")
@@ -160,33 +180,6 @@ def _guard_tensors(writer: Writer, traced: Any, names: list[str]) -> None:
 
 def _same_values(asked: tuple[tuple[Tensor, Tensor], ...]) -> bool:
     return all(bitwise_equal(now, then) for now, then in asked)
-
-
-def _closure_checks(writer: Writer, f: Callable) -> list[str]:
-    """Return the conditions under which a tensor or number that `f` itself closes over has become another."""
-    if not isinstance(f, types.FunctionType):
-        return []
-    checks = []
-    for cell in f.__closure__ or ():
-        try:
-            value = cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
-        checks += _changed(writer, f"{writer.constant(cell)}.cell_contents", value)
-    scope = f.__globals__
-    for name in f.__code__.co_names:
-        if name in scope:
-            checks += _changed(writer, f"{writer.constant(scope)}.get({name!r})", scope[name])
-    return checks
-
-
-def _changed(writer: Writer, now: str, value: Any) -> list[str]:
-    if isinstance(value, Tensor):
-        return [f"{now} is not {writer.constant(value)}"]
-    if type(value) in (int, float, str, bool):
-        known, kind = writer.constant(value), writer.constant(type(value))
-        return [f"{now} is not {known} and (type({now}) is not {kind} or {now} != {known})"]
-    return []
 
 
 def _write_shared(writer: Writer, written: list[str], names: list[str], call: Call, constants: list[Tensor]) -> None:

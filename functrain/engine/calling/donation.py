@@ -4,6 +4,7 @@ A donated tensor changes its class when the call returns: the new class answers 
 costs some 50 ns a tensor, and nothing when it is not used.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any
@@ -120,10 +121,10 @@ def separate(
         written: which of them are written to.
         constants: tensors that the function closes over.
     """
-    ids = [id(t) for t in (*originals, *constants)]
+    passed = Counter(id(t) for t in (*originals, *constants))
     result = list(tensors)
     for i in written:
-        same = ids.count(id(originals[i])) > 1 or tensors[i] is not originals[i]
+        same = passed[id(originals[i])] > 1 or tensors[i] is not originals[i]
         if same or holders(address(tensors[i].untyped_storage())) > ALONE:
             result[i] = torch.empty_like(tensors[i]).copy_(tensors[i])
     return result

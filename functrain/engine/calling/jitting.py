@@ -18,15 +18,16 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.engine.backends.freed_memory import keep_freed_memory
+from functrain.dispatch_state import dispatch_modes, is_plain, peek_interpreter_stack
+from functrain.engine.backends.freed_memory import keep_freed_memory, largest_value
+from functrain.engine.calling.cache_entry import RETRY, Compiled, Entry, make_entry
 from functrain.engine.calling.call_arguments import Call, read_call, same_arguments
 from functrain.engine.calling.donation import pair
-from functrain.engine.calling.cache_entry import RETRY, Entry, make_entry
-from functrain.dispatch_state import dispatch_modes, is_plain, peek_interpreter_stack
 from functrain.engine.calling.tree_code import MISS
 from functrain.engine.graph.functionalizing import functionalized
 from functrain.engine.graph.queries import outputs, placeholders
 from functrain.engine.graph.replaying import replay
+from functrain.engine.statics.surroundings import surroundings
 from functrain.engine.tracing.to_graph import Traced, trace
 from functrain.errors import InvalidArgument, NonTensorOutput, TooManyTraces
 
@@ -39,7 +40,7 @@ BACKENDS = {
 
 MOST_RETRACES = 8
 REPLAY = "FUNCTRAIN_REPLAY"
-"""Where this environment variable is set, compiled functions run as they were recorded: no pass, no plan, no backend."""
+"""Where this environment variable is set, compiled functions run as recorded: no pass, no plan, no backend."""
 
 
 @attrs.frozen
@@ -144,6 +145,8 @@ class Jitted:
         both = self._donate & self._static
         if both:
             raise InvalidArgument(f"an argument is both donated and static: {sorted(map(str, both))}")
+        self._around: Any = None
+        self._reasons: list[str] = []
         self._entries: tuple[Entry, ...] = ()
         self.traces: tuple[Trace, ...] = ()
         functools.update_wrapper(self, f, updated=())
@@ -209,12 +212,24 @@ class Jitted:
             result = self._f(*args, **kwargs)
             return results.take(result, _name(self._f))
 
-        return trace(flat, call.tensors, call.tensor_paths), results
+        self._look_around()
+        traced = trace(flat, call.tensors, call.tensor_paths)
+        if not self._around.same():  # what the trace itself changes, such as a memo, is no reason for another
+            self._around = self._around.traced()
+        return traced, results
+
+    def _look_around(self) -> None:
+        if self._around is None:
+            self._around = surroundings(self._f)
+        elif not self._around.same():
+            self._reasons.append(self._around.changed())
+            self._around = surroundings(self._f, self._around)
 
     def _compile(self, call: Call, traced: Traced, results: "_Results") -> Entry:
         began = time.perf_counter()
         run, pairs = self._compiled(call, traced, results)
-        entry = make_entry(self._f, _name(self._f), call, run, pairs, results.spec, results.tensor_at, traced)
+        made = Compiled(run, pairs, results.spec, results.tensor_at, traced, self._around, _name(self._f))
+        entry = make_entry(call, made)
         seconds = time.perf_counter() - began
         reason = self._reason(call)
         self._entries = (entry, *self._entries)
@@ -234,15 +249,17 @@ class Jitted:
         described = [(p, n.meta["val"], inputs.get(n)) for p, n in zip(results.paths, nodes, strict=True)]
         donated = {i: (call.tensor_paths[i], traced.inputs[i]) for i in call.donated}
         pairs = tuple(sorted(pair(donated, described).items()))
+        largest = largest_value(gm)
         run = importlib.import_module(BACKENDS[self._backend]).compile(gm, traced.inputs, pairs)
-        keep_freed_memory(gm)
+        keep_freed_memory(largest)
         return run, pairs
 
     def _reason(self, call: Call) -> str:
         if not self._entries:
             return "first call"
-        differences = [same_arguments(entry.form, call.form) for entry in self._entries]
-        return "; ".join(min(differences, key=len)[:3]) or "the surroundings differ (closed-over values, modes, dtype)"
+        differences = min((same_arguments(entry.form, call.form) for entry in self._entries), key=len)
+        reasons, self._reasons = self._reasons, []
+        return "; ".join([*differences[:3], *reasons]) or "closed-over tensors, a mode or the default dtype differ"
 
     def _warn(self) -> None:
         seen: dict[str, list[str]] = {}

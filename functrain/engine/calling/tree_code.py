@@ -5,7 +5,6 @@ its keys and unpacked, a record by its class. What does not fit makes the genera
 """
 
 import itertools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,8 @@ import torch.utils._pytree as pytree
 from torch import Tensor
 
 from functrain import tree
+from functrain.engine.statics.static_checks import same_as
+from functrain.engine.statics.static_values import PLAIN
 
 MISS = object()
 """What a generated function returns when its arguments have another form than the one it was written for."""
@@ -129,7 +130,10 @@ def _checked(writer: Writer, node: tree.Structure, name: str) -> str:
     kind, context = node.type, node.context
     size = len(children_of(node))
     if kind is dict:
-        writer.add(f"if type({name}) is not dict or (*{name},) != {writer.constant(tuple(context))}: return MISS")
+        keys = tuple(context)
+        writer.add(f"if type({name}) is not dict or (*{name},) != {writer.constant(keys)}: return MISS")
+        if any(type(key) is not str for key in keys):  # 1, 1.0 and True are one key to Python, and not to a function
+            writer.add(f"if not {writer.constant(same_as(keys))}((*{name},)): return MISS")
         return f"{name}.values()"
     if kind in (list, tuple):
         writer.add(f"if type({name}) is not {kind.__name__} or len({name}) != {size}: return MISS")
@@ -145,7 +149,7 @@ def _checked(writer: Writer, node: tree.Structure, name: str) -> str:
         return "(" + "".join(f"{name}.{field}, " for field in dynamic) + ")"
     inside = writer.name("n")
     writer.add(f"{inside}, context = {writer.constant(pytree.SUPPORTED_NODES[kind].flatten_fn)}({name})")
-    writer.add(f"if context != {writer.constant(context)} or len({inside}) != {size}: return MISS")
+    writer.add(f"if not {writer.constant(same_as(context))}(context) or len({inside}) != {size}: return MISS")
     return inside
 
 
@@ -165,16 +169,10 @@ def _differs(writer: Writer, name: str, value: Any) -> str:
         value = value.value
     if value is None or value is True or value is False:
         return f"{name} is not {value}"
-    known, kind = writer.constant(value), writer.constant(type(value))
-    if type(value) is float and (value != value or value == 0.0):  # NaN differs from itself, and 0.0 equals -0.0
-        same = f"{name} != {name}" if value != value else f"{name} == 0.0 and {_sign(writer)}(1.0, {name}) == "
-        same += "" if value != value else f"{math.copysign(1.0, value)}"
-        return f"type({name}) is not {kind} or not ({same})"
-    return f"{name} is not {known} and (type({name}) is not {kind} or {name} != {known})"
-
-
-def _sign(writer: Writer) -> str:
-    return writer.constant(math.copysign)
+    if type(value) in PLAIN:
+        constant, kind = writer.constant(value), writer.constant(type(value))
+        return f"{name} is not {constant} and (type({name}) is not {kind} or {name} != {constant})"
+    return f"not {writer.constant(same_as(value))}({name})"
 
 
 def write_together(writer: Writer, spec: tree.Structure, leaves: list[str]) -> str:

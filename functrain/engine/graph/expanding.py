@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
+from functrain.engine.tracing.lazy_module import graph_module
 from functrain.engine.tracing.to_graph import trace
 from functrain.operators import PURE
 
@@ -35,7 +36,7 @@ def expanded(gm: GraphModule, where: Callable[[Node], bool] = lambda node: True)
             made[node] = _inlined(new, node, [made[n] for n in node.all_input_nodes], parts)
         else:
             made[node] = new.node_copy(node, made.__getitem__)
-    result = GraphModule({**_attributes(gm), **parts}, new)  # pyright: ignore
+    result = graph_module({**_attributes(gm), **parts}, new)  # pyright: ignore
     result.meta.update(gm.meta)
     return result
 

@@ -14,6 +14,7 @@ from torch.fx import Graph, GraphModule, Node
 from functrain.engine.graph.aliasing import aliases
 from functrain.engine.graph.in_place import InPlace, Operand, View
 from functrain.engine.tracing.abstract_tensor import storage_of
+from functrain.engine.tracing.lazy_module import graph_module
 from functrain.engine.tracing.meta.geometry import tensors_in
 from functrain.engine.tracing.meta.inference import infer
 from functrain.engine.tracing.operation_facts import argument, draws
@@ -37,9 +38,7 @@ def functionalized(gm: GraphModule) -> GraphModule:
     ['clone', 'mul']
     """
     new = _Functional(gm).run() if any(map(writes, gm.graph.nodes)) else _copied(gm.graph)
-    made = GraphModule(gm, new)
-    made.meta.update(gm.meta)
-    return made
+    return graph_module(gm, new)
 
 
 _SAME = (aten.detach.default, aten.alias.default)
@@ -159,7 +158,7 @@ class _Functional:
         self._own_new(node, call, new)
 
     def _own_new(self, node: Node, call: Node, new: tuple[int, ...] | None) -> None:
-        """Enter what an operation that writes returns besides, which the old graph has as items or as the node itself."""
+        """Enter what an operation that writes returns besides: items of the node in the old graph, or the node."""
         if new is None:
             call.meta["val"].append(_value(node))
             self._own(node, self._item(call, len(call.meta["val"]) - 1, _value(node)))

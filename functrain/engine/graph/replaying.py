@@ -19,7 +19,7 @@ def replay(gm: GraphModule) -> Callable[[list[Tensor]], list[Tensor]]:
     """
 
     def run(inputs: list[Tensor]) -> list[Tensor]:
-        with torch._C._AutoDispatchBelowAutograd():
+        with torch._C._AutoDispatchBelowAutograd(), torch.enable_grad():
             return list(gm(*inputs))
 
     return run

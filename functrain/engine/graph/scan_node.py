@@ -5,15 +5,15 @@ body like any other graph and lets donated state live in its own buffers.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from functrain.engine.graph.aliasing import Aliasing
-from functrain.engine.graph.queries import output_of, placeholders
+from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.tracing.abstract_tensor import abstract, copied
+from functrain.engine.tracing.lazy_module import graph_module
 
 Step = Callable[[list[Tensor]], list[Tensor]]
 Pairs = tuple[tuple[int, int], ...]
@@ -63,7 +63,7 @@ class Loop:
 
     def compiled(self, compile: Compile, inplace: frozenset[int] = frozenset()) -> "Loop":
         """Return the same loop with its body compiled by a backend, nested loops included."""
-        step = compile(self.body, self.examples, self.pairs)
+        step = compile(graph_module(self.body, copy(self.body.graph)), self.examples, self.pairs)
         return Loop(self.body, self.examples, self.length, self.counts, self.stops, inplace, step)
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:

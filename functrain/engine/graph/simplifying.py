@@ -74,7 +74,9 @@ def remove_dead(gm: Any) -> None:
     >>> [n.name for n in gm.graph.nodes if n.op == "call_function"]
     ['add']
     """
-    gm.graph.eliminate_dead_code(lambda node: node.is_impure() or _returns_nothing(node.target))
+    for node in reversed(gm.graph.nodes):
+        if not node.users and node.op in ("call_function", "get_attr") and not _returns_nothing(node.target):
+            gm.graph.erase_node(node)
 
 
 def _returns_nothing(target: Any) -> bool:

@@ -146,7 +146,7 @@ def copied(value: Tensor) -> Abstract:
 
 
 def storage_of(value: Any) -> int | None:
-    """Return what tells the memory of a tensor of a running trace: views of one tensor have the same. None for no tensor.
+    """Return what tells the memory of a tensor in a running trace: views of one have the same. None for no tensor.
 
     Of use while the function runs only: passes ask `graph.aliasing`, which derives it from the graph as it is then.
 

@@ -12,6 +12,8 @@ from functrain.engine.tracing.undeclared import QUIET, UNDECLARED_WRITES
 
 aten = torch.ops.aten
 _INDEXING = (aten.index.Tensor, aten._unsafe_index.Tensor)
+_KNOWN_SHAPE = (*_INDEXING, aten._ctc_loss.default, aten.linalg_lstsq.default, aten.repeat_interleave.Tensor)
+"""Operations whose shapes depend on values with some arguments only."""
 
 
 @attrs.frozen
@@ -48,7 +50,7 @@ def facts(func: Any) -> Facts:
     """
     arguments, tags, has_kernel = func._schema.arguments, func.tags, torch._C._dispatch_has_kernel_for_dispatch_key
     by_value = torch.Tag.data_dependent_output in tags
-    by_shape = torch.Tag.dynamic_output_shape in tags and func not in _INDEXING
+    by_shape = torch.Tag.dynamic_output_shape in tags and func not in _KNOWN_SHAPE
     hidden = UNDECLARED_WRITES.get(func.name(), ())
     return Facts(
         tuple(k for k, a in enumerate(arguments) if _writes(a) or a.name in hidden),
@@ -116,6 +118,23 @@ def draws(func: Any, args: Any, kwargs: Any) -> bool:
     return facts(func).draws and not is_quiet(func, args, kwargs)
 
 
-def picks_by_mask(func: Any, args: Any) -> bool:
-    """Return whether an indexing operation has a mask among its indices, so that the size depends on values."""
-    return func in _INDEXING and any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1])
+def has_open_shape(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
+    """Return whether the shape of a result depends on values with these arguments: a mask among indices, for one."""
+    if func in _INDEXING:
+        return any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in args[1])
+    if func is aten.linalg_lstsq.default:  # these have residuals by the rank
+        return kwargs.get("driver") in ("gelss", "gelsd")
+    return func is aten.repeat_interleave.Tensor and kwargs.get("output_size") is None
+
+
+@cache
+def same_view(func: Any) -> Any:
+    """Return the view that a tensor is made by an operation that gives it another shape in place.
+
+    >>> same_view(torch.ops.aten.transpose_.default)
+    <OpOverload(op='aten.transpose', overload='int')>
+    """
+    packet = getattr(aten, func._opname.rstrip("_"))
+    wanted = [(a.name, str(a.type)) for a in func._schema.arguments]
+    views = (getattr(packet, name) for name in packet.overloads())
+    return next(v for v in views if [(a.name, str(a.type)) for a in v._schema.arguments] == wanted)

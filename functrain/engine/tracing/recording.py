@@ -18,10 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 
 from functrain.engine.tracing.abstract_tensor import Abstract, abstract, storage_of
 from functrain.engine.tracing.asking import evaluated
+from functrain.engine.tracing.lazy_module import graph_module
 from functrain.engine.tracing.meta.devices import check_dtypes, device_of
 from functrain.engine.tracing.meta.geometry import mapped, tensors_in
 from functrain.engine.tracing.meta.inference import infer
-from functrain.engine.tracing.operation_facts import Facts, draws, facts, picks_by_mask, writes, written
+from functrain.engine.tracing.operation_facts import Facts, draws, facts, has_open_shape, same_view, writes, written
 from functrain.engine.tracing.refusals import Refused
 
 aten = torch.ops.aten
@@ -30,6 +31,8 @@ _OTHER_MEMORY = ("set_", "resize_", "resize_as_", "_resize_output_")
 
 class Tracer(TorchDispatchMode):
     """The mode in which all operations go to the innermost of its recordings."""
+
+    supports_higher_order_operators = True  # so that they come here, to be refused
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +47,7 @@ class Tracer(TorchDispatchMode):
         if get_proxy_mode() is not None:  # it would see nothing of what is recorded here
             raise Refused("make_fx")
         if isinstance(func, torch._ops.HigherOrderOperator):
-            raise Refused("operator", f"torch.{func.name()}")
+            raise Refused("operator")
         if not isinstance(func, torch._ops.OpOverload) or func.namespace == "profiler":
             return func(*args, **(kwargs or {}))
         return self.recordings[-1].call(func, args, kwargs or {})
@@ -122,7 +125,7 @@ class Recording:
                 constant.grad = None
                 raise Refused("backward")
         self.graph.output([self.known(t).node for t in results])
-        return GraphModule(self.constants, self.graph)  # pyright: ignore
+        return graph_module(self.constants, self.graph)  # pyright: ignore
 
     def known(self, tensor: Tensor) -> Abstract:
         """Return what stands for a tensor in this recording: any that it has not made is a constant of it."""
@@ -163,7 +166,7 @@ class Recording:
         if func is aten.lift_fresh.default and not isinstance(args[0], Abstract):
             return self._literal(args[0])
         args, kwargs = mapped(self.known, args), {k: mapped(self.known, v) for k, v in kwargs.items()}
-        if known.refused or picks_by_mask(func, args):
+        if known.refused or has_open_shape(func, args, kwargs):
             return self._by_values(func, args, kwargs, known.refused or "shape")
         self._check(known, func, args, kwargs)
         if known.changes_shape:
@@ -248,7 +251,7 @@ class Recording:
     def _reshaped(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Abstract:
         """Record what gives a tensor another shape in place as the view that the tensor is from now on."""
         tensor = args[0]
-        view = getattr(getattr(aten, func._opname.rstrip("_")), func._overloadname)
+        view = same_view(func)
         before = Abstract(tensor.meta, tensor.device)
         if tensor.node is not None:
             tensor.node.meta["val"] = before

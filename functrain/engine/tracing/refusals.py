@@ -38,17 +38,27 @@ def in_words() -> Iterator[None]:
         raise
     except Refused as refused:
         raise _explained(refused, _user_line(refused)) from None
-    except RuntimeError as error:
-        if any(words in str(error) for words in _NO_MEMORY):
-            raise _explained(Refused("value"), _user_line(error)) from None
-        error.add_note(f"raised while jit traced {_user_line(error)}")
-        raise
     except Exception as error:
-        error.add_note(f"raised while jit traced {_user_line(error)}")
+        line = _user_line(error)
+        if _is_of_dynamo(error):
+            raise _explained(Refused("operator"), line) from error
+        if isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY):
+            raise _explained(Refused("value"), line) from None
+        error.add_note(f"raised while jit traced {line}")
         raise
 
 
-_NO_MEMORY = ("Cannot access data pointer", "data is not allocated", "is not supported for tensor subclasses", "doesn't have storage")
+def _is_of_dynamo(error: BaseException) -> bool:
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(os.path.join("torch", "_dynamo") in frame.f_code.co_filename for frame, _ in frames)
+
+
+_NO_MEMORY = (
+    "Cannot access data pointer",
+    "data is not allocated",
+    "is not supported for tensor subclasses",
+    "doesn't have storage",
+)
 """What PyTorch says when memory is asked of a tensor that has none."""
 
 
@@ -70,8 +80,8 @@ _WORDS: dict[str, tuple[type[FunctrainError], str]] = {
     ),
     "large": (
         NotTraceable,
-        "Python looks at the values of a tensor that depends on one closed over of {what} elements, at {line}; values of "
-        "up to 4096 elements join the signature: make a number or a shorter tensor of it outside of the traced function",
+        "Python looks at the values of a tensor that depends on one closed over of {what} elements, at {line}; values "
+        "of up to 4096 elements join the signature: make a number or a shorter tensor of it outside of the function",
     ),
     "leaked": (
         LeakedTensor,
@@ -90,8 +100,8 @@ _WORDS: dict[str, tuple[type[FunctrainError], str]] = {
     ),
     "operator": (
         NotTraceable,
-        "{what} takes functions, which a trace cannot hold, at {line}; write the choice with torch.where and the loop "
-        "with scan, or call it outside of jit",
+        "torch.compile, or what stands on it as torch.cond, while_loop and flex_attention do, runs inside a trace at "
+        "{line}; write a choice with torch.where and a loop with scan, or call it outside of jit",
     ),
     "resize": (
         NotTraceable,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from functrain.engine.tracing.compiling_flag import compiling
 from functrain.engine.tracing.recording import Recording, recorded
 from functrain.engine.tracing.refusals import in_words
 from functrain.engine.tracing.watching import Watching
@@ -66,7 +67,7 @@ def trace(f: Callable[..., list[Tensor]], tensors: list[Tensor], names: list[str
     """
     began = time.perf_counter()
     names = names or [f"argument {k}" for k in range(len(tensors))]
-    with torch.no_grad(), _without_autocast_cache(), in_words(), recorded() as recording:
+    with torch.no_grad(), _without_autocast_cache(), compiling(), in_words(), recorded() as recording:
         inputs = [recording.input(t, name) for t, name in zip(tensors, names, strict=True)]
         with Watching(recording.value):
             results = f(*inputs)

@@ -31,7 +31,7 @@ QUIET: dict[str, tuple[str, object]] = {
     "aten::miopen_rnn": ("dropout", 0.0),
     "aten::native_dropout": ("train", False),
 }
-"""Operation -> an argument, and the value of it with which the operation neither writes nor draws, although it could."""
+"""Operation -> an argument, and its value with which the operation neither writes nor draws, although it could."""
 
 UNDECLARED_ALIASES: dict[str, tuple[str, ...]] = {
     "aten::_unsafe_view": ("self",),

@@ -4,6 +4,7 @@
 writes what it read.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -29,16 +30,62 @@ class Watching(TorchFunctionMode):
         if func in _READS:
             with torch._C._DisableTorchDispatch():
                 return func(self._value(args[0]), *args[1:], **(kwargs or {}))
-        if func is F.instance_norm:
-            return _instance_norm(*args, **(kwargs or {}))
+        if func in _OWN:
+            return _OWN[func](self._value, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
 _READS: frozenset[Any] = frozenset((Tensor.tolist, Tensor.numpy, Tensor.__array__))
 
 
-def _instance_norm(x, mean=None, var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5):
+def _instance_norm(
+    _, x, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, *more, **named
+):
     """Normalise instances; at rest it is batch norm at rest, where PyTorch's writes the statistics that it read."""
     if use_input_stats:
-        return F.instance_norm(x, mean, var, weight, bias, use_input_stats, momentum, eps)
-    return F.batch_norm(x, mean, var, weight, bias, False, momentum, eps)
+        return F.instance_norm(x, running_mean, running_var, weight, bias, use_input_stats, *more, **named)
+    return F.batch_norm(x, running_mean, running_var, weight, bias, False, *more, **named)
+
+
+def _gaussian_nll_loss(_, input, target, var, full=False, eps=1e-6, reduction="mean"):
+    """Return the loss with the check that no variance is negative made when it runs, where PyTorch's asks for it."""
+    if not isinstance(var, Tensor):
+        return F.gaussian_nll_loss(input, target, var, full, eps, reduction)
+    torch._assert_async(((var >= 0) | var.isnan()).all(), "var has negative entry/entries")
+    if var.shape != input.shape:
+        if var.shape == input.shape[:-1]:
+            var = var.unsqueeze(-1)
+        elif var.dim() != input.dim() or sum(y for x, y in zip(input.shape, var.shape, strict=True) if x != y) != 1:
+            raise ValueError("var is of incorrect size")
+    var = var.clone()
+    with torch.no_grad():  # the gradient goes to the variance as if it were not clamped
+        var.clamp_(min=eps)
+    loss = 0.5 * (torch.log(var) + (input - target) ** 2 / var)
+    return _REDUCED[reduction](loss + 0.5 * math.log(2 * math.pi) if full else loss)
+
+
+_REDUCED: dict[str, Callable] = {"none": lambda loss: loss, "mean": torch.mean, "sum": torch.sum}
+
+
+def _ctc_loss(value, log_probs, targets, input_lengths, target_lengths, blank=0, reduction="mean", zero_infinity=False):
+    """Return the loss with its mean taken here: PyTorch's writes the lengths into memory that a trace does not have."""
+    lengths = [_listed(value, n) for n in (input_lengths, target_lengths)]
+    loss = F.ctc_loss(log_probs, targets, *lengths, blank, "none", zero_infinity)
+    if reduction == "mean":
+        loss = loss / torch.tensor(lengths[1], device=loss.device).to(loss.dtype).clamp_min(1)
+    return _REDUCED[reduction](loss)
+
+
+def _listed(value: Callable[[Tensor], Tensor], lengths: Any) -> Any:
+    if not isinstance(lengths, Tensor):
+        return lengths
+    with torch._C._DisableTorchDispatch():
+        return value(lengths).tolist()
+
+
+_OWN: dict[Any, Callable] = {
+    F.instance_norm: _instance_norm,
+    F.gaussian_nll_loss: _gaussian_nll_loss,
+    F.ctc_loss: _ctc_loss,
+}
+"""Function -> what is traced in its place, which does the same; its first argument tells the values of a tensor."""

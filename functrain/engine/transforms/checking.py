@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.engine.transforms.gradients import grad
 from functrain.engine.calling.jitting import jit
+from functrain.engine.transforms.gradients import grad
 from functrain.errors import EagerAndCompiledDiffer
 
 

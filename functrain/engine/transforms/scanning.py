@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from functrain import tree
-from functrain.engine.tracing.abstract_tensor import abstract
-from functrain.engine.transforms.folding import Stop
-from functrain.engine.graph.queries import output_of, placeholders
 from functrain.dispatch_state import is_plain, is_transformed
 from functrain.engine.graph.functionalizing import functionalized
+from functrain.engine.graph.queries import output_of, placeholders
 from functrain.engine.graph.scan_node import Loop, lift_constants, unalias, value_of
-from functrain.engine.tracing.to_graph import trace
+from functrain.engine.tracing.abstract_tensor import abstract
 from functrain.engine.tracing.recording import Recording, recording
+from functrain.engine.tracing.to_graph import trace
+from functrain.engine.transforms.folding import Stop
 from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch, TreeMismatch
 
 

@@ -231,5 +231,3 @@ def _scalar_operand(node: Any, operand: Any) -> bool:
         return False
     # A scalar of float64 promotes no array; elsewhere than on the CPU one kernel does the group, and wants one dtype.
     return value.dtype == mine.dtype or (mine.device.type == "cpu" and value.is_floating_point())
-
-

@@ -17,7 +17,7 @@ from functrain.engine.backends.aten.schedule import FOREACH, Step
 from functrain.engine.graph.expanding import expanded
 from functrain.engine.graph.fusing import fuse
 from functrain.engine.graph.in_place import InPlace
-from functrain.engine.graph.queries import attribute, copy, outputs, placeholders
+from functrain.engine.graph.queries import attribute, outputs, placeholders
 from functrain.engine.graph.scan_node import compile_loops, loops
 from functrain.engine.graph.simplifying import simplify
 from functrain.operators import KERNELS
@@ -127,7 +127,7 @@ def compile(
     """Return a function of a list of tensors that does what a graph says.
 
     Args:
-        gm: an `fx.GraphModule` of tensors that returns a list of tensors.
+        gm: an `fx.GraphModule` of tensors that returns a list of tensors; it is used up.
         example_inputs: not used; the graph knows the form of its inputs.
         donated: pairs (input, result): the result is put into the memory of the input, which is returned for it. The
             first line of the function that writes to such memory is its attribute `first_write`.
@@ -140,7 +140,7 @@ def compile(
     True
     """
     gm = expanded(gm, _off_cpu)
-    gm = fuse(simplify(torch.fx.GraphModule(gm, copy(gm.graph))))
+    gm = fuse(simplify(gm))
     left = compile_loops(gm, compile, donated) if loops(gm) else donated
     return _Source(gm, make_plan(gm, left), left).function()
 

@@ -23,11 +23,11 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.passes.split_module import split_module
 
 from functrain.engine.backends.inductor import artifact
-from functrain.engine.tracing.abstract_tensor import copied
-from functrain.engine.graph.queries import copy, output_of, placeholders
-from functrain.engine.graph.scan_node import Loop, Pairs, Step, compile_loops, lift_constants, loops, unalias
 from functrain.engine.backends.inductor.workarounds import respell
 from functrain.engine.graph.expanding import expanded
+from functrain.engine.graph.queries import copy, output_of, placeholders
+from functrain.engine.graph.scan_node import Loop, Pairs, Step, compile_loops, lift_constants, loops, unalias
+from functrain.engine.tracing.abstract_tensor import copied
 from functrain.errors import CompileFailed, CompilerMissing
 
 _log = logging.getLogger("functrain.compile")

@@ -18,8 +18,7 @@ _OPTIONS = ("stride", "padding", "dilation", "transposed", "output_padding", "gr
 def convolution(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Return the meta tensors of a convolution, or None where it is not sure: only images of common layouts are."""
     at = CONVOLUTIONS[func]
-    x, weight = args[at : at + 2]
-    if kwargs or x.dim() != 4 or len(args) < at + 9 or not all(map(_is_common, args[: at + 2])):
+    if kwargs or args[at].dim() != 4 or len(args) < at + 9 or not all(map(_is_common, args[: at + 2])):
         return None
     found = _shapes(args) if at == 0 else _gradients(args)
     if found is None:

@@ -145,5 +145,3 @@ def broadcast_shape(shapes: list[torch.Size]) -> list[int] | None:
                     return None
                 result[k] = n
     return result
-
-

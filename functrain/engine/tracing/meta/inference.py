@@ -29,7 +29,8 @@ def infer(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> Any:
         kwargs: further ones.
         on_meta: whether it is told a device, or must be told one because no argument is a tensor.
     """
-    with torch._C._DisableTorchDispatch(), torch.no_grad():
+    # With gradients on, as compiled graphs run: some kernels return more then.
+    with torch._C._DisableTorchDispatch(), torch._C._AutoDispatchBelowAutograd(), torch.enable_grad():
         if _is_view(func):
             return func(*mapped(_meta, args), **{k: mapped(_meta, v) for k, v in kwargs.items()})
         if writes(func, args, kwargs):

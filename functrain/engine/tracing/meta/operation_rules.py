@@ -1,7 +1,4 @@
-"""The forms of results: what shape, strides and dtype the results of common operations have.
-
-PyTorch answers this too, when an operation is called on meta tensors, and it is asked where no rule here is sure. But
-its rules are Python that imports half a compiler at the first question, which takes a second, and they are slow.
+"""Rules for the results of common operations: their shapes, strides and dtypes.
 
 A rule takes the arguments of an operation with meta tensors for tensors, and returns meta tensors, or None where it is
 not sure. Wrong arguments are such a case: the error is PyTorch's.
@@ -227,6 +224,11 @@ def _embedding_backward(grad: Tensor, index: Tensor, rows: int, *more: Any) -> I
     return made((rows, grad.shape[-1]), grad.dtype) if grad.dtype is torch.float32 and grad.dim() else None
 
 
+@_rule("repeat_interleave")
+def _repeat_interleave(repeats: Tensor, *more: Any, output_size: int | None = None) -> Inferred:
+    return None if more or output_size is None else made((output_size,), repeats.dtype)
+
+
 @_rule("cat")
 def _cat(tensors: list[Tensor], dim: int = 0) -> Inferred:
     first = tensors[0]
@@ -259,7 +261,9 @@ def _zeros(size: Sequence[int], *, dtype: torch.dtype | None = None, layout: Any
 
 
 @_rule("full")
-def _full(size: Sequence[int], value: Any, *, dtype: torch.dtype | None = None, layout: Any = None, **_: Any) -> Inferred:
+def _full(
+    size: Sequence[int], value: Any, *, dtype: torch.dtype | None = None, layout: Any = None, **_: Any
+) -> Inferred:
     if type(value) not in _DTYPES or layout not in (None, torch.strided):
         return None
     return made(size, dtype or _DTYPES[type(value)] or torch.get_default_dtype())

@@ -15,7 +15,7 @@ import attrs
 import toolz
 import torch
 
-_HERE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _FOLDERS = (
     *(os.path.join(sysconfig.get_paths()[k], "") for k in ("stdlib", "platstdlib", "purelib", "platlib")),
     *(os.path.join(os.path.dirname(os.path.abspath(m.__file__)), "") for m in (torch, toolz, attrs)),  # pyright: ignore

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
-from functrain.engine.attributes import fields, is_frozen, is_record, state
-from functrain.engine.static_values import PLAIN, plain_float, settled, snapshot
+from functrain.engine.statics.attributes import fields, is_frozen, is_record, state
+from functrain.engine.statics.static_values import PLAIN, plain_float, settled, snapshot
 
 MOST_LINES = 100
 """How long a generated check may become."""

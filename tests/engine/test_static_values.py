@@ -23,8 +23,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functrain import tree
-from functrain.engine.static_checks import same_as
-from functrain.engine.static_values import identical, settled, snapshot
+from functrain.engine.statics.static_checks import same_as
+from functrain.engine.statics.static_values import identical, settled, snapshot
 
 Pair = collections.namedtuple("Pair", "a b")
 Other = collections.namedtuple("Other", "a b")

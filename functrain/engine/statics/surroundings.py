@@ -33,9 +33,9 @@ from typing import Any
 
 import attrs
 
-from functrain.engine.looking import NEVER, View
-from functrain.engine.static_values import ABSENT, PLAIN, Itself
-from functrain.engine.walking import Record, Walk, join
+from functrain.engine.statics.looking import NEVER, View
+from functrain.engine.statics.static_values import ABSENT, PLAIN, Itself
+from functrain.engine.statics.walking import Record, Walk, join
 
 MANY = 20_000
 """How many objects may be looked at, at each call, before a warning says so: about a millisecond."""

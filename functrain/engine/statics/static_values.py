@@ -31,7 +31,7 @@ import toolz
 import torch
 from torch import Tensor
 
-from functrain.engine.attributes import fields, is_frozen, is_record, state
+from functrain.engine.statics.attributes import fields, is_frozen, is_record, state
 
 PLAIN = frozenset(
     {int, str, bytes, bool, type(None), type(...), type(NotImplemented)}

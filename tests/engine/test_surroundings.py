@@ -13,7 +13,7 @@ import torch
 
 import functrain as ft
 from functrain import losses, nn, optim, tree
-from functrain.engine.surroundings import surroundings
+from functrain.engine.statics.surroundings import surroundings
 
 SCALE, TABLE, UNUSED = 1.0, {"a": [1]}, 0
 config = types.ModuleType("config")

@@ -17,10 +17,10 @@ import attrs
 import toolz
 from torch import Tensor
 
-from functrain.engine.attributes import fields, is_frozen, is_record, own_dict, slots, state
-from functrain.engine.library import is_library_class, is_library_file, is_library_module, is_opaque, names_in
-from functrain.engine.looking import Look
-from functrain.engine.static_values import ABSENT, PLAIN, Itself, plain_float, plain_mapping, snapshot
+from functrain.engine.statics.attributes import fields, is_frozen, is_record, own_dict, slots, state
+from functrain.engine.statics.library import is_library_class, is_library_file, is_library_module, is_opaque, names_in
+from functrain.engine.statics.looking import Look
+from functrain.engine.statics.static_values import ABSENT, PLAIN, Itself, plain_float, plain_mapping, snapshot
 
 LISTS = (list, tuple, collections.deque)
 _WRAPPED = (staticmethod, classmethod, types.MethodType, property, functools.cached_property)

@@ -13,7 +13,7 @@ import torch
 
 import functrain as ft
 from functrain import losses, metrics, nn, optim, tree
-from functrain.engine.surroundings import ManySurroundings, surroundings
+from functrain.engine.statics.surroundings import ManySurroundings, surroundings
 
 
 class Thing:

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain.engine.static_values import ABSENT, plain_mapping
+from functrain.engine.statics.static_values import ABSENT, plain_mapping
 
 
 @attrs.frozen(eq=False)
