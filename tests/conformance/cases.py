@@ -115,11 +115,7 @@ def cases(name: str, mode: str, dtype: str) -> Iterator[Case]:
         )
         return
     found = samples(name, dtype)
-    if MODES[mode].layout:
-        laid = [(k, _laid_out(sample, MODES[mode].layout)) for k, sample in enumerate(found)]
-        numbered = [(k, sample) for k, sample in laid if sample is not None]
-    else:
-        numbered = list(enumerate(found))
+    numbered = _laid_out(found, MODES[mode]) if MODES[mode].layout else list(enumerate(found))
     for at in spread(len(numbered), MODES[mode].most or len(numbered)):
         yield from _of_sample(op, MODES[mode], *numbered[at])
 
@@ -130,6 +126,11 @@ def _of_sample(op: Any, mode: Mode, k: int, sample: Sample) -> Iterator[Case]:
         yield Case(f"{k} {kind}".strip(), f, sample.tensors, closed=mode.closed, values=values)
 
 
-def _laid_out(sample: Sample, layout: str) -> Sample | None:
-    tensors = laid_out(sample.tensors, layout)
-    return None if tensors is None else attrs.evolve(sample, tensors=tensors)
+def _laid_out(found: tuple[Sample, ...], mode: Mode) -> list[tuple[int, Sample]]:
+    """Return the samples that a layout changes, of four times as many as are taken: most tensors can have most layouts."""
+    new = []
+    for k in spread(len(found), 4 * (mode.most or len(found))):
+        tensors = laid_out(found[k].tensors, str(mode.layout))
+        if tensors is not None:
+            new.append((k, attrs.evolve(found[k], tensors=tensors)))
+    return new

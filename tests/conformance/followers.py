@@ -98,9 +98,9 @@ def followed(f: Callable, name: str) -> Callable:
 
 def weighted_sum(result: Any) -> Tensor:
     """Return the sum of the real and complex values of a result, each with a weight of its own."""
-    parts = [y for y in pytree.tree_leaves(result) if isinstance(y, Tensor) and (y.is_floating_point() or y.is_complex())]
+    leaves = [y for y in pytree.tree_leaves(result) if isinstance(y, Tensor)]
     total = torch.zeros(())
-    for y in parts:
+    for y in [y for y in leaves if y.is_floating_point() or y.is_complex()]:
         y = torch.view_as_real(y.resolve_conj()) if y.is_complex() else y
         weight = torch.arange(y.numel(), dtype=torch.float32).add(0.5).cos().reshape(y.shape)
         total = total + (y * weight).sum()

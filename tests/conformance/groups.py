@@ -2,17 +2,21 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import attrs
 
 from . import pairs
 from .cases import ERRORS, MODES, cases, has
 from .catalogue import DTYPES, operators
-from .judging import OUTCOMES, Case, Verdict, judge
+from .judging import Case, Verdict, judge
 
 KEPT = 6
 """How many failing cases of a group are recorded in full: the first of each detail."""
 
+EMPTY: Mapping[str, str] = MappingProxyType({})
 ALL_MODES = (*MODES, ERRORS, pairs.PAIRS)
 
 
@@ -36,46 +40,45 @@ def groups(modes: tuple[str, ...] = ALL_MODES, dtypes: tuple[str, ...] = tuple(D
 def cases_of(group: Group) -> Iterator[Case]:
     """Yield the cases of a group."""
     if group.mode == pairs.PAIRS:
-        yield from pair_cases_of(group)
+        yield from pairs.pair_cases(group.op, group.dtype)
     else:
         yield from cases(*group)
 
 
-def pair_cases_of(group: Group) -> Iterator[Case]:
-    yield from pairs.pair_cases(group.op, group.dtype)
-
-
-def run_group(group: Group, crashed: list[str] = (), begin: Callable[[str], None] = lambda case: None) -> dict[str, Any]:
+def run_group(
+    group: Group, crashed: Mapping[str, str] = EMPTY, begin: Callable[[str], None] = lambda case: None
+) -> dict[str, Any]:
     """Judge the cases of a group and return its record.
 
     Args:
         group: the group.
-        crashed: names of cases that ended the process before; they count as raw.
+        crashed: name -> how the process ended, of cases that ended it before; they count as raw.
         begin: is told the name of each case before it runs, so that a process that ends tells which one it was.
     """
     began = time.perf_counter()
-    counts: Counter[str] = Counter({"raw": len(crashed)} if crashed else {})
-    reasons: dict[str, Counter[str]] = {outcome: Counter() for outcome in OUTCOMES[1:]}
-    failing = [{"case": case, "outcome": "raw", "detail": "the process ended", "trace": ""} for case in crashed]
-    reasons["raw"].update(["the process ended"] * len(crashed))
+    verdicts = [(case, Verdict("raw", ended)) for case, ended in crashed.items()]
     for case in cases_of(group):
-        if case.name in crashed:
-            continue
-        begin(case.name)
-        verdict = judge(case)
-        counts.update([verdict.outcome, *(["exact"] if verdict.exact else [])])
+        if case.name not in crashed:
+            begin(case.name)
+            verdicts.append((case.name, judge(case)))
+    return _line(group, verdicts) | {"seconds": round(time.perf_counter() - began, 3)}
+
+
+def given_up(group: Group, crashed: Mapping[str, str]) -> dict[str, Any]:
+    """Return the record of a group that ended its process again and again."""
+    return _line(group, [(case, Verdict("raw", ended)) for case, ended in crashed.items()]) | {"seconds": 0}
+
+
+def _line(group: Group, verdicts: list[tuple[str, Verdict]]) -> dict[str, Any]:
+    counts: Counter[str] = Counter()
+    reasons: dict[str, Counter[str]] = {}
+    failing = []
+    for case, verdict in verdicts:
+        counts.update([verdict.outcome, *(flag for flag in ("exact", "required") if getattr(verdict, flag))])
         if verdict.outcome != "right":
-            if verdict.outcome in ("wrong", "raw") and not reasons[verdict.outcome][verdict.detail]:
-                failing.append(_record(case, verdict))
-            reasons[verdict.outcome][verdict.detail] += 1
-    seconds = round(time.perf_counter() - began, 3)
-    return _line(group, counts, reasons, failing) | {"seconds": seconds}
-
-
-def _record(case: Case, verdict: Verdict) -> dict[str, str]:
-    return {"case": case.name, "outcome": verdict.outcome, "detail": verdict.detail, "trace": verdict.trace[-1500:]}
-
-
-def _line(group: Group, counts: Counter, reasons: dict[str, Counter], failing: list[dict]) -> dict[str, Any]:
-    told = {outcome: dict(found.most_common(12)) for outcome, found in reasons.items() if found}
-    return {**group._asdict(), "counts": dict(counts), "reasons": told, "failing": failing[:KEPT]}
+            seen = reasons.setdefault(verdict.outcome, Counter())
+            if verdict.outcome in ("wrong", "raw") and verdict.detail not in seen and len(failing) < KEPT:
+                failing.append({"case": case, **attrs.asdict(verdict), "trace": verdict.trace[-1500:]})
+            seen[verdict.detail] += 1
+    told = {outcome: dict(found.most_common(12)) for outcome, found in reasons.items()}
+    return {**group._asdict(), "counts": dict(counts), "reasons": told, "failing": failing}

@@ -5,13 +5,14 @@ import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import attrs
 import torch
 from torch import Tensor
 
 import functrain as ft
-from functrain.errors import FunctrainError, HiddenRandomness
+from functrain.errors import FunctrainError, HiddenRandomness, SideEffect
 
 from .comparing import difference, is_exact
 from .layouts import copies, memory, reversed_values
@@ -51,12 +52,14 @@ class Verdict:
         detail: why, in words that are the same for the same cause.
         trace: the traceback of an error.
         exact: whether a right result is equal without tolerance.
+        required: whether it is right because it is refused: it draws random numbers, or writes to an argument.
     """
 
     outcome: str
     detail: str = ""
     trace: str = attrs.field(default="", repr=False)
     exact: bool = False
+    required: bool = False
 
 
 @attrs.frozen(eq=False)
@@ -100,7 +103,7 @@ def _compare(case: Case, eager: Ran) -> Verdict:
     if eager.error:
         return _where_eager_raises(case, eager.error, first)
     if first.error:
-        return _of_error(first.error, eager.drew)
+        return _of_error(first.error, case, eager)
     if eager.drew or eager.wrote:
         return Verdict("wrong", f"runs, though eager execution {'draws' if eager.drew else 'writes to an argument'}")
     found = _of_results("first call", case, eager, first)
@@ -117,7 +120,7 @@ def _second_call(case: Case, jitted: Callable, held: list[Tensor], found: Verdic
     if eager.error:
         return Verdict("skipped", "eager execution fails the second time")
     if second.error:
-        return _of_error(second.error, eager.drew, "second call: ")
+        return _of_error(second.error, case, eager, "second call: ")
     verdict = _of_results("second call", case, eager, second)
     return attrs.evolve(verdict, exact=verdict.exact and found.exact)
 
@@ -141,12 +144,25 @@ def _where_eager_raises(case: Case, error: Exception, jitted: Ran) -> Verdict:
     return Verdict("raw", f"no error, where eager execution raises {_words(error)}")
 
 
-def _of_error(error: Exception, drew: bool, call: str = "") -> Verdict:
-    if drew and isinstance(error, HiddenRandomness):
-        return Verdict("right", exact=True)
+def _of_error(error: Exception, case: Case, eager: Ran, call: str = "") -> Verdict:
+    random = isinstance(error, HiddenRandomness) and (eager.drew or _draws(case))
+    if random or (isinstance(error, SideEffect) and eager.wrote):
+        return Verdict("right", required=True)
     outcome = "refused" if isinstance(error, FunctrainError) else "raw"
     trace = "" if outcome == "refused" else "".join(traceback.format_exception(error)[-12:])
     return Verdict(outcome, call + _words(error), trace)
+
+
+def _draws(case: Case) -> bool:
+    """Return whether a function gives other results by other seeds.
+
+    The database's own functions set the seed before they draw, and the generator back afterwards.
+    """
+    seed, results = torch.manual_seed, []
+    for other in (1, 2):
+        with mock.patch("torch.manual_seed", lambda _seed, other=other: seed(other)):
+            results.append(_run(case.f, copies(case.tensors)).result)
+    return difference(*results) is not None
 
 
 def _words(error: BaseException) -> str:

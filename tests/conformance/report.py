@@ -9,7 +9,7 @@ from .groups import Group, cases_of, groups
 from .judging import OUTCOMES, judge
 from .running import read
 
-COLUMNS = (*OUTCOMES, "exact")
+COLUMNS = (*OUTCOMES, "exact", "required")
 
 
 def table(out: Path) -> str:

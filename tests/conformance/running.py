@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, TextIO
 
-from .groups import Group, groups, run_group
+from .groups import Group, given_up, groups, run_group
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS_A_PROCESS = 800
@@ -35,7 +35,7 @@ def run(out: Path, part: tuple[int, int], ops: str, modes: tuple[str, ...], dtyp
     done = {Group(line["op"], line["mode"], line["dtype"]) for line in read(out)}
     waiting = [g for g in wanted if mine[g.op] and g not in done]
     file = out / f"results-{part[0]}-of-{part[1]}.jsonl"
-    crashed: dict[Group, list[str]] = defaultdict(list)
+    crashed: dict[Group, dict[str, str]] = defaultdict(dict)
     while waiting:
         print(f"{len(wanted) - len(waiting)} of {len(wanted)} groups done or of other parts", flush=True)
         finished = _process(waiting[:GROUPS_A_PROCESS], crashed, file)
@@ -48,7 +48,7 @@ def read(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
 
-def _process(batch: list[Group], crashed: dict[Group, list[str]], file: Path) -> set[Group]:
+def _process(batch: list[Group], crashed: dict[Group, dict[str, str]], file: Path) -> set[Group]:
     """Run groups in one process, until it ends; return those that are finished with."""
     progress, log = file.with_suffix(".progress"), file.with_suffix(".log")
     progress.write_text("")
@@ -58,22 +58,22 @@ def _process(batch: list[Group], crashed: dict[Group, list[str]], file: Path) ->
             [sys.executable, "-m", "tests.conformance", "work", str(file)],
             stdin=subprocess.PIPE, stdout=errors, stderr=errors, text=True, cwd=ROOT,
         )  # fmt: skip
-        _send(process.stdin, [(g, crashed.get(g, [])) for g in batch])
+        _send(process.stdin, [(g, crashed.get(g, {})) for g in batch])
         ended = _wait(process, progress)
     finished = set(_finished(file)[before:])
     current, case = _current(progress)
     if current in batch and current not in finished:
-        crashed[current].append(case)
+        crashed[current][case] = ended
         print(f"{' '.join(current)}, case {case}: {ended}", flush=True)
         if len(crashed[current]) >= MOST_CRASHES:
-            _give_up(current, crashed[current], file)
+            _append(file, given_up(current, crashed[current]))
             finished.add(current)
     elif not finished:
         raise RuntimeError(f"no group was run: {ended}; see {log}")
     return finished
 
 
-def _send(pipe: TextIO | None, work: list[tuple[Group, list[str]]]) -> None:
+def _send(pipe: TextIO | None, work: list[tuple[Group, dict[str, str]]]) -> None:
     assert pipe is not None
     pipe.write(json.dumps(work))
     pipe.close()
@@ -104,18 +104,6 @@ def _finished(file: Path) -> list[Group]:
 def _current(progress: Path) -> tuple[Group | None, str]:
     parts = progress.read_text().rstrip().split("\t")
     return (Group(*parts[:3]), parts[3]) if len(parts) == 4 else (None, "")
-
-
-def _give_up(group: Group, cases: list[str], file: Path) -> None:
-    failing = [{"case": case, "outcome": "raw", "detail": "the process ended", "trace": ""} for case in cases]
-    record = {
-        **group._asdict(),
-        "counts": {"raw": len(cases)},
-        "reasons": {"raw": {"the process ended": len(cases)}},
-        "failing": failing,
-        "seconds": 0,
-    }
-    _append(file, record)
 
 
 def _append(file: Path, record: dict[str, Any]) -> None:
