@@ -10,7 +10,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.engine.calling.donation import check_usable
 from functrain.engine.calling.tree_code import TENSOR, Opaque
-from functrain.errors import NotATensor, UnhashableStatic
+from functrain.errors import NotATensor, NotTraceable, UnhashableStatic
 
 
 @attrs.frozen
@@ -120,6 +120,9 @@ def _plain(tensor: Tensor, path: str) -> Tensor:
     kind = type(tensor)
     if kind is not Tensor and not issubclass(kind, torch.nn.Parameter):
         raise NotATensor(f"{path}: jit takes plain tensors, got {kind.__name__}; use as_subclass(torch.Tensor)")
+    if tensor.layout is not torch.strided:
+        layout = str(tensor.layout).removeprefix("torch.")
+        raise NotTraceable(f"{path}: jit takes dense tensors, got layout {layout}; convert it with to_dense()")
     if kind is not Tensor or tensor.requires_grad:
         tensor = tensor.detach()
     return tensor.resolve_conj().resolve_neg()
@@ -131,7 +134,9 @@ def _described(leaf: Any) -> str:
     if not isinstance(leaf, Tensor):
         return repr(leaf)[:60]
     words = tree.describe(leaf) + ("" if leaf.device.type == "cpu" else f" on {leaf.device}")
-    return words if leaf.is_contiguous() else f"{words} with strides {leaf.stride()}"
+    if leaf.layout is not torch.strided or leaf.is_contiguous():
+        return words
+    return f"{words} with strides {leaf.stride()}"
 
 
 def same_arguments(before: dict[str, str], now: dict[str, str]) -> list[str]:

@@ -17,7 +17,6 @@ QUIET: dict[str, tuple[str, object]] = {
     "aten::miopen_batch_norm": ("training", False),
     "aten::_native_batch_norm_legit": ("training", False),
     "aten::_native_batch_norm_legit_functional": ("training", False),
-    "aten::_batch_norm_with_update": ("training", False),
     "aten::rrelu_with_noise": ("training", False),
     "aten::rrelu_with_noise_functional": ("training", False),
     "aten::_scaled_dot_product_flash_attention_for_cpu": ("dropout_p", 0.0),
