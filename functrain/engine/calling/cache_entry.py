@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
+from functrain.engine.backends.aten.predictions import Mispredicted
 from functrain.engine.calling.call_arguments import Call
 from functrain.engine.calling.donation import ALONE, Donated, address, donated_class, holders, separate, storage
 from functrain.engine.calling.tree_code import TENSOR, Writer, tensor_check, write_apart, write_together
@@ -84,8 +85,8 @@ def _failing(call: Call, made: Compiled) -> Callable[[BaseException, list[Tensor
     """Return what is done when the compiled function raises: donated memory that it wrote to is lost, and says so."""
     lost = {i: donated_class(made.name, call.tensor_paths[i], lost=True) for i in call.donated}
 
-    def fail(error: BaseException, tensors: list[Tensor]) -> None:
-        if made.pairs and _has_written(error, made.run):
+    def fail(error: BaseException, tensors: list[Tensor], run: Callable = made.run) -> None:
+        if made.pairs and _has_written(error, run):
             for i, cls in lost.items():
                 tensors[i].__class__ = cls
         _explain(error, made.name)
@@ -100,10 +101,12 @@ def _apart(made: Compiled, classes: dict[int, type], fail: Callable) -> Callable
 
     def run_apart(again: Call) -> Any:
         tensors = separate(again.tensors, again.originals, written, made.traced.closed)
+        checked = vars(made.run).pop("checked", None)
+        run = made.run if checked is None else checked()
         try:
-            results = made.run(tensors)
+            results = run(tensors)
         except BaseException as error:
-            fail(error, again.originals)
+            fail(error, again.originals, run)
             raise
         for i, k in made.pairs:
             results[k] = tensors[i].data if tensors[i] is again.originals[i] else tensors[i]
@@ -214,6 +217,8 @@ def _explain(error: BaseException, name: str) -> None:
 def _has_written(error: BaseException, compiled: Callable) -> bool:
     """Return whether the call that raised may have written to donated memory: by the line that it had come to."""
     first = getattr(compiled, "first_write", 0)
+    # A scan that lives in donated memory is such a line, but it compares its predictions before it writes.
+    first += isinstance(error, Mispredicted)
     at = error.__traceback__
     while at is not None:
         if at.tb_frame.f_code is getattr(compiled, "__code__", None):

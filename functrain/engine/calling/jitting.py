@@ -19,6 +19,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.dispatch_state import dispatch_modes, is_plain, peek_interpreter_stack
+from functrain.engine.backends.aten.predictions import Mispredicted
 from functrain.engine.backends.freed_memory import keep_freed_memory, largest_value
 from functrain.engine.calling.cache_entry import RETRY, Compiled, Entry, make_entry
 from functrain.engine.calling.call_arguments import Call, read_call, same_arguments
@@ -39,6 +40,8 @@ BACKENDS = {
 """Name -> the module whose `compile(gm, example_inputs, donated)` makes a function of a list of tensors."""
 
 MOST_RETRACES = 8
+MOST_LESSONS = 4
+"""How often a function is traced again because a value was laid out another way; then it runs as it was recorded."""
 REPLAY = "FUNCTRAIN_REPLAY"
 """Where this environment variable is set, compiled functions run as recorded: no pass, no plan, no backend."""
 
@@ -202,7 +205,19 @@ class Jitted:
         traced, results = self._trace(call)
         if torch.is_grad_enabled() and any(t.requires_grad for t in traced.closed):
             return self._f(*args, **kwargs)  # a graph would cut what is closed over off from its gradient
-        return self._compile(call, traced, results).run_apart(call)
+        return self._first_call(call, traced, results)
+
+    def _first_call(self, call: Call, traced: Traced, results: "_Results") -> Any:
+        """Run a new trace, which compares what it predicted; a difference is learned, and the function traced again."""
+        for _ in range(MOST_LESSONS):
+            before = self._entries, self.traces
+            try:
+                return self._compile(call, traced, results).run_apart(call)
+            except Mispredicted as error:
+                error.learn()
+            self._entries, self.traces = before
+            traced, results = self._trace(call)
+        return self._compile(call, traced, results, replayed=True).run_apart(call)
 
     def _trace(self, call: Call) -> tuple[Traced, "_Results"]:
         results = _Results()
@@ -225,9 +240,10 @@ class Jitted:
             self._reasons.append(self._around.changed())
             self._around = surroundings(self._f, self._around)
 
-    def _compile(self, call: Call, traced: Traced, results: "_Results") -> Entry:
+    def _compile(self, call: Call, traced: Traced, results: "_Results", replayed: bool = False) -> Entry:
         began = time.perf_counter()
-        run, pairs = self._compiled(call, traced, results)
+        replayed = replayed or bool(os.environ.get(REPLAY))
+        run, pairs = (replay(traced.gm), ()) if replayed else self._compiled(call, traced, results)
         made = Compiled(run, pairs, results.spec, results.tensor_at, traced, self._around, _name(self._f))
         entry = make_entry(call, made)
         seconds = time.perf_counter() - began
@@ -240,8 +256,6 @@ class Jitted:
 
     def _compiled(self, call: Call, traced: Traced, results: "_Results") -> tuple[Callable, tuple]:
         """Return the function of a list of tensors, and which donated input each of its results is put into."""
-        if os.environ.get(REPLAY):
-            return replay(traced.gm), ()
         gm = functionalized(traced.gm)
         gm.meta["name"] = _name(self._f)
         inputs = {n: i for i, n in enumerate(placeholders(gm.graph))}

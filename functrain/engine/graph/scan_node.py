@@ -79,18 +79,22 @@ class Loop:
 
     def _run(self, carry: list, columns: list, consts: list, rows: list) -> None:
         step = self.step
+        checked = vars(step).pop("checked", None)  # the first step of a first call compares what was predicted
+        first = step if checked is None else checked()
         if self.stops:
             for i in range(self.length):
-                out = step([*carry, *(c[i] for c in columns), *consts, *(r[i] for r in rows)])
+                out = (step if i else first)([*carry, *(c[i] for c in columns), *consts, *(r[i] for r in rows)])
                 if out[-1].item():  # on the CPU only, see `_recorded`
                     return
         elif columns or rows:
             split = len(columns)
             for row in zip(*columns, *rows, strict=True):
-                step([*carry, *row[:split], *consts, *row[split:]])
+                first([*carry, *row[:split], *consts, *row[split:]])
+                first = step
         else:
             for _ in range(self.length):
-                step([*carry, *consts])
+                first([*carry, *consts])
+                first = step
 
 
 def _device(tensors: tuple[Tensor, ...], like: Tensor) -> torch.device:

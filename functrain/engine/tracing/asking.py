@@ -35,8 +35,8 @@ def evaluated(recording: Any, tensor: Abstract) -> Tensor:
 
 def _needed(graph: Any, tensor: Abstract) -> list[Node]:
     """Return the nodes that a value depends on, in order: what it is computed from, and what wrote to their memory."""
-    needed, memories = {tensor.node}, {storage_of(tensor)}
-    order = []
+    needed: set[Any] = {tensor.node}
+    memories, order = {storage_of(tensor)}, []
     for node in reversed(graph.nodes):
         if node in needed or _writes_to(node, memories):
             order.append(node)

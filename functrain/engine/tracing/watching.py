@@ -51,7 +51,7 @@ def _gaussian_nll_loss(_, input, target, var, full=False, eps=1e-6, reduction="m
     """Return the loss with the check that no variance is negative made when it runs, where PyTorch's asks for it."""
     if not isinstance(var, Tensor):
         return F.gaussian_nll_loss(input, target, var, full, eps, reduction)
-    torch._assert_async(((var >= 0) | var.isnan()).all(), "var has negative entry/entries")
+    torch.ops.aten._assert_async.msg(((var >= 0) | var.isnan()).all(), "var has negative entry/entries")
     if var.shape != input.shape:
         if var.shape == input.shape[:-1]:
             var = var.unsqueeze(-1)
@@ -70,7 +70,7 @@ _REDUCED: dict[str, Callable] = {"none": lambda loss: loss, "mean": torch.mean, 
 def _ctc_loss(value, log_probs, targets, input_lengths, target_lengths, blank=0, reduction="mean", zero_infinity=False):
     """Return the loss with its mean taken here: PyTorch's writes the lengths into memory that a trace does not have."""
     lengths = [_listed(value, n) for n in (input_lengths, target_lengths)]
-    loss = F.ctc_loss(log_probs, targets, *lengths, blank, "none", zero_infinity)
+    loss = F.ctc_loss(log_probs, targets, lengths[0], lengths[1], blank, "none", zero_infinity)
     if reduction == "mean":
         loss = loss / torch.tensor(lengths[1], device=loss.device).to(loss.dtype).clamp_min(1)
     return _REDUCED[reduction](loss)

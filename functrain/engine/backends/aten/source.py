@@ -4,6 +4,7 @@ There is no compiler: the function is ready in milliseconds, and costs little mo
 """
 
 import builtins
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from functrain.engine.backends.aten.memory_plan import IN_PLACE, NEVER, Plan, make_plan
+from functrain.engine.backends.aten.predictions import check, check_ahead, is_predicted
 from functrain.engine.backends.aten.schedule import FOREACH, Step
 from functrain.engine.graph.expanding import expanded
 from functrain.engine.graph.fusing import fuse
@@ -130,7 +132,8 @@ def compile(
         gm: an `fx.GraphModule` of tensors that returns a list of tensors; it is used up.
         example_inputs: not used; the graph knows the form of its inputs.
         donated: pairs (input, result): the result is put into the memory of the input, which is returned for it. The
-            first line of the function that writes to such memory is its attribute `first_write`.
+            first line of the function that writes to such memory is its attribute `first_write`; `checked` makes the
+            function that a first call runs.
 
     >>> from functrain.engine.tracing.to_graph import trace
     >>> traced = trace(lambda p, g: [p - 0.5 * g], [torch.ones(2), torch.ones(2)])
@@ -149,6 +152,10 @@ def _off_cpu(node: torch.fx.Node) -> bool:
     return node.meta["val"].device.type != "cpu"
 
 
+_CHECK, _NODES = "check", "nodes"
+"""The function that compares a value with its prediction, and what it was predicted by, in the code of a first call."""
+
+
 class _Source:
     """The source of the function, as it is being written."""
 
@@ -163,6 +170,8 @@ class _Source:
         self.names = {n: f"x{k}" for k, n in enumerate(self.inputs)}
         self.lines: list[str] = []
         self.first_write = NEVER
+        self.checked: list[Any] = []
+        self.unchecked: list[Any] = []
         self.dead = self._last_uses()
         self.loops = [t for t, step in enumerate(plan.steps) if getattr(step.nodes[0].target, "inplace", ())]
 
@@ -173,16 +182,36 @@ class _Source:
             if self.first_write == NEVER and (t == self.plan.writes or t in self.loops):
                 self.first_write = len(self.lines)
             self._write(step)
+            self._check(step)
             self._free(t)
-        returned = self._finish()
-        body = "\n        ".join([*self.lines, f"return [{', '.join(returned)}]"])
-        guard = self._constant(torch._C._AutoDispatchBelowAutograd)
-        source = f"def run(inputs):\n    with {guard}():\n        {body}\n"
-        namespace = dict(self.constants)
-        exec(builtins.compile(source, "<functrain aten>", "exec"), namespace)
-        run = namespace["run"]
-        run.source, run.first_write = source, self.first_write + 3
+        check_ahead(self.unchecked)
+        self.lines.append(f"return [{', '.join(self._finish())}]")
+        run = self._made([line for line in self.lines if not line.startswith(_CHECK)])
+        run.checked = functools.partial(self._made, self.lines)
         return run
+
+    def _made(self, lines: list[str]) -> Any:
+        body = "\n        ".join(lines)
+        guards = f"{self._constant(torch._C._AutoDispatchBelowAutograd)}(), {self._constant(torch.enable_grad)}()"
+        source = f"def run(inputs):\n    with {guards}:\n        {body}\n"
+        checks = {_CHECK: check, _NODES: self.checked} if len(lines) == len(self.lines) else {}
+        namespace = {**self.constants, **checks}
+        exec(builtins.compile(source, "<functrain aten>", "exec"), namespace)
+        run: Any = namespace["run"]
+        before = self.lines[: self.first_write]
+        left_out = 0 if checks else sum(line.startswith(_CHECK) for line in before)
+        run.source, run.first_write = source, self.first_write + 3 - left_out
+        return run
+
+    def _check(self, step: Step) -> None:
+        """Write the comparison of new values with their predictions, or put it among those to be made ahead."""
+        predicted = [n for n in step.nodes if step.in_place is None and is_predicted(n)]
+        if self.first_write != NEVER:
+            self.unchecked += predicted if len(step.nodes) == 1 else []
+            return
+        for node in predicted:
+            self.lines.append(f"{_CHECK}({_NODES}[{len(self.checked)}], {self.names[node]})")
+            self.checked.append(node)
 
     def _last_uses(self) -> dict[int, list[str]]:
         """Return for each step the nodes whose variables nobody reads after it."""

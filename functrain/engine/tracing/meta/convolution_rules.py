@@ -20,7 +20,7 @@ def convolution(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     at = CONVOLUTIONS[func]
     if kwargs or args[at].dim() != 4 or len(args) < at + 9 or not all(map(_is_common, args[: at + 2])):
         return None
-    found = _shapes(args) if at == 0 else _gradients(args)
+    found: Any = _shapes(args) if at == 0 else _gradients(args)
     if found is None:
         return None
     layout = _layout(at, args)

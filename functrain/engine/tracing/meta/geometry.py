@@ -76,10 +76,10 @@ def extent(x: Tensor) -> tuple[int, int]:
     >>> extent(torch.arange(10)[2::3])
     (2, 9)
     """
-    start = x.storage_offset()
+    start = int(x.storage_offset())
     if x.numel() == 0:
         return start, start
-    return start, start + 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))
+    return start, start + 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))  # pyright: ignore
 
 
 def bitwise_equal(a: Tensor, b: Tensor) -> bool:

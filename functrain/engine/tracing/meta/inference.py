@@ -15,7 +15,7 @@ from torch import Tensor
 from functrain.engine.tracing.meta.convolution_rules import CONVOLUTIONS, convolution
 from functrain.engine.tracing.meta.geometry import mapped
 from functrain.engine.tracing.meta.operation_rules import RULES
-from functrain.engine.tracing.meta.trial_run import trial_run
+from functrain.engine.tracing.meta.trial_run import learned, trial_run
 from functrain.engine.tracing.operation_facts import facts, writes
 from functrain.engine.tracing.undeclared import UNDECLARED_ALIASES
 
@@ -35,7 +35,8 @@ def infer(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> Any:
             return func(*mapped(_meta, args), **{k: mapped(_meta, v) for k, v in kwargs.items()})
         if writes(func, args, kwargs):
             return _of_write(func, args, kwargs)
-        found = _by_rule(func, args, kwargs, on_meta)
+        found = learned(func, args, kwargs)
+        found = _by_rule(func, args, kwargs, on_meta) if found is None else found
         return _by_trial(func, args, kwargs, on_meta) if found is None else found
 
 

@@ -14,6 +14,8 @@ MOST_BYTES = 1 << 32
 MOST_KEPT = 8192
 
 _kept: dict[Any, Any] = {}
+_learned: dict[Any, Any] = {}
+"""What operations were seen to return at a first call, where a rule had said otherwise."""
 
 
 @attrs.frozen
@@ -58,6 +60,37 @@ def trial_run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             _kept.clear()
         _kept[key] = _seen(func, args, kwargs, tensors)
     return _built(_kept[key], tensors)
+
+
+def learn(func: Any, args: Any, kwargs: dict[str, Any], seen: Any) -> None:
+    """Have `learned` know from now on what an operation returned.
+
+    Args:
+        func: the operation.
+        args: its arguments, tensors without memory among them.
+        kwargs: further ones.
+        seen: what it returned for such arguments.
+    """
+    tensors = list(tensors_in((args, tuple(kwargs.values()))))
+    _learned[_key(func, args, kwargs, tensors)] = layout_of(seen)
+
+
+def learned(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """Return meta tensors like the results that an operation was seen to return at a call, or None."""
+    if not _learned:
+        return None
+    tensors = list(tensors_in((args, tuple(kwargs.values()))))
+    layout = _learned.get(_key(func, args, kwargs, tensors))
+    return None if layout is None else _built(layout, tensors)
+
+
+def layout_of(out: Any) -> Any:
+    """Return the layouts of the results of an operation.
+
+    >>> layout_of(torch.ones(2, 3)).stride
+    (3, 1)
+    """
+    return _layouts(out, [])
 
 
 def _built(layout: Any, tensors: list[Tensor]) -> Any:
