@@ -270,7 +270,7 @@ def test_tensor_subclasses_are_refused_by_name():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "xla"}, "backend must be one of 'aten', 'inductor', 'cudagraph', got 'xla'"),
+        ({"backend": "xla"}, "backend must be one of 'aten', 'inductor', 'cudagraph', 'replay', got 'xla'"),
         ({"donate": -1}, "donate must be positions from 0 or names"),
         ({"donate": "z"}, r"donate: .* has no argument 'z'"),
         ({"donate": 0, "static": "x"}, "both donated and static"),

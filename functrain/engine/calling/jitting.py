@@ -105,7 +105,8 @@ def jit(
             after it began to write, the donated values are lost, and say so.
         static: positions or names of arguments that are static as a whole, and hashable.
         backend: "aten" (PyTorch's operations one by one, ready in milliseconds), "inductor" (compiled kernels, ready
-            in seconds) or "cudagraph" ("aten" captured as one CUDA graph).
+            in seconds), "cudagraph" ("aten" captured as one CUDA graph) or "replay" (what was recorded, in order, with
+            no pass and no plan: the bits of eager execution).
 
     Raises:
         NotTraceable: `f` decides in Python by the values of a tensor.
@@ -140,8 +141,9 @@ class Jitted:
     def __init__(self, f: Callable, donate: Any, static: Any, backend: str) -> None:
         if not callable(f):
             raise InvalidArgument(f"f must be a function, got {type(f).__name__}")
-        if backend not in BACKENDS:
-            raise InvalidArgument(f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
+        if backend not in (*BACKENDS, "replay"):
+            names = ", ".join(map(repr, (*BACKENDS, "replay")))
+            raise InvalidArgument(f"backend must be one of {names}, got {backend!r}")
         self._f, self._backend = f, backend
         self._names = _parameter_names(f)
         self._donate, self._static = self._positions("donate", donate), self._positions("static", static)
@@ -242,7 +244,7 @@ class Jitted:
 
     def _compile(self, call: Call, traced: Traced, results: "_Results", replayed: bool = False) -> Entry:
         began = time.perf_counter()
-        replayed = replayed or bool(os.environ.get(REPLAY))
+        replayed = replayed or self._backend == "replay" or bool(os.environ.get(REPLAY))
         run, pairs = (replay(traced.gm), ()) if replayed else self._compiled(call, traced, results)
         made = Compiled(run, pairs, results.spec, results.tensor_at, traced, self._around, _name(self._f))
         entry = make_entry(call, made)

@@ -30,7 +30,9 @@ class Report:
 
 
 def check(f: Callable, *args: Any, backend: str = "aten", rtol: float = 1e-4, atol: float = 1e-6) -> Report:
-    """Run a function eager and compiled, and compare every output and every gradient.
+    """Run a function eager, as it was recorded, and compiled, and compare every output and every gradient.
+
+    What was recorded must give the same bits as eager; where it does not, `f` is not pure or was traced wrongly.
 
     The gradients are those of the sum of all floating-point outputs, by every floating-point tensor of the arguments.
 
@@ -51,9 +53,9 @@ def check(f: Callable, *args: Any, backend: str = "aten", rtol: float = 1e-4, at
     {'0.w': 0.0}
     """
     began = time.perf_counter()
-    compiled = jit(f, backend=backend)
     eager_result = f(*args)
-    result = compiled(*args)
+    _check_recorded("output", eager_result, jit(f, backend="replay")(*args))
+    result = jit(f, backend=backend)(*args)
     outputs = _compared("output", eager_result, result, rtol, atol)
     inputs = [leaf for leaf in tree.leaves(args) if _differentiable(leaf)]
     total = _total(f, args)
@@ -61,7 +63,9 @@ def check(f: Callable, *args: Any, backend: str = "aten", rtol: float = 1e-4, at
     if inputs and any(_differentiable(leaf) for leaf in tree.leaves(eager_result)):
         by = grad(total)
         names = [path for path, leaf in tree.leaves_with_path(args) if _differentiable(leaf)]
-        plain, fast = (dict(zip(names, g(inputs), strict=True)) for g in (by, jit(by, backend=backend)))
+        ways = (by, jit(by, backend="replay"), jit(by, backend=backend))
+        plain, recorded, fast = (dict(zip(names, g(inputs), strict=True)) for g in ways)
+        _check_recorded("gradient by argument", plain, recorded)
         gradients = _compared("gradient by argument", plain, fast, rtol, atol)
     return Report(outputs, gradients, time.perf_counter() - began)
 
@@ -82,11 +86,19 @@ def _total(f: Callable, args: tuple) -> Callable[[list[Tensor]], Tensor]:
     return total
 
 
+def _check_recorded(what: str, eager: Any, recorded: Any) -> None:
+    """Raise where the recorded graph, run as it was recorded, does not give what the function gives, to the bit."""
+    lines = tree.differences(eager, recorded)
+    if lines:
+        shown = "\n".join(f"  {what} {line}" for line in lines)
+        raise EagerAndCompiledDiffer(f"eager against what was recorded, so the fault is one of tracing:\n{shown}")
+
+
 def _compared(what: str, eager: Any, compiled: Any, rtol: float, atol: float) -> dict[str, float]:
     lines = tree.differences(eager, compiled, rtol=rtol, atol=atol)
     if lines:
         shown = "\n".join(f"  {what} {line}" for line in lines)
-        raise EagerAndCompiledDiffer(f"eager against compiled:\n{shown}")
+        raise EagerAndCompiledDiffer(f"eager against compiled (what was recorded is right):\n{shown}")
     pairs = zip(tree.leaves_with_path(eager), tree.leaves(compiled), strict=True)
     return {path: _distance(a, b) for (path, a), b in pairs if isinstance(a, Tensor)}
 
