@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import attrs
+import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
@@ -194,6 +195,8 @@ def write_together(writer: Writer, spec: tree.Structure, leaves: list[str]) -> s
             return "{" + ", ".join(f"{_key(writer, k)}: {p}" for k, p in zip(context, parts, strict=True)) + "}"
         if kind is list:
             return "[" + ", ".join(parts) + "]"
+        if kind is torch.Size:  # PyTorch's own trees give it back as a tuple
+            return f"{writer.constant(torch.Size)}(({''.join(f'{p}, ' for p in parts)}))"
         if kind is tuple:
             return "(" + "".join(f"{p}, " for p in parts) + ")"
         if kind is pytree.namedtuple:  # pyright: ignore
