@@ -127,7 +127,7 @@ def _of_sample(op: Any, mode: Mode, k: int, sample: Sample) -> Iterator[Case]:
 
 
 def _laid_out(found: tuple[Sample, ...], mode: Mode) -> list[tuple[int, Sample]]:
-    """Return the samples that a layout changes, of four times as many as are taken: most tensors can have most layouts."""
+    """Return the samples that a layout changes; four times as many are looked at as are taken."""
     new = []
     for k in spread(len(found), 4 * (mode.most or len(found))):
         tensors = laid_out(found[k].tensors, str(mode.layout))

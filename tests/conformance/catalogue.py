@@ -60,7 +60,7 @@ def error_samples(name: str) -> Iterator[Sample]:
     op = operators()[name]
     _seed()
     if op.error_inputs_func is not None:
-        yield from (_apart(error.sample_input) for error in op.error_inputs(torch.device("cpu")))
+        yield from (_apart(error.sample_input) for error in op.error_inputs("cpu"))
 
 
 def spread(n: int, most: int) -> list[int]:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GROUPS_A_PROCESS = 800
 SECONDS_A_CASE = 90
 MOST_CRASHES = 5
+SAMPLES = "making the samples"
 WIDTH = 400
 
 
@@ -65,7 +66,7 @@ def _process(batch: list[Group], crashed: dict[Group, dict[str, str]], file: Pat
     if current in batch and current not in finished:
         crashed[current][case] = ended
         print(f"{' '.join(current)}, case {case}: {ended}", flush=True)
-        if len(crashed[current]) >= MOST_CRASHES:
+        if case == SAMPLES or len(crashed[current]) >= MOST_CRASHES:
             _append(file, given_up(current, crashed[current]))
             finished.add(current)
     elif not finished:
@@ -120,5 +121,5 @@ def work(file: Path) -> None:
             line = "\t".join((*group, case)).encode()[:WIDTH].ljust(WIDTH)
             os.pwrite(progress, line, 0)
 
-        begin("making the samples")
+        begin(SAMPLES)
         _append(file, run_group(group, crashed, begin))

@@ -1,0 +1,49 @@
+"""A fixed sample of the conformance to PyTorch's database: every mode and dtype, each over other operators."""
+
+import itertools
+
+import pytest
+
+from .cases import MODES, cases, has
+from .catalogue import DTYPES, operators, spread
+from .groups import ERRORS, Group
+from .judging import Case, judge
+from .pairs import pair_cases
+
+KNOWN: dict[tuple[str, str], str] = {}
+"""(operator, mode) -> why it is wrong or raises an error of PyTorch's own. A pair's operator is `first second`."""
+
+STEP = 16
+CASES_EACH = 3
+PAIRS = 50
+
+KINDS = [(m, d) for m in MODES for d in DTYPES if d in MODES[m].dtypes] + [(ERRORS, "float32")]
+
+
+def failures(mode: str, named: list[tuple[str, Case]]) -> list[str]:
+    verdicts = [(name, case, judge(case)) for name, case in named if (name, mode) not in KNOWN]
+    return [
+        f"{name} ({mode}), case {case.name}: {verdict.outcome}, {verdict.detail}"
+        for name, case, verdict in verdicts
+        if verdict.outcome in ("wrong", "raw")
+    ]
+
+
+@pytest.mark.parametrize(("mode", "dtype"), KINDS, ids=[f"{m}-{d}" for m, d in KINDS])
+@pytest.mark.filterwarnings("ignore")
+def test_jit_equals_eager_execution_on_pytorchs_samples(mode, dtype):
+    begin = KINDS.index((mode, dtype)) % STEP
+    chosen = [name for name in sorted(operators())[begin::STEP] if has(name, mode, dtype)]
+    found = []
+    for name in chosen:
+        all_cases = list(cases(name, mode, dtype))
+        found += failures(mode, [(name, all_cases[k]) for k in spread(len(all_cases), CASES_EACH)])
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_jit_equals_eager_execution_on_pairs_of_operators():
+    group = Group("pairs.000", "pairs", "float32")
+    taken = itertools.islice(pair_cases(group.op, group.dtype), PAIRS)
+    found = failures(group.mode, [(case.name, case) for case in taken])
+    assert not found, "\n" + "\n".join(found)
