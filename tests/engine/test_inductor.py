@@ -323,3 +323,27 @@ def test_scan_compiles_its_body_and_is_kept_on_disk(folder, monkeypatch):
         if not donated:
             assert all(torch.equal(a, b) for a, b in zip(given, epoch_inputs(), strict=True))
     assert made == ["the loop in epoch"]
+
+
+def test_what_once_was_wrong_is_right_by_inductor_too(cache):
+    """In one compilation, since each takes seconds."""
+    names = [
+        "written transpose of a clone",
+        "two readers of one product",
+        "closed over clone",
+        "batch norm of clones",
+        "as_strided at an offset",
+        "reflection of channels_last",
+        "writes through views",
+        "reshaped in place",
+        "gradient of an LSTM",
+        "ctc_loss",
+    ]
+    functions, args = zip(*(CASES[name] for name in names), strict=True)
+
+    def together(args):
+        return [f(*a) for f, a in zip(functions, args, strict=True)]
+
+    expected, compiled = together(args), engine.jit(together, backend="inductor")
+    for _ in range(2):
+        assert tree.differences(compiled(args), expected, rtol=1e-4, atol=1e-5) == []

@@ -5,7 +5,6 @@ it.
 """
 
 import logging
-import operator
 import os
 import shutil
 import subprocess
@@ -20,26 +19,24 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.passes.split_module import split_module
 
 from functrain.engine.backends.inductor import artifact
+from functrain.engine.backends.inductor.stages import in_stages, is_apart
 from functrain.engine.backends.inductor.workarounds import respell
 from functrain.engine.graph.expanding import expanded
 from functrain.engine.graph.queries import copy, output_of, placeholders
-from functrain.engine.graph.scan_node import Loop, Pairs, Step, compile_loops, lift_constants, loops, unalias
+from functrain.engine.graph.scan_node import Pairs, Step, lift_constants, unalias
 from functrain.engine.tracing.abstract_tensor import copied
 from functrain.errors import CompileFailed, CompilerMissing
 
 _log = logging.getLogger("functrain.compile")
 _log.setLevel(logging.INFO)  # seconds of waiting want an explanation, even where the root logger shows warnings alone
-_SMALL = 16
-"""Around a scan, a stretch of at most so many operations is not worth seconds of compiling, and runs as it is."""
 
 
 def compile(gm: GraphModule, example_inputs: list[Tensor], donated: Pairs = ()) -> Step:
     """Return the function of a graph, compiled by Inductor or loaded from the disk.
 
-    A scan in the graph has its body compiled, and what stands before and after it.
+    A scan in the graph has its body compiled, and what stands before and after it, see `stages`.
 
     Args:
         gm: a graph that takes tensors and returns a list of tensors. Operations that write are allowed on its own
@@ -54,8 +51,8 @@ def compile(gm: GraphModule, example_inputs: list[Tensor], donated: Pairs = ()) 
         CompilerMissing: there is no C++ compiler, and no stored result of it.
         CompileFailed: the C++ compiler failed.
     """
-    if loops(gm):
-        return _with_loops(gm, example_inputs, donated)
+    if any(map(is_apart, gm.graph.nodes)):
+        return in_stages(gm, example_inputs, donated, compile)
     plan = _Plan(gm, list(example_inputs), donated)
     if not any(node.op == "call_function" for node in plan.gm.graph.nodes):
         return plan.bind(lambda inputs: plan.gm(*inputs))
@@ -93,10 +90,29 @@ class _Plan:
         items = ", ".join(f"{'inputs' if kind == 'in' else 'out'}[{i}]" for kind, i in self.places)
         arguments = "[*inputs, *constants]" if self.constants else "[*inputs]"
         # Below autograd, because kernels write into tensors that they are given.
-        source = f"def step(inputs):\n    with below():\n        out = call({arguments})\n    return [{items}]\n"
-        scope = {"call": call, "constants": self.constants, "below": torch._C._AutoDispatchBelowAutograd}
+        source = _STEP.format(arguments=arguments, items=items)
+        below = torch._C._AutoDispatchBelowAutograd
+        scope = {"call": call, "constants": self.constants, "below": below, "mispredicted": _mispredicted}
         exec(source, scope)
         return scope["step"]
+
+
+_STEP = """
+def step(inputs):
+    try:
+        with below():
+            out = call({arguments})
+    except AssertionError as error:
+        raise mispredicted(error) from error
+    return [{items}]
+"""
+
+
+def _mispredicted(error: AssertionError) -> CompileFailed:
+    return CompileFailed(
+        f"what inductor compiled found another layout than it was compiled for:\n  {str(error).splitlines()[0]}\n"
+        "its rule for an operation is wrong; backend='aten' runs the same graph"
+    )
 
 
 def _example(node: Any) -> Tensor:
@@ -272,80 +288,6 @@ def _problem(compiler: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return f"{command!r} does not answer to --version"
     return None
-
-
-# Graphs with scans.
-
-
-class _Stage:
-    """The target of a node that stands for a compiled stretch of a graph."""
-
-    def __init__(self, name: str, step: Step, single: bool):
-        self.__name__ = self.__qualname__ = name
-        self.__module__ = __name__
-        self.step, self.single = step, single
-
-    def __call__(self, *inputs: Tensor) -> Any:
-        out = self.step(list(inputs))
-        return out[0] if self.single else out
-
-
-def _with_loops(gm: GraphModule, examples: list[Tensor], donated: Pairs) -> Step:
-    """Compile the bodies of a graph's loops, and the stretches before, between and after them."""
-    name = _name(gm)
-    gm = GraphModule(gm, copy(gm.graph))
-    constants = lift_constants(gm)
-    unalias(gm, donated)
-    for node in loops(gm):
-        node.target.body.meta["name"] = f"the loop in {name}"  # pyright: ignore
-    left = compile_loops(gm, compile, donated)
-    stages = _stages(gm)
-    whole = split_module(gm, gm, lambda node: stages[node], keep_original_order=False)
-    for node in list(whole.graph.nodes):
-        if node.op == "call_module":
-            _compile_stage(whole, node, name)
-    whole.recompile()
-    run = whole.forward
-
-    def step(inputs: list[Tensor]) -> list[Tensor]:
-        outputs = list(run(*inputs, *constants))
-        for i, o in left:
-            if outputs[o] is not inputs[i]:
-                outputs[o] = inputs[i].copy_(outputs[o])
-        return outputs
-
-    return step
-
-
-def _stages(gm: GraphModule) -> dict[Node, int]:
-    """Number the nodes so that loops have odd numbers and what can run before, between and after them even ones."""
-    stages: dict[Node, int] = {}
-    for node in gm.graph.nodes:
-        latest = max((stages.get(n, 0) for n in node.all_input_nodes), default=0)
-        if isinstance(node.target, Loop):
-            stages[node] = latest + 1 - latest % 2
-        elif node.target is operator.getitem and isinstance(getattr(node.args[0], "target", None), Loop):
-            stages[node] = latest
-        else:
-            stages[node] = latest + latest % 2
-    # Two loops of one number could wait for each other through others; a loop after a loop gets the next odd one.
-    return stages
-
-
-def _compile_stage(whole: GraphModule, node: Node, name: str) -> None:
-    part: Any = whole.get_submodule(str(node.target))
-    output = output_of(part.graph)
-    single = isinstance(output.args[0], Node)
-    operations = [n for n in part.graph.nodes if n.op == "call_function"]
-    if loops(part) or len(operations) <= _SMALL:
-        return
-    output.args = ([output.args[0]] if single else list(output.args[0]),)
-    part.meta["name"] = f"{name}, outside its loop"
-    step = compile(part, [_example(n) for n in placeholders(part.graph)])
-    with whole.graph.inserting_before(node):
-        new = whole.graph.call_function(_Stage(f"stage_{node.name}", step, single), node.args)
-    node.replace_all_uses_with(new)
-    whole.graph.erase_node(node)
 
 
 def _signature(graph: GraphModule) -> tuple[int, int]:

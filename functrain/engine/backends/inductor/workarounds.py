@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node, Proxy
 
+from functrain.engine.graph.aliasing import Aliasing
 from functrain.engine.graph.queries import replace
+from functrain.errors import CompileFailed
 
 aten = torch.ops.aten
 
@@ -16,8 +18,28 @@ _SLOPE, _CUBE = 2 * 0.7978845608028654, 0.044715
 
 def respell(graph: Graph) -> None:
     """Write operations of a graph in the way that Inductor compiles rightly, and to fast code."""
+    _count_offsets_from_inputs(graph)
     _spell_out_factors(graph)
     _spell_out_gelu(graph)
+
+
+def _count_offsets_from_inputs(graph: Graph) -> None:
+    """Count the offset of a strided view from where an input begins in its storage, as Inductor's code does.
+
+    PyTorch counts it from the beginning of the storage (PyTorch 2.13; the code read beyond its memory).
+    """
+    aliasing = Aliasing(graph)
+    for node in graph.nodes:
+        if node.target is not aten.as_strided.default or len(node.args) < 4 or node.args[3] is None:
+            continue
+        root = aliasing.memory(node)
+        if root.op == "placeholder" and (start := root.meta["val"].storage_offset()):
+            if node.args[3] < start:
+                raise CompileFailed(
+                    f"as_strided with offset {node.args[3]} looks at memory before an argument, which begins at {start}: "
+                    "inductor cannot, backend='aten' can"
+                )
+            node.args = (*node.args[:3], node.args[3] - start)
 
 
 def _spell_out_factors(graph: Graph) -> None:
