@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 
+from functrain.engine.tracing.undeclared import UNDECLARED_ALIASES, UNDECLARED_WRITES
 from tests.conformance.schemas import Finding, Watch
 from tests.conformance.schemas_calls import database, plain, try_database
 from tests.conformance.schemas_modules import try_training
 from tests.conformance.schemas_training import operation
-from tests.conformance.undeclared import UNDECLARED_ALIASES, UNDECLARED_WRITES
 
 TABLE = {
     Finding(overload, what)

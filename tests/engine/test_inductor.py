@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from functrain import random
+from functrain import engine, random, tree
 from functrain.engine.backends.inductor import artifact
 from functrain.engine.backends.inductor import compiling as inductor
 from functrain.engine.tracing.to_graph import trace
@@ -325,8 +325,10 @@ def test_scan_compiles_its_body_and_is_kept_on_disk(folder, monkeypatch):
     assert made == ["the loop in epoch"]
 
 
-def test_what_once_was_wrong_is_right_by_inductor_too(cache):
+def test_what_once_was_wrong_is_right_by_inductor_too(folder):
     """In one compilation, since each takes seconds."""
+    from test_found_faults import CASES  # pytest finds modules beside this one
+
     names = [
         "written transpose of a clone",
         "two readers of one product",

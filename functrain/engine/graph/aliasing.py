@@ -85,6 +85,8 @@ def _sources_of_item(node: Node, k: int) -> Iterator[Node]:
             yield node
         return
     yield from _arguments(node, per_result[k])
+    if any(k in pair for pair in UNDECLARED_ALIASES.get(str(target), ())):
+        yield node  # some of its results share memory with each other
 
 
 def _arguments(node: Node, positions: tuple[int, ...]) -> Iterator[Node]:
@@ -102,10 +104,10 @@ def aliases(func: Any) -> tuple[tuple[int, ...], ...]:
     (((0,),), ((),))
     """
     arguments = func._schema.arguments
-    hidden = tuple(k for k, a in enumerate(arguments) if a.name in UNDECLARED_ALIASES.get(func.name(), ()))
+    hidden = UNDECLARED_ALIASES.get(str(func), ())
     return tuple(
-        (*(k for k, a in enumerate(arguments) if _shares(a.alias_info, r.alias_info)), *hidden)
-        for r in func._schema.returns
+        tuple(k for k, a in enumerate(arguments) if _shares(a.alias_info, r.alias_info) or (a.name, i) in hidden)
+        for i, r in enumerate(func._schema.returns)
     )
 
 

@@ -204,7 +204,7 @@ def _viewed(node: Node) -> Node | None:
         return source if _viewed(source) is not None else None
     if not isinstance(node.target, torch._ops.OpOverload) or not any(aliases(node.target)):
         return None
-    hidden = node.target.name() in UNDECLARED_ALIASES  # of these some return new memory at times
+    hidden = str(node.target) in UNDECLARED_ALIASES  # of these some return new memory at times
     return None if hidden and not _share(node.meta["val"], source.meta["val"]) else source
 
 

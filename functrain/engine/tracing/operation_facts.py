@@ -8,7 +8,7 @@ import attrs
 import torch
 
 from functrain.engine.tracing.meta.geometry import tensors_in
-from functrain.engine.tracing.undeclared import QUIET, UNDECLARED_WRITES
+from functrain.engine.tracing.undeclared import ON_OTHER_DEVICES, QUIET, UNDECLARED_WRITES
 
 aten = torch.ops.aten
 _INDEXING = (aten.index.Tensor, aten._unsafe_index.Tensor)
@@ -51,7 +51,7 @@ def facts(func: Any) -> Facts:
     arguments, tags, has_kernel = func._schema.arguments, func.tags, torch._C._dispatch_has_kernel_for_dispatch_key
     by_value = torch.Tag.data_dependent_output in tags
     by_shape = torch.Tag.dynamic_output_shape in tags and func not in _KNOWN_SHAPE
-    hidden = UNDECLARED_WRITES.get(func.name(), ())
+    hidden = UNDECLARED_WRITES.get(str(func)) or ON_OTHER_DEVICES.get(str(func), ())
     return Facts(
         tuple(k for k, a in enumerate(arguments) if _writes(a) or a.name in hidden),
         torch.Tag.nondeterministic_seeded in tags,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.passes.split_module import split_module
 
+from functrain.engine.graph.in_place import InPlace
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Compile, Loop, Pairs, Step, compile_loops, lift_constants, loops, unalias
 
@@ -35,7 +36,8 @@ def is_apart(node: Any) -> bool:
     >>> is_apart(trace(lambda x: [x + 1], [torch.ones(2)]).results[0])
     False
     """
-    return node.op == "call_function" and (isinstance(node.target, Loop) or node.target in _APART)
+    operation = node.target.operation if isinstance(node.target, InPlace) else node.target
+    return node.op == "call_function" and (isinstance(operation, Loop) or operation in _APART)
 
 
 class _Stage:

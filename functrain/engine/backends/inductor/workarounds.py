@@ -36,8 +36,8 @@ def _count_offsets_from_inputs(graph: Graph) -> None:
         if root.op == "placeholder" and (start := root.meta["val"].storage_offset()):
             if node.args[3] < start:
                 raise CompileFailed(
-                    f"as_strided with offset {node.args[3]} looks at memory before an argument, which begins at {start}: "
-                    "inductor cannot, backend='aten' can"
+                    f"as_strided with offset {node.args[3]} looks at memory before an argument, which begins at "
+                    f"{start}: inductor cannot, backend='aten' can"
                 )
             node.args = (*node.args[:3], node.args[3] - start)
 

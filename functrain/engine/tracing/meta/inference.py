@@ -46,7 +46,7 @@ def _meta(tensor: Any) -> Tensor:
 
 def _is_view(func: Any) -> bool:
     returned = [r.alias_info for r in func._schema.returns]
-    if func.name() in UNDECLARED_ALIASES:
+    if any(isinstance(source, str) for source, _ in UNDECLARED_ALIASES.get(str(func), ())):
         return True
     return any(a is not None and not a.is_write for a in returned)
 
