@@ -109,6 +109,10 @@ CASES = {
         lambda x: x.as_strided((2,), (1,), x.storage_offset()),
         (torch.arange(20.0)[10:],),
     ),
+    "as_strided of a clone": (
+        lambda x: (x.clone().as_strided((2,), (2,)), (x * 2).as_strided((2, 2), (0, 1), 1)),
+        (torch.arange(20.0)[10:],),
+    ),
     "statistics of bfloat16": (
         lambda x: torch.native_layer_norm(x, [3], None, None, 1e-5)[1].float(),
         (torch.randn(2, 3, dtype=torch.bfloat16),),

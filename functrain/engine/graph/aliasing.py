@@ -58,6 +58,25 @@ class Aliasing:
             self.join(node, constants.setdefault(value.untyped_storage()._cdata, node))
 
 
+def laid_out_by_storage(graph: Graph, aliasing: Aliasing) -> set[Node]:
+    """Return the memories whose offsets and extent matter, as a strided view counts from the beginning of the storage.
+
+    >>> from functrain.engine.tracing.to_graph import trace
+    >>> graph = trace(lambda x: [x.clone().as_strided((2,), (1,)), x + 1], [torch.ones(2)]).gm.graph
+    >>> [node.name for node in laid_out_by_storage(graph, Aliasing(graph))]
+    ['clone']
+    """
+    strided = (n for n in graph.nodes if n.op == "call_function" and n.target in _STRIDED)
+    return {aliasing.memory(n.args[0]) for n in strided}  # pyright: ignore
+
+
+_STRIDED = tuple(
+    getattr(packet, name)
+    for packet in (torch.ops.aten.as_strided, torch.ops.aten.as_strided_copy, torch.ops.aten.as_strided_scatter)
+    for name in packet.overloads()
+)
+
+
 def _sources(node: Node) -> Iterator[Node]:
     """Yield the nodes whose memory the result of a node may share."""
     target: Any = node.target

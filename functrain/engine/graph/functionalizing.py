@@ -17,7 +17,7 @@ from functrain.engine.tracing.abstract_tensor import storage_of
 from functrain.engine.tracing.lazy_module import graph_module
 from functrain.engine.tracing.meta.geometry import tensors_in
 from functrain.engine.tracing.meta.inference import infer
-from functrain.engine.tracing.operation_facts import argument, draws
+from functrain.engine.tracing.operation_facts import argument, draws, without_write
 from functrain.engine.tracing.operation_facts import writes as call_writes
 from functrain.engine.tracing.undeclared import UNDECLARED_ALIASES
 
@@ -122,10 +122,9 @@ class _Functional:
 
     def _plainly(self, func: Any, node: Node, changed: list[Node]) -> Node | None:
         """Return an elementwise write to a whole memory as the same operation that writes nothing, or None."""
-        name = func._opname
-        if len(changed) != 1 or self.root[changed[0]] is not changed[0] or not name.endswith("_") or name == "copy_":
+        if len(changed) != 1 or self.root[changed[0]] is not changed[0] or func is aten.copy_.default:
             return None
-        other = getattr(getattr(aten, name[:-1], None), func._overloadname, None)
+        other = without_write(func)
         if other is None or torch.Tag.pointwise not in func.tags or draws(func, node.args, node.kwargs):
             return None
         target = changed[0].meta["val"]
@@ -134,7 +133,7 @@ class _Functional:
         if (made.shape, made.stride(), made.dtype) != (target.shape, target.stride(), target.dtype):
             return None
         args, kwargs = torch.fx.map_arg((node.args, node.kwargs), self.current)
-        new = self.new.create_node("call_function", other, args, kwargs, name[:-1])  # pyright: ignore
+        new = self.new.create_node("call_function", other, args, kwargs, other._opname)  # pyright: ignore
         new.meta["val"] = target
         return new
 

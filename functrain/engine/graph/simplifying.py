@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.engine.graph.aliasing import Aliasing
+from functrain.engine.graph.aliasing import Aliasing, laid_out_by_storage
 from functrain.engine.graph.queries import attribute, outputs, replace
 from functrain.engine.graph.results import keep_apart, shared_by_results
 from functrain.engine.tracing.meta.geometry import same_layout
@@ -29,6 +29,7 @@ _SAME_LAYOUT = frozenset(
         aten.lift_fresh_copy.default,
     )
 )
+_COPIES = (aten.clone.default, aten._to_copy.default, aten.lift_fresh_copy.default)
 _SHAPE_ONLY = frozenset(
     (
         aten.ones_like.default,
@@ -96,12 +97,15 @@ def is_pure(node: Any) -> bool:
 
 
 def _drop_no_ops(gm: Any) -> None:
+    aliasing = Aliasing(gm.graph)
+    by_storage = laid_out_by_storage(gm.graph, aliasing)
+    kept = {n for n in gm.graph.nodes if n.target in _COPIES and aliasing.memory(n) in by_storage}
     for node in list(gm.graph.nodes):
         if node.op != "call_function" or not node.args or not isinstance(node.args[0], torch.fx.Node):
             continue
         node.args = (_base_of_view(node), *node.args[1:])
         source = node.args[0]
-        if node.target in _SAME or _does_nothing(node, source):
+        if node not in kept and (node.target in _SAME or _does_nothing(node, source)):
             replace(node, source)
         elif node.target is aten.t.default and source.target is aten.t.default:
             replace(node, source.args[0])

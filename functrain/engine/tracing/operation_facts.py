@@ -128,13 +128,18 @@ def has_open_shape(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
 
 
 @cache
-def same_view(func: Any) -> Any:
-    """Return the view that a tensor is made by an operation that gives it another shape in place.
+def without_write(func: Any) -> Any:
+    """Return the operation that returns what another writes into its first argument, or None.
 
-    >>> same_view(torch.ops.aten.transpose_.default)
-    <OpOverload(op='aten.transpose', overload='int')>
+    >>> without_write(torch.ops.aten.transpose_.default), without_write(torch.ops.aten.polygamma_.default)
+    (<OpOverload(op='aten.transpose', overload='int')>, None)
     """
-    packet = getattr(aten, func._opname.rstrip("_"))
+    if not func._opname.endswith("_") or not hasattr(aten, func._opname[:-1]):
+        return None
+    packet = getattr(aten, func._opname[:-1])
     wanted = [(a.name, str(a.type)) for a in func._schema.arguments]
-    views = (getattr(packet, name) for name in packet.overloads())
-    return next(v for v in views if [(a.name, str(a.type)) for a in v._schema.arguments] == wanted)
+    for name in packet.overloads():
+        other = getattr(packet, name)
+        if [(a.name, str(a.type)) for a in other._schema.arguments] == wanted:
+            return other
+    return None

@@ -22,7 +22,7 @@ from functrain.engine.tracing.lazy_module import graph_module
 from functrain.engine.tracing.meta.devices import check_dtypes, device_of
 from functrain.engine.tracing.meta.geometry import mapped, tensors_in
 from functrain.engine.tracing.meta.inference import infer
-from functrain.engine.tracing.operation_facts import Facts, draws, facts, has_open_shape, same_view, writes, written
+from functrain.engine.tracing.operation_facts import Facts, draws, facts, has_open_shape, without_write, writes, written
 from functrain.engine.tracing.refusals import Refused
 
 aten = torch.ops.aten
@@ -251,7 +251,7 @@ class Recording:
     def _reshaped(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Abstract:
         """Record what gives a tensor another shape in place as the view that the tensor is from now on."""
         tensor = args[0]
-        view = same_view(func)
+        view = without_write(func)
         before = Abstract(tensor.meta, tensor.device)
         if tensor.node is not None:
             tensor.node.meta["val"] = before

@@ -11,7 +11,7 @@ import attrs
 import torch
 
 from functrain.engine.backends.aten.schedule import Step, operation, scheduled
-from functrain.engine.graph.aliasing import Aliasing
+from functrain.engine.graph.aliasing import Aliasing, laid_out_by_storage
 from functrain.engine.graph.in_place import InPlace
 from functrain.engine.graph.queries import outputs, placeholders
 from functrain.engine.tracing.meta.geometry import is_dense, same_layout
@@ -97,6 +97,7 @@ class _Placing:
         self._owned = {memory(i): i for i in target}
         closed = {memory(n) for n in graph.nodes if n.op in ("placeholder", "get_attr")}
         self._closed = closed - self._owned.keys()
+        self._by_storage = laid_out_by_storage(graph, aliasing)
         self._steps, self._last = steps, _last_readings(steps, outputs(graph), aliasing)
 
     def run(self) -> list[Step]:
@@ -121,7 +122,7 @@ class _Placing:
         owned = []
         for k in range(node.target.count):
             memory = self.aliasing.memory(node.args[k])
-            free = memory not in self._closed and memory not in self._owned and self._last.get(memory) == t
+            free = memory not in self._closed | self._by_storage and memory not in self._owned and self._last.get(memory) == t
             if free and counts[memory] == 1 and self._is_whole(node.args[k], memory):
                 owned.append(k)
                 if k in items:
@@ -154,6 +155,8 @@ class _Placing:
         if not isinstance(receiver, torch.fx.Node) or not same_layout(receiver.meta["val"], node.meta["val"]):
             return -1
         memory = self.aliasing.memory(receiver)
+        if self.aliasing.memory(node) in self._by_storage or memory in self._by_storage:
+            return -1
         if memory in self._closed or self._last.get(memory) != t or not self._is_whole(receiver, memory):
             return -1
         if counts[memory] > 1 and not _is_read_in_place(node, receiver, counts[memory]):
