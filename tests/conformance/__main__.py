@@ -14,7 +14,9 @@ def main() -> None:
     if options.command == "run":
         run(options.out, options.part, options.ops, tuple(options.modes), tuple(options.dtypes))
     elif options.command == "table":
-        print(table(options.out))
+        text = table(options.out)
+        (options.out / "table.md").write_text(text)
+        print(text)
     elif options.command == "show":
         show(options.op, tuple(options.modes), tuple(options.dtypes))
     else:

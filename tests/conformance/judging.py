@@ -77,11 +77,14 @@ def judge(case: Case) -> Verdict:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         eager = _run(case.f, copies(case.tensors))
-        if not eager.error and not (eager.drew or eager.wrote):
-            again = _run(case.f, copies(case.tensors))
-            if again.error or difference(eager.result, again.result, case.values):
-                return Verdict("skipped", "eager execution gives another result the second time")
+        if not (eager.error or eager.drew or eager.wrote) and _varies(case, case.tensors, eager):
+            return Verdict("skipped", "eager execution gives another result the second time")
         return _compare(case, eager)
+
+
+def _varies(case: Case, tensors: list[Tensor], eager: Ran) -> bool:
+    again = _run(case.f, copies(tensors))
+    return again.error is not None or difference(eager.result, again.result, case.values) is not None
 
 
 def _run(f: Callable, tensors: list[Tensor], watched: list[Tensor] | None = None) -> Ran:
@@ -112,11 +115,11 @@ def _compare(case: Case, eager: Ran) -> Verdict:
 
 def _second_call(case: Case, jitted: Callable, held: list[Tensor], found: Verdict) -> Verdict:
     """Judge the second call, which takes the generated path; where that is possible with other values."""
-    given = None if case.closed else reversed_values(case.tensors)
-    eager = _run(case.f, copies(case.tensors if given is None else given))
-    if given is not None and (eager.error or eager.drew or eager.wrote):  # the other values are no legal ones
-        given, eager = None, _run(case.f, copies(case.tensors))
-    second = _run(jitted, [] if case.closed else held if given is None else given, held if given is None else given)
+    given = held if case.closed else reversed_values(case.tensors) or held
+    eager = _run(case.f, copies(given))
+    if given is not held and (eager.error or eager.drew or eager.wrote or _varies(case, given, eager)):
+        given, eager = held, _run(case.f, copies(held))  # the other values are no legal ones
+    second = _run(jitted, [] if case.closed else given, given)
     if eager.error:
         return Verdict("skipped", "eager execution fails the second time")
     if second.error:

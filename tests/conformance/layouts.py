@@ -8,7 +8,8 @@ from torch import Tensor
 
 def is_plain(t: Tensor) -> bool:
     """Return whether a tensor is a view of one storage, so that its layout can be chosen."""
-    return type(t) in (Tensor, torch.nn.Parameter) and t.layout is torch.strided and not t.is_nested
+    known = type(t) in (Tensor, torch.nn.Parameter) and t.device.type == "cpu"
+    return known and t.layout is torch.strided and not t.is_nested
 
 
 def copies(tensors: list[Tensor]) -> list[Tensor]:
