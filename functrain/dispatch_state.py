@@ -3,6 +3,9 @@
 The private interfaces that answer this live here alone; `tests/test_conformance.py` says when one has moved.
 """
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch._C import DispatchKey, _dispatch_tls_is_dispatch_key_included  # pyright: ignore
 from torch._C import _len_torch_dispatch_stack as dispatch_modes  # pyright: ignore
@@ -13,6 +16,7 @@ from torch._C._functorch import (  # pyright: ignore
     peek_interpreter_stack,
 )
 
+_is_autocast = torch._C._is_any_autocast_enabled  # pyright: ignore
 _PRE_DISPATCH = DispatchKey.PreDispatch
 # Not `is_compiling`, which is true in a trace of functrain's own, in other threads too.
 _is_compiled = torch.compiler.is_dynamo_compiling
@@ -68,3 +72,41 @@ def level(tensor: torch.Tensor) -> int:
     -1
     """
     return maybe_get_level(tensor)
+
+
+_AUTOCAST = torch._C.DispatchKeySet(DispatchKey.AutocastCPU).add(DispatchKey.AutocastCUDA).add(DispatchKey.AutocastXPU)
+_NOTHING = contextlib.nullcontext()
+below_autograd = torch._C._AutoDispatchBelowAutograd  # pyright: ignore
+
+
+def gradients_on() -> contextlib.AbstractContextManager:
+    """Return a context in which the grad mode is on, which some kernels ask for.
+
+    >>> with torch.no_grad(), gradients_on():
+    ...     torch.is_grad_enabled()
+    True
+    """
+    return _NOTHING if torch.is_grad_enabled() else torch.enable_grad()
+
+
+def below_autocast() -> contextlib.AbstractContextManager:
+    """Return a context in which autocast converts nothing: what was recorded has been converted already.
+
+    >>> x = torch.ones(2, 2)
+    >>> with torch.autocast("cpu", dtype=torch.bfloat16), below_autocast():
+    ...     (x @ x).dtype
+    torch.float32
+    """
+    return torch._C._ExcludeDispatchKeyGuard(_AUTOCAST) if _is_autocast() else _NOTHING  # pyright: ignore
+
+
+@contextlib.contextmanager
+def as_recorded() -> Iterator[None]:
+    """Call operations as a trace records them: below autograd and autocast, and with the grad mode on.
+
+    >>> with as_recorded():
+    ...     (torch.ones(2, requires_grad=True) * 2).requires_grad
+    False
+    """
+    with below_autograd(), gradients_on(), below_autocast():
+        yield

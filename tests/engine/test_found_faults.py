@@ -88,6 +88,19 @@ def ctc_of_tensors(x):
     return F.ctc_loss(x, LABELS, LENGTHS, LENGTHS - 3)
 
 
+def inside_autocast(x):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = x @ x
+        with torch.autocast("cpu", enabled=False):
+            return y, x @ x, F.scaled_dot_product_attention(x[None], x[None], x[None])
+
+
+def overlapping_write(x):
+    y = x.clone()
+    y.sub_(y[0])
+    return y
+
+
 LSTM = torch.nn.LSTM(4, 5, 2)
 PARAMETERS = {name: p.detach() for name, p in LSTM.named_parameters()}
 WINDOW, LABELS, LENGTHS = torch.hann_window(16), torch.tensor([[1, 2], [2, 3]]), torch.tensor([5, 4])
@@ -162,6 +175,24 @@ CASES = {
         lambda x: [F.ctc_loss(x, LABELS, (5, 5), (2, 2)), ft.grad(ctc_of_tensors)(x)],
         (torch.randn(5, 2, 4).log_softmax(-1),),
     ),
+    "float32 inside autocast": (inside_autocast, (torch.randn(4, 4),)),
+    "a copy at an offset, read as other numbers": (
+        lambda x: (torch.view_as_complex(x[1:].clone().view(4, 2)).sum(), x[1:].clone().view(torch.float64)),
+        (torch.arange(9.0),),
+    ),
+    "as_strided of a copy, from the beginning": (
+        lambda x: x.clone().as_strided((2,), (1,), 0),
+        (torch.arange(5.0)[1:],),
+    ),
+    "factors that half precision has not": (
+        lambda a, b: (a + b * 1e-8, a + b * 1e6, a - a.float() * 1e39),
+        (torch.ones(2).half(), torch.full((2,), 1e-3).half()),
+    ),
+    "a product added to itself": (lambda x: (x * 2 + 2 * x, x @ x + x @ x), (torch.ones(150, 150),)),
+    "sum of all axes, kept": (lambda x: torch.sum(x, dim=None, keepdim=True).view(1) * 2, (X,)),
+    "ldexp in place": (lambda x: x.clone().ldexp_(torch.tensor(2)), (X,)),
+    "polygamma in place": (lambda x: x.clone().polygamma_(1), (X + 1,)),
+    "a write that overlaps what it reads": (overlapping_write, (torch.arange(16.0).view(4, 4).t(),)),
     "writes through views": (written_through_views, (X,)),
     "reshaped in place": (reshaped_in_place, (X,)),
     "swapped rows": (swapped, (X,)),
@@ -255,3 +286,34 @@ def test_a_negative_variance_is_refused_when_it_runs():
     f(torch.ones(2), torch.ones(2))
     with pytest.raises(RuntimeError, match="negative entry"):
         f(torch.ones(2), -torch.ones(2))
+
+
+def test_autocast_around_a_call_converts_nothing_twice():
+    def f(x):
+        with torch.autocast("cpu", enabled=False):
+            return x @ x
+
+    x = torch.randn(4, 4)
+    compiled = ft.jit(f)
+    for _ in range(2):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert compiled(x).dtype is torch.float32
+            assert torch.equal(compiled(x), f(x))
+    y = torch.randn(2, 3, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ft.jit(lambda x: F.scaled_dot_product_attention(x, x, x))(y)
+    assert ft.jit(lambda x: F.scaled_dot_product_attention(x, x, x))(y).dtype is torch.float32
+
+
+def test_a_donated_argument_that_is_copied_keeps_its_place_in_memory():
+    f = ft.jit(lambda a: (a, torch.as_strided(a, (2,), (4,)) + 0), donate=0)
+    whole = torch.arange(16.0).view(4, 4)
+    kept, seen = f(whole[:, :2])
+    assert seen.tolist() == [0, 4] and kept.stride() == (4, 1)
+
+
+def test_a_donated_argument_returned_through_a_view_can_be_used():
+    result = ft.jit(lambda x: x.reshape(4, -1), donate=0)(torch.arange(16.0).view(4, 4)[:, :2].clone()[::2][:, :2])
+    assert result.tolist() == [[0], [1], [8], [9]]
+    dense_not = torch.arange(16.0).view(4, 4)[:, :2]
+    assert ft.jit(lambda x: x.reshape(4, -1), donate=0)(dense_not)[1].tolist() == [4, 5]

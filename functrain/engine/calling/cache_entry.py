@@ -100,7 +100,7 @@ def _apart(made: Compiled, classes: dict[int, type], fail: Callable) -> Callable
     written = [i for i, _ in made.pairs]
 
     def run_apart(again: Call) -> Any:
-        tensors = separate(again.tensors, again.originals, written, made.traced.closed)
+        tensors = separate(again.tensors, again.originals, written, made.traced.closed, made.traced.offsets)
         checked = vars(made.run).pop("checked", None)
         run = made.run if checked is None else checked()
         try:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from functrain.engine.graph.in_place import duplicated
 from functrain.engine.tracing.meta.geometry import is_dense
 from functrain.errors import DonatedValueUsed
 
@@ -111,7 +112,7 @@ def _ends_alike(argument: str, result: str) -> bool:
 
 
 def separate(
-    tensors: list[Tensor], originals: list[Tensor], written: list[int], constants: list[Tensor]
+    tensors: list[Tensor], originals: list[Tensor], written: list[int], constants: list[Tensor], whole: frozenset[int]
 ) -> list[Tensor]:
     """Return the tensors with a copy in place of each one to be written to whose memory somebody else may hold.
 
@@ -120,11 +121,24 @@ def separate(
         originals: what the caller passed for them.
         written: which of them are written to.
         constants: tensors that the function closes over.
+        whole: the inputs of which the function looks at the storage, beyond their own elements.
     """
     passed = Counter(id(t) for t in (*originals, *constants))
     result = list(tensors)
     for i in written:
         same = passed[id(originals[i])] > 1 or tensors[i] is not originals[i]
         if same or holders(address(tensors[i].untyped_storage())) > ALONE:
-            result[i] = torch.empty_like(tensors[i]).copy_(tensors[i])
+            result[i] = copied_whole(tensors[i]) if i in whole else duplicated(tensors[i])
     return result
+
+
+def copied_whole(tensor: Tensor) -> Tensor:
+    """Return a copy of a tensor that stands in a copy of its whole storage, at the same place.
+
+    >>> copied_whole(torch.arange(5)[2:]).storage_offset()
+    2
+    """
+    storage = tensor.untyped_storage().clone()
+    return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(  # pyright: ignore
+        storage, tensor.storage_offset(), tensor.shape, tensor.stride()
+    )

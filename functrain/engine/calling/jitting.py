@@ -28,6 +28,7 @@ from functrain.engine.calling.tree_code import MISS
 from functrain.engine.graph.functionalizing import functionalized
 from functrain.engine.graph.queries import outputs, placeholders
 from functrain.engine.graph.replaying import replay
+from functrain.engine.graph.simplifying import simplify
 from functrain.engine.statics.surroundings import surroundings
 from functrain.engine.tracing.to_graph import Traced, trace
 from functrain.errors import InvalidArgument, NonTensorOutput, TooManyTraces
@@ -258,7 +259,7 @@ class Jitted:
 
     def _compiled(self, call: Call, traced: Traced, results: "_Results") -> tuple[Callable, tuple]:
         """Return the function of a list of tensors, and which donated input each of its results is put into."""
-        gm = functionalized(traced.gm)
+        gm = simplify(functionalized(traced.gm))
         gm.meta["name"] = _name(self._f)
         inputs = {n: i for i, n in enumerate(placeholders(gm.graph))}
         nodes = outputs(gm.graph)

@@ -70,10 +70,13 @@ def laid_out_by_storage(graph: Graph, aliasing: Aliasing) -> set[Node]:
     return {aliasing.memory(n.args[0]) for n in strided}  # pyright: ignore
 
 
-_STRIDED = tuple(
-    getattr(packet, name)
-    for packet in (torch.ops.aten.as_strided, torch.ops.aten.as_strided_copy, torch.ops.aten.as_strided_scatter)
-    for name in packet.overloads()
+aten = torch.ops.aten
+_STRIDED = (
+    aten.as_strided.default,
+    aten.as_strided_copy.default,
+    aten.as_strided_scatter.default,
+    aten.view.dtype,  # an element of another size wants its offset aligned
+    aten.view_as_complex.default,
 )
 
 

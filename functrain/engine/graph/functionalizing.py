@@ -127,6 +127,8 @@ class _Functional:
         other = without_write(func)
         if other is None or torch.Tag.pointwise not in func.tags or draws(func, node.args, node.kwargs):
             return None
+        if any(self.root[n] is changed[0] and n is not changed[0] for n in node.all_input_nodes):
+            return None  # what is read overlaps what is written
         target = changed[0].meta["val"]
         args, kwargs = torch.fx.map_arg((node.args, node.kwargs), _value)
         made = infer(other, args, kwargs, on_meta=False)

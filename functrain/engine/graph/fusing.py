@@ -1,5 +1,6 @@
 """Fusing: several operations as one, for the backend that calls them one by one. It changes how results are rounded."""
 
+import math
 from typing import Any
 
 import torch
@@ -34,11 +35,12 @@ def _fuse_scaled(node: Any) -> None:
     choices = (1, 0) if node.target is aten.add.Tensor else (1,)
     for k in choices:
         product, other = node.args[k], node.args[1 - k]
-        if not (_is_scaled(product) and isinstance(other, torch.fx.Node)):
+        if not (_is_scaled(product) and isinstance(other, torch.fx.Node)) or other is product:
             continue
         value = node.meta["val"]
         forms = [n.meta.get("val") for n in (product, product.args[0], other)]
-        if value.is_floating_point() and all(isinstance(f, Tensor) and f.dtype == value.dtype for f in forms):
+        alike = all(isinstance(f, Tensor) and f.dtype == value.dtype for f in forms)
+        if value.is_floating_point() and alike and _is_exact(product.args[1], value.dtype):
             node.args, node.kwargs = (other, product.args[0]), {"alpha": product.args[1]}
             node.graph.erase_node(product)
             return
@@ -50,13 +52,22 @@ def _fuse_product(node: Any) -> None:
         return
     (first, second), factor = node.args, node.kwargs.get("alpha", 1)
     factor = -factor if node.target is aten.sub.Tensor else factor
+    if not _is_exact(factor, value.dtype):
+        return
     if factor == 0:  # addmm does not compute what it multiplies by zero, so that NaN in it is lost
         return
     for product, other, factors in ((second, first, {"alpha": factor}), (first, second, {"beta": factor})):
-        alone = product.target is aten.mm.default and len(product.users) == 1
+        alone = product.target is aten.mm.default and len(product.users) == 1 and other is not product
         if alone and same_layout(other.meta.get("val"), value) and same_layout(product.meta.get("val"), value):
             node.target, node.args, node.kwargs = aten.addmm.default, (other, *product.args), factors
             return
+
+
+def _is_exact(number: float, dtype: torch.dtype) -> bool:
+    """Return whether a factor is the same in a dtype: a product takes it as it is, `alpha` is rounded or refused."""
+    if dtype in (torch.float32, torch.float64):
+        return not abs(number) > torch.finfo(dtype).max or math.isinf(number)
+    return abs(number) <= torch.finfo(dtype).max and float(torch.tensor(number, dtype=dtype)) == number
 
 
 def _is_scaled(node: Any) -> bool:
@@ -73,7 +84,8 @@ def _fuse_sum(node: Any) -> None:
     total = node.args[0]
     if total.target is not aten.sum.dim_IntList or total.args[2:] != (True,) or total.kwargs or len(total.users) > 1:
         return
-    kept, axes = total.meta["val"], {a % total.meta["val"].dim() for a in total.args[1]}
+    kept = total.meta["val"]
+    axes = {a % kept.dim() for a in total.args[1] or range(kept.dim())}
     if [n for k, n in enumerate(kept.shape) if k not in axes] == list(node.meta["val"].shape):
         with node.graph.inserting_before(node):
             short = node.graph.call_function(aten.sum.dim_IntList, (total.args[0], total.args[1]))

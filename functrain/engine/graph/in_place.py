@@ -85,10 +85,12 @@ def _filled(value: Any, memories: list[Tensor], operands: tuple[Tensor, ...]) ->
 
 
 def duplicated(tensor: Tensor) -> Tensor:
-    """Return a copy of the same strides, whatever they are.
+    """Return a copy of the same strides, but of a tensor whose elements overlap one in which they do not.
 
     >>> duplicated(torch.ones(2, 3).t()).stride()
     (1, 3)
     """
+    if 0 in tensor.stride() and tensor.numel() > 1:
+        return tensor.clone()
     made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
     return made.copy_(tensor)

@@ -5,21 +5,23 @@ No pass and no plan has touched it, so what it returns is, bit for bit, what the
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule
+
+from functrain.dispatch_state import as_recorded
 
 
 def replay(gm: GraphModule) -> Callable[[list[Tensor]], list[Tensor]]:
     """Return the function of a recorded graph, from a list of tensors to a list of tensors.
 
+    >>> import torch
     >>> from functrain.engine.tracing.to_graph import trace
     >>> replay(trace(lambda x: [x.clone().mul_(2)], [torch.ones(2)]).gm)([torch.ones(2)])
     [tensor([2., 2.])]
     """
 
     def run(inputs: list[Tensor]) -> list[Tensor]:
-        with torch._C._AutoDispatchBelowAutograd(), torch.enable_grad():
+        with as_recorded():
             return list(gm(*inputs))
 
     return run

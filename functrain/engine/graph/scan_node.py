@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 
 from functrain.engine.graph.aliasing import Aliasing
 from functrain.engine.graph.queries import copy, output_of, placeholders
+from functrain.engine.graph.simplifying import simplify
 from functrain.engine.tracing.abstract_tensor import abstract, copied
 from functrain.engine.tracing.lazy_module import graph_module
 
@@ -63,7 +64,7 @@ class Loop:
 
     def compiled(self, compile: Compile, inplace: frozenset[int] = frozenset()) -> "Loop":
         """Return the same loop with its body compiled by a backend, nested loops included."""
-        step = compile(graph_module(self.body, copy(self.body.graph)), self.examples, self.pairs)
+        step = compile(simplify(graph_module(self.body, copy(self.body.graph))), self.examples, self.pairs)
         return Loop(self.body, self.examples, self.length, self.counts, self.stops, inplace, step)
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
@@ -154,7 +155,7 @@ def _carried(gm: GraphModule, loop: Node, pair: tuple[int, int]) -> int | None:
 
 def lift_constants(gm: GraphModule) -> list[Tensor]:
     """Turn the tensors that a graph holds as attributes into further placeholders; return them in that order."""
-    last = placeholders(gm.graph)[-1:]
+    last, before = placeholders(gm.graph)[-1:], len(placeholders(gm.graph))
     lifted: dict[int, Node] = {}
     tensors = []
     for node in [n for n in gm.graph.nodes if n.op == "get_attr"]:
@@ -164,7 +165,7 @@ def lift_constants(gm: GraphModule) -> list[Tensor]:
         if id(value) not in lifted:
             place = gm.graph.inserting_after(last[0]) if last else gm.graph.inserting_before(next(iter(gm.graph.nodes)))
             with place:
-                lifted[id(value)] = gm.graph.placeholder(f"const_{len(lifted)}")
+                lifted[id(value)] = gm.graph.placeholder(f"const_{before + len(lifted)}")
             lifted[id(value)].meta["val"] = abstract(value)
             last = [lifted[id(value)]]
             tensors.append(value)

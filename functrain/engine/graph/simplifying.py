@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from functrain.dispatch_state import as_recorded
 from functrain.engine.graph.aliasing import Aliasing, laid_out_by_storage
 from functrain.engine.graph.queries import attribute, outputs, replace
 from functrain.engine.graph.results import keep_apart, shared_by_results
@@ -176,7 +177,7 @@ def _fold_constants(gm: Any) -> None:
             known[node] = _filled(node)
         elif all(n in known for n in inputs) and torch.Tag.inplace_view not in node.target.tags:
             args, kwargs = torch.fx.map_arg((node.args, node.kwargs), known.__getitem__)
-            with torch.no_grad():
+            with as_recorded():
                 known[node] = node.target(*args, **kwargs)
     # A result must be new memory at each call. What only feeds other constants vanishes as dead code.
     aliasing = Aliasing(gm.graph)

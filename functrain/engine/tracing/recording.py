@@ -208,7 +208,7 @@ class Recording:
             is_free = known.changes_shape and tensor.node.op == "call_function"
             if not is_free and (memory := storage_of(tensor)) in self._owners:
                 raise Refused("effect", self._owners[memory])
-        if func._opname.startswith("as_strided") and (len(args) > 3 or kwargs.get("storage_offset") is not None):
+        if func._opname.startswith("as_strided"):  # it may look at the storage beyond the tensor
             self.looks_at_offset(args[0])
 
     def _record(self, func: Any, known: Facts, args: Any, kwargs: Any, tensors: Any, out: Any, device: Any) -> Any:

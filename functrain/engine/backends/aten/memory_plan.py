@@ -122,8 +122,8 @@ class _Placing:
         owned = []
         for k in range(node.target.count):
             memory = self.aliasing.memory(node.args[k])
-            free = memory not in self._closed | self._by_storage and memory not in self._owned and self._last.get(memory) == t
-            if free and counts[memory] == 1 and self._is_whole(node.args[k], memory):
+            free = memory not in self._closed and memory not in self._by_storage and memory not in self._owned
+            if free and self._last.get(memory) == t and counts[memory] == 1 and self._is_whole(node.args[k], memory):
                 owned.append(k)
                 if k in items:
                     self._last[memory] = self._last.get(self.aliasing.memory(items[k]), t)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from functrain.dispatch_state import as_recorded
 from functrain.engine.graph.aliasing import aliases
 from functrain.engine.tracing.meta.trial_run import layout_of, learn, trial_run
 
@@ -62,7 +63,7 @@ def check_ahead(nodes: Iterable[Node]) -> None:
     for node in nodes:
         args, kwargs = torch.fx.map_arg((node.args, node.kwargs), _value)
         try:
-            with torch._C._DisableTorchDispatch(), torch._C._AutoDispatchBelowAutograd(), torch.enable_grad():
+            with torch._C._DisableTorchDispatch(), as_recorded():
                 seen = trial_run(node.target, args, kwargs)
         except Exception:  # values that it refuses; the call itself will tell
             continue

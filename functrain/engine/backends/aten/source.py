@@ -13,12 +13,13 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.dispatch_state import below_autocast, below_autograd, gradients_on
 from functrain.engine.backends.aten.memory_plan import IN_PLACE, NEVER, Plan, make_plan
 from functrain.engine.backends.aten.predictions import check, check_ahead, is_predicted
 from functrain.engine.backends.aten.schedule import FOREACH, Step
 from functrain.engine.graph.expanding import expanded
 from functrain.engine.graph.fusing import fuse
-from functrain.engine.graph.in_place import InPlace
+from functrain.engine.graph.in_place import InPlace, duplicated
 from functrain.engine.graph.queries import attribute, outputs, placeholders
 from functrain.engine.graph.scan_node import compile_loops, loops
 from functrain.engine.graph.simplifying import simplify
@@ -129,7 +130,7 @@ def compile(
     """Return a function of a list of tensors that does what a graph says.
 
     Args:
-        gm: an `fx.GraphModule` of tensors that returns a list of tensors; it is used up.
+        gm: an `fx.GraphModule` of tensors that returns a list of tensors, simplified; it is used up.
         example_inputs: not used; the graph knows the form of its inputs.
         donated: pairs (input, result): the result is put into the memory of the input, which is returned for it. The
             first line of the function that writes to such memory is its attribute `first_write`; `checked` makes the
@@ -142,8 +143,8 @@ def compile(
     >>> f([p, torch.ones(2)])[0] is p
     True
     """
-    gm = expanded(gm, _off_cpu)
-    gm = fuse(simplify(gm))
+    parts = expanded(gm, _off_cpu)
+    gm = fuse(gm if parts is gm else simplify(parts))
     left = compile_loops(gm, compile, donated) if loops(gm) else donated
     return _Source(gm, make_plan(gm, left), left).function()
 
@@ -192,7 +193,7 @@ class _Source:
 
     def _made(self, lines: list[str]) -> Any:
         body = "\n        ".join(lines)
-        guards = f"{self._constant(torch._C._AutoDispatchBelowAutograd)}(), {self._constant(torch.enable_grad)}()"
+        guards = ", ".join(f"{self._constant(g)}()" for g in (below_autograd, gradients_on, below_autocast))
         source = f"def run(inputs):\n    with {guards}:\n        {body}\n"
         checks = {_CHECK: check, _NODES: self.checked} if len(lines) == len(self.lines) else {}
         namespace = {**self.constants, **checks}
@@ -273,7 +274,7 @@ class _Source:
     def _finish(self) -> list[str]:
         returned = [self._text(n) for n in self.results]
         for k in sorted(self.plan.clones):
-            self.lines.append(f"r{k} = {returned[k]}.clone()")
+            self.lines.append(f"r{k} = {self._constant(duplicated)}({returned[k]})")
             returned[k] = f"r{k}"
         taken = {self.inputs[i]: k for i, k in self.donated}
         if self.plan.copies:

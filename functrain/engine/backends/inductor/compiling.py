@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
+from functrain.dispatch_state import below_autocast, below_autograd
 from functrain.engine.backends.inductor import artifact
 from functrain.engine.backends.inductor.stages import in_stages, is_apart
 from functrain.engine.backends.inductor.workarounds import respell
@@ -91,8 +92,8 @@ class _Plan:
         arguments = "[*inputs, *constants]" if self.constants else "[*inputs]"
         # Below autograd, because kernels write into tensors that they are given.
         source = _STEP.format(arguments=arguments, items=items)
-        below = torch._C._AutoDispatchBelowAutograd
-        scope = {"call": call, "constants": self.constants, "below": below, "mispredicted": _mispredicted}
+        scope = {"call": call, "constants": self.constants, "mispredicted": _mispredicted}
+        scope |= {"below": below_autograd, "below_autocast": below_autocast}
         exec(source, scope)
         return scope["step"]
 
@@ -100,7 +101,7 @@ class _Plan:
 _STEP = """
 def step(inputs):
     try:
-        with below():
+        with below(), below_autocast():
             out = call({arguments})
     except AssertionError as error:
         raise mispredicted(error) from error

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.passes.split_module import split_module
 
+from functrain.dispatch_state import as_recorded
 from functrain.engine.graph.in_place import InPlace
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Compile, Loop, Pairs, Step, compile_loops, lift_constants, loops, unalias
@@ -83,7 +84,7 @@ def in_stages(gm: GraphModule, examples: list[Tensor], donated: Pairs, compile: 
     run = whole.forward
 
     def step(inputs: list[Tensor]) -> list[Tensor]:
-        with torch._C._AutoDispatchBelowAutograd(), torch.enable_grad():
+        with as_recorded():
             outputs = list(run(*inputs, *constants))
         for i, o in left:
             if outputs[o] is not inputs[i]:
@@ -117,7 +118,7 @@ def _compile_stage(whole: GraphModule, node: Node, name: str, compile: Compile) 
         return
     output.args = ([output.args[0]] if single else list(output.args[0]),)
     part.meta["name"] = f"{name}, outside its loop"
-    step = compile(part, [n.meta["val"] for n in placeholders(part.graph)])
+    step = compile(part, [n.meta["val"] for n in placeholders(part.graph)], ())
     with whole.graph.inserting_before(node):
         new = whole.graph.call_function(_Stage(f"stage_{node.name}", step, single), node.args)
     node.replace_all_uses_with(new)

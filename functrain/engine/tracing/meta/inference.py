@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from functrain.dispatch_state import below_autocast, below_autograd, gradients_on
 from functrain.engine.tracing.meta.convolution_rules import CONVOLUTIONS, convolution
 from functrain.engine.tracing.meta.geometry import mapped
 from functrain.engine.tracing.meta.operation_rules import RULES
@@ -30,7 +31,7 @@ def infer(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> Any:
         on_meta: whether it is told a device, or must be told one because no argument is a tensor.
     """
     # With gradients on, as compiled graphs run: some kernels return more then.
-    with torch._C._DisableTorchDispatch(), torch._C._AutoDispatchBelowAutograd(), torch.enable_grad():
+    with torch._C._DisableTorchDispatch(), below_autograd(), gradients_on(), below_autocast():
         if _is_view(func):
             return func(*mapped(_meta, args), **{k: mapped(_meta, v) for k, v in kwargs.items()})
         if writes(func, args, kwargs):
