@@ -13,7 +13,7 @@ from .pairs import pair_cases
 KNOWN: dict[tuple[str, str], str] = {}
 """(operator, mode) -> why it is wrong or raises an error of PyTorch's own. A pair's operator is `first second`."""
 
-STEP = 16
+STEP = 24
 CASES_EACH = 3
 PAIRS = 50
 
