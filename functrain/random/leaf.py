@@ -20,8 +20,8 @@ from functrain.random import words
 _LIBRARY = torch.library.Library("functrain", "DEF")
 
 
-def _define(schema: str, pure: Callable, quick: Callable, form: Callable) -> Any:
-    """Define an operation and return it: what computes it anywhere, what on a CPU, and its result's form."""
+def _define(schema: str, pure: Callable, quick: Callable, layout: Callable) -> Any:
+    """Define an operation and return it: what computes it anywhere, what on a CPU, and its result's layout."""
 
     def kernel(key: Tensor, *rest: Any) -> Tensor:
         return quick(key, *rest) if key.device.type == "cpu" else pure(key, *rest)
@@ -32,7 +32,7 @@ def _define(schema: str, pure: Callable, quick: Callable, form: Callable) -> Any
     _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     name = schema[: schema.index("(")]
     _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
-    torch.library.register_fake(f"functrain::{name}", form, lib=_LIBRARY)
+    torch.library.register_fake(f"functrain::{name}", layout, lib=_LIBRARY)
     torch.library.register_vmap(f"functrain::{name}", mapped, lib=_LIBRARY)
     packet, _, overload = name.partition(".")
     op = getattr(getattr(torch.ops.functrain, packet), overload or "default")
@@ -56,27 +56,27 @@ def _of_rank(tensor: Tensor, rank: int) -> Tensor:
     return tensor.reshape(tensor.shape[0], *[1] * (rank - tensor.dim()), *tensor.shape[1:])
 
 
-def _form_of_words(key: Tensor, shape: list[int]) -> Tensor:
+def _made_of_words(key: Tensor, shape: list[int]) -> Tensor:
     return key.new_empty((*key.shape[:-1], *shape))
 
 
-def _form_of_children(key: Tensor, n: int) -> Tensor:
+def _made_of_children(key: Tensor, n: int) -> Tensor:
     return key.new_empty((*key.shape[:-1], n, 2))
 
 
-def _form_of_child(key: Tensor, number: int | Tensor, first: int, third: int) -> Tensor:
+def _made_of_child(key: Tensor, number: int | Tensor, first: int, third: int) -> Tensor:
     shape = words.common_shape(key, number) if isinstance(number, Tensor) else key.shape[:-1]
     return key.new_empty((*shape, 2))
 
 
-_WORDS = _define("philox_words(Tensor key, int[] shape) -> Tensor", words.drawn, words.drawn_quickly, _form_of_words)
-_SPLIT = _define("philox_split(Tensor key, int n) -> Tensor", words.children, words.children_quickly, _form_of_children)
+_WORDS = _define("philox_words(Tensor key, int[] shape) -> Tensor", words.drawn, words.drawn_quickly, _made_of_words)
+_SPLIT = _define("philox_split(Tensor key, int n) -> Tensor", words.children, words.children_quickly, _made_of_children)
 _FOLD_ARGUMENTS = "number, int first, int third) -> Tensor"
 _FOLD_NUMBER = _define(
-    f"philox_fold(Tensor key, int {_FOLD_ARGUMENTS}", words.child, words.child_quickly, _form_of_child
+    f"philox_fold(Tensor key, int {_FOLD_ARGUMENTS}", words.child, words.child_quickly, _made_of_child
 )
 _FOLD_TENSOR = _define(
-    f"philox_fold.tensor(Tensor key, Tensor {_FOLD_ARGUMENTS}", words.child, words.child_quickly, _form_of_child
+    f"philox_fold.tensor(Tensor key, Tensor {_FOLD_ARGUMENTS}", words.child, words.child_quickly, _made_of_child
 )
 
 

@@ -299,9 +299,11 @@ def test_writes_around_a_scan_leave_it_one_node():
         (lambda c: {**c, "h": (c["h"],)}, r"h: began as .*\n.*h.0: began as nothing"),
     ],
 )
-def test_carry_that_changes_its_form_is_named(way, changed, message):
+def test_carry_that_changes_its_shape_is_named(way, changed, message):
     f = WAYS[way](lambda c, xs: scan(lambda c, x: (changed(c), None), c, xs)[0])
-    with pytest.raises(TreeMismatch, match="a step of scan must keep the form of the carry, but:\n.*" + message):
+    with pytest.raises(
+        TreeMismatch, match="must keep the structure, shapes and dtypes of the carry, but:\n.*" + message
+    ):
         f(start(), rows(2))
 
 

@@ -1,4 +1,4 @@
-"""One entry of the cache of a compiled function: the generated call path for one form of arguments."""
+"""One entry of the cache of a compiled function: the generated call path for one signature."""
 
 import re
 from collections.abc import Callable
@@ -24,20 +24,20 @@ RETRY = object()
 
 @attrs.frozen(eq=False)
 class Entry:
-    """A form of arguments and what to do with them.
+    """A signature and what to do with them.
 
     Attributes:
         run: (args, kwargs) -> the result, `MISS` or `RETRY`.
         matches: (args, kwargs) -> True or `MISS`.
         run_apart: runs a `Call` whose donated tensors may share their memory with others.
-        form: dotted path -> what the trace depends on, in words.
+        signature: dotted path -> what the trace depends on, in words.
         compiled: what the backend returned.
     """
 
     run: Callable
     matches: Callable
     run_apart: Callable[[Call], Any]
-    form: dict[str, str]
+    signature: dict[str, str]
     compiled: Callable
 
 
@@ -78,7 +78,7 @@ def make_entry(call: Call, made: Compiled) -> Entry:
     writer.lines = guards
     _write_call(writer, call, made, names, classes, fail)
     run = writer.function("run(args, kwargs)", f"jit {made.name}")
-    return Entry(run, matches, _apart(made, classes, fail), call.form, made.run)
+    return Entry(run, matches, _apart(made, classes, fail), call.signature, made.run)
 
 
 def _failing(call: Call, made: Compiled) -> Callable[[BaseException, list[Tensor]], None]:

@@ -24,7 +24,7 @@ class Call:
         originals: the same as they were passed.
         tensor_paths: their dotted paths.
         donated: which of the tensors are donated.
-        form: dotted path -> what a trace depends on, in words.
+        signature: dotted path -> what a trace depends on, in words.
         positional: the number of positional arguments.
         keywords: the names of the others, sorted.
     """
@@ -35,7 +35,7 @@ class Call:
     originals: list[Tensor]
     tensor_paths: list[str]
     donated: list[int]
-    form: dict[str, str]
+    signature: dict[str, str]
     positional: int
     keywords: tuple[str, ...]
 
@@ -80,7 +80,7 @@ def read_call(args: tuple, kwargs: dict, names: tuple[str, ...], donate: frozens
     leaves, spec = tree.flatten(wrapped)
     paths, owners = _paths(wrapped, labels)
     check_usable(zip(paths, leaves, strict=True))
-    values, originals, tensor_paths, donated, form = [], [], [], [], {}
+    values, originals, tensor_paths, donated, signature = [], [], [], [], {}
     for path, leaf, owner in zip(paths, leaves, owners, strict=True):
         if isinstance(leaf, Tensor):
             if at[owner] in donate:
@@ -90,9 +90,9 @@ def read_call(args: tuple, kwargs: dict, names: tuple[str, ...], donate: frozens
             values.append(TENSOR)
         else:
             values.append(_hashable(leaf, path))
-        form[path] = _described(leaf)
+        signature[path] = _described(leaf)
     tensors = [_plain(t, p) for t, p in zip(originals, tensor_paths, strict=True)]
-    return Call(spec, values, tensors, originals, tensor_paths, donated, form, len(args), keywords)
+    return Call(spec, values, tensors, originals, tensor_paths, donated, signature, len(args), keywords)
 
 
 def _paths(wrapped: tuple, labels: list[str]) -> tuple[list[str], list[int]]:
@@ -140,7 +140,7 @@ def _described(leaf: Any) -> str:
 
 
 def same_arguments(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Return in what two forms of arguments differ, a line each.
+    """Return in what two signatures differ, a line each.
 
     >>> same_arguments({"x": "float32(2,)"}, {"x": "float32(3,)"})
     ['x: float32(2,) became float32(3,)']

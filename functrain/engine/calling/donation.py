@@ -85,13 +85,13 @@ def pair(
         if same in donated and same not in chosen:
             chosen[same] = k
             taken.add(k)
-    by_form: dict[tuple, list[int]] = {}
+    by_layout: dict[tuple, list[int]] = {}
     for i, (_, tensor) in donated.items():
         if i not in chosen and is_dense(tensor):
-            by_form.setdefault(_form(tensor), []).append(i)
+            by_layout.setdefault(_layout(tensor), []).append(i)
     for at_same_path in (True, False):
         for k, (path, tensor, same) in enumerate(results):
-            free = by_form.get(_form(tensor), []) if tensor is not None and k not in taken and same is None else []
+            free = by_layout.get(_layout(tensor), []) if tensor is not None and k not in taken and same is None else []
             for i in free:
                 if not at_same_path or _ends_alike(donated[i][0], path):
                     chosen[i] = k
@@ -101,7 +101,7 @@ def pair(
     return chosen
 
 
-def _form(tensor: Tensor) -> tuple:
+def _layout(tensor: Tensor) -> tuple:
     return tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.device
 
 

@@ -1,7 +1,7 @@
-"""`jit`: a pure function of trees, traced once for each form of its arguments and compiled by a backend.
+"""`jit`: a pure function of trees, traced once for each signature and compiled by a backend.
 
-The call path is generated (`entry.py`): it takes exactly that form of arguments apart, checks it, calls the compiled
-graph and puts the result together. What does not fit any entry takes the way of this module.
+The call path is generated (`cache_entry.py`): it takes arguments of exactly that signature apart, checks it, calls the
+compiled graph and puts the result together. What does not fit any entry takes the way of this module.
 """
 
 import functools
@@ -136,7 +136,7 @@ class Jitted:
     """A function made by `jit`.
 
     Attributes:
-        traces: a `Trace` for each form of arguments so far.
+        traces: a `Trace` for each signature so far.
     """
 
     def __init__(self, f: Callable, donate: Any, static: Any, backend: str) -> None:
@@ -196,7 +196,7 @@ class Jitted:
         return read_call(args, kwargs, self._names, self._donate, self._static)
 
     def _unusual(self, args: tuple, kwargs: dict) -> Any:
-        """Run what no entry takes: a new form of arguments, memory that is shared, or code that is transformed."""
+        """Run what no entry takes: a new signature, memory that is shared, or code that is transformed."""
         if not is_plain():
             return self._f(*args, **kwargs)
         call = self._read(args, kwargs)
@@ -274,14 +274,14 @@ class Jitted:
     def _reason(self, call: Call) -> str:
         if not self._entries:
             return "first call"
-        differences = min((same_arguments(entry.form, call.form) for entry in self._entries), key=len)
+        differences = min((same_arguments(entry.signature, call.signature) for entry in self._entries), key=len)
         reasons, self._reasons = self._reasons, []
         return "; ".join([*differences[:3], *reasons]) or "closed-over tensors, a mode or the default dtype differ"
 
     def _warn(self) -> None:
         seen: dict[str, list[str]] = {}
         for entry in reversed(self._entries):
-            for path, what in entry.form.items():
+            for path, what in entry.signature.items():
                 if what not in seen.setdefault(path, []):
                     seen[path].append(what)
         path, values = max(seen.items(), key=lambda item: len(item[1]), default=("", []))

@@ -18,7 +18,7 @@ from functrain.engine.statics.static_checks import same_as
 from functrain.engine.statics.static_values import PLAIN
 
 MISS = object()
-"""What a generated function returns when its arguments have another form than the one it was written for."""
+"""What a generated function returns when its arguments are laid out otherwise than the one it was written for."""
 
 TENSOR = object()
 """Stands for a tensor among the static values of the leaves."""

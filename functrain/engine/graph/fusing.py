@@ -38,8 +38,8 @@ def _fuse_scaled(node: Any) -> None:
         if not (_is_scaled(product) and isinstance(other, torch.fx.Node)) or other is product:
             continue
         value = node.meta["val"]
-        forms = [n.meta.get("val") for n in (product, product.args[0], other)]
-        alike = all(isinstance(f, Tensor) and f.dtype == value.dtype for f in forms)
+        values = [n.meta.get("val") for n in (product, product.args[0], other)]
+        alike = all(isinstance(v, Tensor) and v.dtype == value.dtype for v in values)
         if value.is_floating_point() and alike and _is_exact(product.args[1], value.dtype):
             node.args, node.kwargs = (other, product.args[0]), {"alpha": product.args[1]}
             node.graph.erase_node(product)

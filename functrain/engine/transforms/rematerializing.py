@@ -65,7 +65,7 @@ def remat(f: Callable) -> Callable:
 def _transformed(f: Callable, args: tuple) -> Any:
     leaves, spec = tree.flatten(args)
     where = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-    form: list[Any] = []
+    seen: list[Any] = []
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
         filled = list(leaves)
@@ -73,13 +73,13 @@ def _transformed(f: Callable, args: tuple) -> Any:
             filled[k] = tensor
         with _Closed(f, tensors):
             results, structure = tree.flatten(f(*tree.unflatten(spec, filled)))
-        form[:] = [structure, [_HERE if isinstance(r, Tensor) else r for r in results]]
+        seen[:] = [structure, [_HERE if isinstance(r, Tensor) else r for r in results]]
         return tuple(r for r in results if isinstance(r, Tensor))
 
     tensors = [leaves[k] for k in where]
     kept = [_is_parameter(t) for t in tensors]
     outputs = iter(_Remat.apply(flat, kept, *tensors))
-    structure, rest = form
+    structure, rest = seen
     return tree.unflatten(structure, [next(outputs) if r is _HERE else r for r in rest])
 
 

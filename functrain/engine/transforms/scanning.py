@@ -101,9 +101,13 @@ def _check_carry(before: Any, after: Any) -> None:
         return
     was, now = dict(tree.leaves_with_path(before)), dict(tree.leaves_with_path(after))
     wrong = [path for path in [*was, *(p for p in now if p not in was)] if not _alike(was.get(path), now.get(path))]
-    lines = [f"  {path or 'carry'}: began as {_form(was, path)}, became {_form(now, path)}" for path in wrong[:10]]
+    lines = [
+        f"  {path or 'carry'}: began as {_described(was, path)}, became {_described(now, path)}" for path in wrong[:10]
+    ]
     lines = lines or [f"  the branches: began as {old_spec}, became {new_spec}"]
-    raise TreeMismatch("\n".join(["a step of scan must keep the form of the carry, but:", *lines]))
+    raise TreeMismatch(
+        "\n".join(["a step of scan must keep the structure, shapes and dtypes of the carry, but:", *lines])
+    )
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -116,7 +120,7 @@ def _alike(a: Any, b: Any) -> bool:
     )
 
 
-def _form(leaves: dict[str, Any], path: str) -> str:
+def _described(leaves: dict[str, Any], path: str) -> str:
     if path not in leaves:
         return "nothing"
     leaf = leaves[path]
@@ -134,7 +138,7 @@ def _outputs(y: Any) -> tuple[list[Tensor], Any]:
     return [torch.as_tensor(leaf) for leaf in leaves], spec
 
 
-# The plain form, and the unrolled one inside torch.func's transforms.
+# The plain loop, which is unrolled inside torch.func's transforms.
 
 
 def _looped(f: Callable, carry: Any, xs: Any, steps: int) -> tuple[Any, Any]:
@@ -178,11 +182,11 @@ def _stacked(ys: tuple[Tensor, ...], steps: int) -> Tensor:
     return torch.stack([*ys, *rest])
 
 
-# The recorded form.
+# The recorded loop.
 
 
 @attrs.define
-class _Form:
+class _Learned:
     """What the trace of a body learns besides its graph."""
 
     y_spec: Any = None
@@ -197,25 +201,25 @@ def _recorded(
     columns, xs_spec = ([], None) if xs is None else tree.flatten(xs)
     if masked is None:  # asking for the condition at each step costs nothing on the CPU, and a wait anywhere else
         masked = any(leaf.device.type != "cpu" for leaf in start)
-    form = _Form()
+    learned = _Learned()
     if masked:
         start = [*start, torch.zeros((), dtype=torch.bool, device=start[0].device)]
     examples: list[Tensor] = [*(abstract(t, t.shape) for t in start), *(abstract(t, t.shape[1:]) for t in columns)]
-    body = _trace_body(f, carry, spec, xs_spec, examples, masked, form)
+    body = _trace_body(f, carry, spec, xs_spec, examples, masked, learned)
     consts = lift_constants(body)
-    ys = _add_output_rows(body, form, len(start))
+    ys = _add_output_rows(body, learned, len(start))
     unalias(body, ())
     rows: list[Tensor] = [abstract(y, y.shape) for y in ys]
     counts = (len(start), len(columns), len(consts), len(ys))
-    loop = Loop(body, [*examples, *map(abstract, consts), *rows], steps, counts, form.stops)
+    loop = Loop(body, [*examples, *map(abstract, consts), *rows], steps, counts, learned.stops)
     made = [abstract(t, t.shape) for t in start] + [abstract(t, (steps, *t.shape)) for t in rows]
     out = current.add(loop, [*start, *columns, *consts], made, "scan")
     last = tree.unflatten(spec, out[: len(start) - masked])
-    return last, None if form.y_spec is None else tree.unflatten(form.y_spec, out[len(start) :])
+    return last, None if learned.y_spec is None else tree.unflatten(learned.y_spec, out[len(start) :])
 
 
 def _trace_body(
-    f: Callable, carry: Any, spec: Any, xs_spec: Any, examples: list[Tensor], masked: bool, form: _Form
+    f: Callable, carry: Any, spec: Any, xs_spec: Any, examples: list[Tensor], masked: bool, learned: _Learned
 ) -> GraphModule:
     n = spec.num_leaves
 
@@ -227,16 +231,16 @@ def _trace_body(
         )
         _check_carry(carry, after)
         new = tree.leaves(after)
-        leaves, form.y_spec = _outputs(y)
-        form.y_count = len(leaves)
-        form.stops = (isinstance(when, Tensor) or bool(when)) and not masked
-        if form.stops or masked:
+        leaves, learned.y_spec = _outputs(y)
+        learned.y_count = len(leaves)
+        learned.stops = (isinstance(when, Tensor) or bool(when)) and not masked
+        if learned.stops or masked:
             when = torch.as_tensor(when, device=old[0].device if old else None)
         if stopped is not None:
             new = [torch.where(stopped, a, b) for a, b in zip(old, new, strict=True)]
             leaves = [torch.where(stopped, torch.zeros_like(y), y) for y in leaves]
             return [*new, stopped | when, *leaves]
-        return [*new, *leaves, *([when] if form.stops else [])]
+        return [*new, *leaves, *([when] if learned.stops else [])]
 
     names = [f"the carry of scan{_inside(path)}" for path, _ in tree.leaves_with_path(carry)]
     names += ["a row of the xs of scan"] * (len(examples) - len(names))
@@ -247,10 +251,10 @@ def _inside(path: str) -> str:
     return f" at {path}" if path else ""
 
 
-def _add_output_rows(body: GraphModule, form: _Form, n_carry: int) -> list[Tensor]:
+def _add_output_rows(body: GraphModule, learned: _Learned, n_carry: int) -> list[Tensor]:
     """Give the body a placeholder for each output row, which its backend writes into; return examples of them."""
     outputs = output_of(body.graph).args[0]
-    ys = [value_of(node) for node in outputs[n_carry : n_carry + form.y_count]]
+    ys = [value_of(node) for node in outputs[n_carry : n_carry + learned.y_count]]
     last = placeholders(body.graph)[-1:]
     for i, y in enumerate(ys):
         place = (
