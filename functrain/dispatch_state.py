@@ -110,3 +110,20 @@ def as_recorded() -> Iterator[None]:
     """
     with below_autograd(), gradients_on(), below_autocast():
         yield
+
+
+@contextlib.contextmanager
+def outside_of_trace() -> Iterator[None]:
+    """Compute with tensors that have memory, from within the handler of a dispatch mode, as code outside of it does.
+
+    There PyTorch leaves out what makes a lazily conjugated or negated tensor another (2.13): x * x.conj() is x * x.
+
+    >>> with outside_of_trace():
+    ...     torch.tensor([1j]) * torch.tensor([1j]).conj()
+    tensor([1.+0.j])
+    """
+    include, exclude = torch._C._dispatch_tls_local_include_set(), torch._C._dispatch_tls_local_exclude_set()  # pyright: ignore
+    for key in (DispatchKey.Conjugate, DispatchKey.Negative, DispatchKey.ZeroTensor):
+        exclude = exclude.remove(key)
+    with torch._C._ForceDispatchKeyGuard(include, exclude), torch._C._DisableTorchDispatch():  # pyright: ignore
+        yield

@@ -7,6 +7,8 @@ import torch
 import functrain as ft
 from functrain.errors import NotTraceable
 
+CONJUGATE = torch.tensor([1j, 2 - 1j])
+TALL = torch.randn(4, 3, dtype=torch.complex64)
 SMALL, LARGE = torch.arange(4.0), torch.arange(5000.0)
 
 
@@ -34,6 +36,8 @@ ANSWERED = {
     "in a format": lambda x: x * float(f"{torch.tensor(1.25):.1f}"),
     "closed over as a list": lambda x: x * SMALL.tolist()[3],
     "closed over as an array": lambda x: x * float(SMALL.numpy()[3] + np.asarray(SMALL)[2]),
+    "closed over and conjugated": lambda x: x * float((CONJUGATE * CONJUGATE.conj()).real.sum()),
+    "least squares of closed over": lambda x: x * torch.linalg.lstsq(TALL, TALL + 1, driver="gelsd")[1].sum(),
     "as an array": lambda x: x * float(torch.tensor([2.0, 3.0]).numpy()[1]),
 }
 

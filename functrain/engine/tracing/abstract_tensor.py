@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from functrain.dispatch_state import dispatch_modes
+from functrain.dispatch_state import dispatch_modes, outside_of_trace
 from functrain.engine.tracing.refusals import Refused
 from functrain.errors import LeakedTensor
 
@@ -76,7 +76,7 @@ class Abstract(Tensor):
     def _asked(self, question: Callable, *args: Any, **options: Any) -> Any:
         if self.recording is None or not dispatch_modes():
             raise LeakedTensor(_OVER)
-        with torch._C._DisableTorchDispatch():
+        with outside_of_trace():
             return question(self.recording.value(self), *args, **options)
 
     @property

@@ -16,6 +16,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
+from functrain.dispatch_state import outside_of_trace
 from functrain.engine.tracing.abstract_tensor import Abstract, abstract, storage_of
 from functrain.engine.tracing.asking import evaluated
 from functrain.engine.tracing.lazy_module import graph_module
@@ -149,7 +150,7 @@ class Recording:
 
     def value(self, tensor: Tensor) -> Tensor:
         """Return the values of a tensor that depends on no argument; refuse for others."""
-        with torch._C._DisableTorchDispatch():
+        with outside_of_trace():
             return evaluated(self, self.known(tensor))
 
     def looks_at_offset(self, tensor: Abstract) -> None:
@@ -194,7 +195,7 @@ class Recording:
             values, named = mapped(self.value, args), {k: mapped(self.value, v) for k, v in kwargs.items()}
         except Refused as refused:
             raise (Refused(kind) if refused.kind == "value" else refused) from None
-        with torch._C._DisableTorchDispatch(), torch.no_grad():
+        with outside_of_trace(), torch.no_grad():
             out = func(*values, **named)
         return mapped(self._literal, out)
 

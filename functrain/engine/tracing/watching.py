@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from functrain.dispatch_state import outside_of_trace
+
 
 class Watching(TorchFunctionMode):
     """The mode in which a trace answers some functions itself.
@@ -28,7 +30,7 @@ class Watching(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Answer a function, or let it run."""
         if func in _READS:
-            with torch._C._DisableTorchDispatch():
+            with outside_of_trace():
                 return func(self._value(args[0]), *args[1:], **(kwargs or {}))
         if func in _OWN:
             return _OWN[func](self._value, *args, **(kwargs or {}))
@@ -79,7 +81,7 @@ def _ctc_loss(value, log_probs, targets, input_lengths, target_lengths, blank=0,
 def _listed(value: Callable[[Tensor], Tensor], lengths: Any) -> Any:
     if not isinstance(lengths, Tensor):
         return lengths
-    with torch._C._DisableTorchDispatch():
+    with outside_of_trace():
         return value(lengths).tolist()
 
 

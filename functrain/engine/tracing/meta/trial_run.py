@@ -6,6 +6,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.dispatch_state import outside_of_trace
 from functrain.engine.tracing.meta.geometry import extent, mapped, tensors_in
 from functrain.engine.tracing.refusals import Refused
 
@@ -124,7 +125,8 @@ def _seen(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -
         made = _zeros(tensors, number)
         remaining = iter(made)
         try:
-            out = func(*mapped(lambda t: next(remaining), args), **_mapped(kwargs, remaining))  # noqa: B023
+            with outside_of_trace():
+                out = func(*mapped(lambda t: next(remaining), args), **_mapped(kwargs, remaining))  # noqa: B023
             _check_shapes(made, tensors)
             return _layouts(out, made)
         except (RuntimeError, IndexError, ValueError, NotImplementedError) as error:
