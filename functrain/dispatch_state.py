@@ -1,6 +1,7 @@
-"""What PyTorch is doing to the running code: tracing it, transforming it, or just running it.
+"""What PyTorch is doing to the running code (tracing, transforming, running it), and how to step out of that.
 
-The private interfaces that answer this live here alone; `tests/test_conformance.py` says when one has moved.
+The private interfaces that answer this live here alone; `tests/engine/test_private_interfaces.py` says when one has
+moved.
 """
 
 import contextlib
