@@ -130,7 +130,8 @@ def chain(*transforms: Transform) -> Transform:
     gate = max((index for index, transform in enumerate(transforms) if transform.made is not None), default=None)
     last = transforms[-1].move if transforms and gate is None else None
     ending: Any = (*updating[:-1], last)
-    made = None if gate is None else lambda state: updates_made(transforms[gate], state[gate])
+    counted = None if gate is None else transforms[gate].made
+    made = None if gate is None or counted is None else lambda state: counted(state[gate])
     return Transform(init, update, _merge_hypers(transforms), None if last is None else move, made)
 
 
