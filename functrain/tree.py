@@ -20,6 +20,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
+from functrain import norms
 from functrain.errors import NotATensor, TreeMismatch
 
 T = TypeVar("T")
@@ -288,15 +289,12 @@ def size(tree: Tree) -> int:
 
 
 def global_norm(tree: Tree) -> Tensor:
-    """Return the Euclidean norm of all leaves taken as one vector, a scalar; 0 for a tree without leaves.
+    """Return the Euclidean norm of all leaves taken as one vector, a scalar in float32 at least; 0 without leaves.
 
     >>> global_norm({"a": torch.tensor([3.0]), "b": torch.tensor([4.0])})
     tensor(5.)
     """
-    norms = [torch.linalg.vector_norm(leaf) for leaf in leaves(tree)]
-    if not norms:
-        return torch.zeros(())
-    return torch.linalg.vector_norm(torch.stack(norms))
+    return norms.norm(leaves(tree))
 
 
 def equal(a: Tree, b: Tree) -> bool:

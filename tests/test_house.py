@@ -18,6 +18,7 @@ PACKAGE = ROOT / "functrain"
 LEVELS = {
     "errors": 0,
     "dispatch_state": 0,
+    "norms": 0,
     "operators": 0,
     "late": 1,
     "tree": 1,
