@@ -95,7 +95,7 @@ def check_weight(weight: Any, what: str) -> None:
     if weight is None or not _is_weight(weight, what) or weight.numel() == 0:
         return
     if weight.dtype != torch.bool and weight.device.type == "cpu" and is_plain():
-        low, high = (bound.item() for bound in weight.aminmax())
+        low, high = (bound.item() for bound in weight.detach().aminmax())
         if not (low >= 0 and high < float("inf")):
             wrong = high if low >= 0 else low
             raise InvalidArgument(f"{what} must be finite and at least 0, got {wrong:g}")

@@ -99,6 +99,6 @@ def _check_same_shape(prediction: Tensor, target: Tensor) -> None:
 def _check_unit_interval(target: Tensor) -> None:
     if target.dtype == torch.bool or target.device.type != "cpu" or target.numel() == 0 or not is_plain():
         return
-    low, high = (float(edge) for edge in target.aminmax())
+    low, high = (float(edge) for edge in target.detach().aminmax())
     if not (low >= 0 and high <= 1):
         raise LabelOutOfRange(f"target: yes-or-no targets must be in [0, 1], got values from {low:g} to {high:g}")

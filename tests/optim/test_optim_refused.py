@@ -6,6 +6,7 @@ from every_transform import RISE, TRANSFORMS, draw
 
 from functrain import optim
 from functrain.errors import InvalidArgument, TreeMismatch
+from functrain.optim.transform import moved
 
 # --- bad input ---
 
