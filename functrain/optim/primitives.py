@@ -170,7 +170,10 @@ def clip_by_global_norm(max_norm: Hyper) -> Transform:
         limit = schedule.value(max_norm, context)
         # The division where the norm is not zero: 0 / 0 would be NaN for max_norm 0 and no gradient at all.
         factor = (limit / unit / (norm + (norm == 0))).clamp(max=1.0)
-        return scaled(updates, torch.where(norm.isfinite(), factor, torch.nan))
+        factor = torch.where(norm.isfinite(), factor, torch.nan)
+        # In two steps, since the factor of a very large norm is no normal number of a short dtype.
+        first = torch.where(factor > 0, factor, 1.0).detach().sqrt()
+        return scaled(scaled(updates, first), factor / first)
 
     return stateless(f, {"max_norm": max_norm})
 
@@ -196,7 +199,7 @@ def scale_by_adam(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Tran
     m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  and in the t-th update
     u = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps). (Kingma and Ba, 2015, https://arxiv.org/abs/1412.6980.)
     Scheduled b1 and b2 correct the bias with their current value, as PyTorch's one-cycle schedule does. A complex
-    number counts as two real ones, as in PyTorch.
+    number counts as two real ones, as in PyTorch. Where g or g^2 is not finite in the dtype of v, the update is NaN.
 
     Args:
         b1: in [0, 1), the decay of the mean; the hyperparameter "b1".
@@ -230,7 +233,8 @@ def scale_by_adam(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Tran
         t = count.double()
         correction = (1 - d2**t).sqrt()
         factor, floor = correction / (1 - d1**t), correction * e
-        ratio = by_parts(lambda m, v: times(m, factor) / (root(v) + like(floor, v)))
+        # With 0 * v, which is NaN where the square of a gradient overflowed: m / inf would be 0, and hide it for ever.
+        ratio = by_parts(lambda m, v: plus(times(m, factor) / (root(v) + like(floor, v)), v, 0))
         ratios = tree.map(ratio, first, second)
         return tree.map(as_given, ratios, updates), AdamState(count, first, second)
 
