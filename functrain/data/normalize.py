@@ -39,7 +39,8 @@ def fit_normalizer(train: Any, axis: int | None = None) -> Normalizer:
     is shifted to zero and not scaled. Sums are in float64; the deviation is the population's (divided by the count).
 
     Args:
-        train: the training inputs, a floating-point tensor (n, ...), or an `ArrayDataset` with inputs.
+        train: the training inputs, a floating-point tensor (n, ...), or an `ArrayDataset` with inputs. Its rows count
+            once each, those whose weights are all zero not at all.
         axis: None for one mean and one deviation over everything; or the axis that keeps statistics of its own: 1 for
             each feature of (n, features) or each channel of (n, channels, height, width).
 
@@ -53,7 +54,7 @@ def fit_normalizer(train: Any, axis: int | None = None) -> Normalizer:
     >>> fit_normalizer(torch.tensor([[0.0, 5.0], [2.0, 5.0]]), axis=1)
     Normalizer(mean=tensor([1., 5.]), std=tensor([1., 1.]))
     """
-    x = parts(train.arrays, "the tree of the ArrayDataset")[0] if isinstance(train, ArrayDataset) else train
+    x = _counting_inputs(train) if isinstance(train, ArrayDataset) else train
     _check_floating(x)
     if x.dim() == 0 or x.numel() == 0:
         raise InvalidArgument(f"the training inputs are empty or a scalar, got shape {tuple(x.shape)}; pass (n, ...)")
@@ -65,6 +66,14 @@ def fit_normalizer(train: Any, axis: int | None = None) -> Normalizer:
     mean = sum(part.double().sum(over, keepdim=True) for part in pieces) / count
     variance = sum((part.double() - mean).square().sum(over, keepdim=True) for part in pieces) / count
     return Normalizer(_shaped(mean, axis, x), _shaped(_scale(variance.sqrt(), mean, x), axis, x))
+
+
+def _counting_inputs(train: ArrayDataset) -> Any:
+    x, _, weight = parts(train.arrays, "the tree of the ArrayDataset")
+    if weight is None or not isinstance(x, Tensor):
+        return x
+    counts = (weight != 0).flatten(1).any(1) if weight.dim() > 1 else weight != 0
+    return x if bool(counts.all()) else x[counts]
 
 
 def _check_floating(x: Any) -> None:

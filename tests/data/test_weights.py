@@ -88,7 +88,10 @@ def test_inputs_are_mapped_and_all_else_stays(name, kind):
 def test_a_normalizer_looks_at_the_inputs_of_triples():
     rows = ArrayDataset((X, Y, ROWS))
     normalize = data.fit_normalizer(rows, axis=1)
-    assert tree.equal(normalize, data.fit_normalizer(X, axis=1))
+    assert tree.equal(normalize, data.fit_normalizer(X[ROWS > 0], axis=1))
+    poisoned = ArrayDataset((X.masked_fill(ROWS[:, None] == 0, math.nan), Y, ROWS[:, None].expand(7, 3)))
+    assert tree.equal(normalize, data.fit_normalizer(poisoned, axis=1))
+    assert tree.equal(data.fit_normalizer(ArrayDataset((X, None, ELEMENTS))), data.fit_normalizer(X))
     inputs, targets, weights = pipe(rows, data.map_input(normalize)).arrays
     assert torch.equal(inputs, normalize(X)) and targets is Y and weights is ROWS
 
@@ -169,6 +172,20 @@ def test_a_fit_with_weights_in_the_dataset_is_that_of_its_batches():
     for other in (fitted(ArrayDataset(arrays)), fitted(one_by_one(arrays), jit=False), fitted(one_by_one(arrays))):
         assert not tree.differences(eager, other, rtol=1e-5, atol=1e-7)
     assert tree.differences(eager, fitted(ArrayDataset(arrays[:2]), jit=False), rtol=1e-3)
+
+
+@pytest.mark.parametrize("jit", [False, "aten"])
+@pytest.mark.parametrize("kind", DATASETS)
+def test_a_fit_without_targets(kind, jit):
+    def energy(prediction, target):
+        assert target is None
+        return (prediction - 1).square()
+
+    learner = ft.Learner(nn.dense(1), energy, optim.sgd(0.01))
+    state = ft.init(learner, random.key(0), (X[:1], None))
+    loader = data.loader(DATASETS[kind]((X / 14, None)), data.sequential(7))
+    result = ft.fit(learner, state, train=loader, valid=loader, epochs=3, jit=jit)
+    assert result.history["train/loss"][2] < result.history["train/loss"][0]
 
 
 # Faults
