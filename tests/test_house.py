@@ -17,6 +17,7 @@ PACKAGE = ROOT / "functrain"
 
 LEVELS = {
     "errors": 0,
+    "arguments": 0.1,
     "dispatch_state": 0,
     "operators": 0,
     "late": 1,
