@@ -8,6 +8,7 @@
 >>> y, buffers = model.apply(params, buffers, torch.zeros(64, 784), training(random.key(1)))
 """
 
+from functrain.nn import takes
 from functrain.nn.combinators import Children, composite, identity, named, parallel, repeat, residual, serial
 from functrain.nn.formula import layer, stateful_layer
 from functrain.nn.interop import from_state_dict, to_state_dict
@@ -82,6 +83,7 @@ __all__ = [
     "softmax",
     "softplus",
     "stateful_layer",
+    "takes",
     "tanh",
     "to_state_dict",
     "training",

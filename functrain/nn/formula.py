@@ -103,7 +103,7 @@ def stateful_layer(
             return apply(params, buffers, x, mode)
         except Exception as error:
             if not isinstance(error, FunctrainError):
-                _explain(label, takes, params, x)
+                _explain(label, takes, declare, params, x)
             raise
 
     return Model(init, apply_layer, dict(hypers or {}), label=label)
@@ -168,16 +168,31 @@ def check_names(label: str, held: Any, names: tuple[str, ...], kind: str = "para
         )
 
 
-def _explain(label: str, takes: Takes, params: Any, x: Any) -> None:
+def _explain(label: str, takes: Takes, declare: Declare, params: Any, x: Any) -> None:
     """Raise the error that says what does not fit the layer, or return where nothing is found."""
     if not isinstance(params, Mapping):
         check_names(label, params, ())
     takes(label, x, params)
+    _compare_shapes(label, declare, params, x)
     for name, value in params.items():
         if not isinstance(value, Tensor):
             raise NotATensor(f"{label}: params: {name} must be a tensor, got {type(value).__name__}")
         if value.is_floating_point():
             alike(label, x, value)
+
+
+def _compare_shapes(label: str, declare: Declare, params: Mapping[str, Any], x: Any) -> None:
+    """Raise unless the parameters have the shapes that an input like this one would give them."""
+    try:
+        shapes = {name: tuple(d.shape if isinstance(d, Tensor) else d[0]) for name, d in declare(x).items()}
+    except Exception:  # the layer cannot say, so neither can this
+        return
+    for name, shape in shapes.items():
+        if tuple(params[name].shape) != shape:
+            raise ShapeMismatch(
+                f"{label}: the input must be like the one that it was initialised for: with {tree.describe(x)} the "
+                f"parameter {name} would have shape {shape}, but it has {tuple(params[name].shape)}"
+            )
 
 
 def _buffer(label: str, name: str, value: Any) -> Tensor:
@@ -187,12 +202,3 @@ def _buffer(label: str, name: str, value: Any) -> Tensor:
             "torch.tensor(number), one that does not belongs into the formula"
         )
     return value
-
-
-def wrong_input(label: str, expected: str, x: Tensor, remedy: str = "") -> ShapeMismatch:
-    """Return the error of an input of a wrong shape.
-
-    >>> wrong_input("flatten", "(n, ...)", torch.tensor(1.0))
-    ShapeMismatch('flatten: the input must be (n, ...), got shape ()')
-    """
-    return ShapeMismatch(f"{label}: the input must be {expected}, got shape {tuple(x.shape)}{remedy}")
