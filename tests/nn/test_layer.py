@@ -158,9 +158,7 @@ def test_takes_says_why_the_formula_failed():
 def test_a_wrong_input_of_a_layer_without_takes_is_explained_by_its_own_declarations():
     layer = nn.layer("low", lambda x: {"down": ((2, x.shape[-1]), initializers.ones())}, lambda p, x: x @ p["down"].T)
     params, buffers = layer.init(KEY, X)
-    with pytest.raises(
-        ShapeMismatch, match=r"low: .*with float32\(4, 2\) the parameter down would have shape"
-    ):
+    with pytest.raises(ShapeMismatch, match=r"low: .*with float32\(4, 2\) the parameter down would have shape"):
         layer.apply(params, buffers, X[:, :2])
 
 

@@ -15,6 +15,7 @@ A `serial` of layers has the names of the `torch.nn.Sequential` of the same laye
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
 from torch import Tensor
 
 from functrain import tree
@@ -55,41 +56,91 @@ def _collect(flat: dict[str, Tensor], prefix: str, *parts: Mapping[str, Any]) ->
             raise DuplicateName(f"a parameter and a buffer have the name {prefix + name}; rename one of them")
 
 
-def from_state_dict(state_dict: Mapping[str, Tensor], params: Params, buffers: Buffers) -> tuple[Params, Buffers]:
+@attrs.frozen
+class Report:
+    """What `from_state_dict(..., strict=False)` did, each a tuple of dotted names.
+
+    Attributes:
+        matched: taken from the state dict.
+        missing: not in it; they kept their values.
+        unexpected: in it, and of no use.
+        wrong_shape: of another shape or dtype; they kept their values.
+    """
+
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    wrong_shape: tuple[str, ...]
+
+
+def from_state_dict(state_dict: Mapping[str, Tensor], params: Params, buffers: Buffers, strict: bool = True) -> Any:
     """Return parameters and buffers with the values of a `state_dict`, copied.
+
+    Names that share one tensor in the state dict (tied weights) share one here.
 
     Args:
         state_dict: tensors by dotted name, as `torch.nn.Module.state_dict` or `to_state_dict` returns them.
         params: what the names, shapes, dtypes and devices are to be, as the model's `init` returns it.
         buffers: the same.
+        strict: whether all names, shapes and dtypes must agree; if not, what does not agree keeps its values, and a
+            `Report` says which.
 
     Returns:
-        (params, buffers) of the structure given, on the devices given. Nothing given is changed.
+        (params, buffers) of the structure and on the devices of the arguments, which are not changed; with
+        `strict=False`, (params, buffers, report).
 
     Raises:
-        TreeMismatch: names are missing or unexpected, or a shape or dtype differs; the message lists them.
+        TreeMismatch: names are missing or unexpected, or a shape or dtype differs; the message lists them. With
+            `strict=False`, when nothing at all agrees.
 
     See also: `to_state_dict`.
 
     >>> import torch
     >>> from_state_dict({"weight": torch.ones(2)}, {"weight": torch.zeros(2)}, {})
     ({'weight': tensor([1., 1.])}, {})
+    >>> body = {"0": {"weight": torch.zeros(2)}, "head": {"weight": torch.zeros(3)}}
+    >>> params, _, report = from_state_dict({"0.weight": torch.ones(2)}, body, {}, strict=False)
+    >>> params, report.missing
+    ({'0': {'weight': tensor([1., 1.])}, 'head': {'weight': tensor([0., 0., 0.])}}, ('head.weight',))
     """
-    _check_fits(state_dict, to_state_dict(params, buffers))
+    wanted = to_state_dict(params, buffers)
+    report = _compared(state_dict, wanted)
+    if (strict and report.missing + report.unexpected + report.wrong_shape) or (wanted and not report.matched):
+        raise _misfit(state_dict, wanted, report)
+    copies: dict[Any, Tensor] = {}
+    taken = frozenset(report.matched)
 
     def value(path: str, leaf: Tensor) -> Tensor:
-        return state_dict[path].detach().to(leaf.device, copy=True)
+        return _copied_once(copies, state_dict[path], leaf.device) if path in taken else leaf
 
-    return tree.map_with_path(value, params), tree.map_with_path(value, buffers)
+    loaded = tree.map_with_path(value, params), tree.map_with_path(value, buffers)
+    return loaded if strict else (*loaded, report)
 
 
-def _check_fits(state_dict: Mapping[str, Any], wanted: dict[str, Tensor]) -> None:
-    lines = [f"  missing: {name}, {tree.describe(leaf)}" for name, leaf in wanted.items() if name not in state_dict]
-    lines += [f"  unexpected: {name}" for name in state_dict if name not in wanted]
-    for name, leaf in wanted.items():
-        if name in state_dict and tree.describe(state_dict[name]) != tree.describe(leaf):
-            got = tree.describe(state_dict[name])
-            lines.append(f"  {name}: expected {tree.describe(leaf)}, got {got}")
-    if lines:
-        shown = lines if len(lines) <= 10 else [*lines[:9], f"  and {len(lines) - 9} more"]
-        raise TreeMismatch("\n".join(["the state_dict does not fit the model:", *shown]))
+def _copied_once(copies: dict[Any, Tensor], tensor: Tensor, device: Any) -> Tensor:
+    place = tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), device
+    if tensor.numel() == 0:  # shares no memory with any other
+        return tensor.detach().to(device, copy=True)
+    if place not in copies:
+        copies[place] = tensor.detach().to(device, copy=True)
+    return copies[place]
+
+
+def _compared(state_dict: Mapping[str, Any], wanted: dict[str, Tensor]) -> Report:
+    here = [name for name in wanted if name in state_dict]
+    fits = {name: tree.describe(state_dict[name]) == tree.describe(wanted[name]) for name in here}
+    return Report(
+        tuple(name for name in here if fits[name]),
+        tuple(name for name in wanted if name not in state_dict),
+        tuple(str(name) for name in state_dict if name not in wanted),
+        tuple(name for name in here if not fits[name]),
+    )
+
+
+def _misfit(state_dict: Mapping[str, Any], wanted: dict[str, Tensor], report: Report) -> TreeMismatch:
+    lines = [f"  missing: {name}, {tree.describe(wanted[name])}" for name in report.missing]
+    lines += [f"  unexpected: {name}" for name in report.unexpected]
+    for name in report.wrong_shape:
+        lines.append(f"  {name}: expected {tree.describe(wanted[name])}, got {tree.describe(state_dict[name])}")
+    shown = lines if len(lines) <= 10 else [*lines[:9], f"  and {len(lines) - 9} more"]
+    return TreeMismatch("\n".join(["the state_dict does not fit the model:", *shown]))
