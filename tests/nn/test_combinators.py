@@ -191,7 +191,7 @@ def test_branches_return_the_buffers_of_each():
     model = nn.parallel(nn.batch_norm(), nn.residual(nn.batch_norm(), nn.batch_norm()))
     params, buffers = model.init(KEY, X)
     _, after = model.apply(params, buffers, X, nn.training(KEY))
-    assert [int(n) for n in tree.select(after, "*tracked").values()] == [1, 1, 1]
+    assert [int(n) for n in tree.filter(after, "*tracked").values()] == [1, 1, 1]
     assert sorted(params["1"]) == ["layer", "shortcut"]
 
 

@@ -129,8 +129,8 @@ def test_values_gradients_and_buffers_are_those_of_torch(pair, train):
         by_torch = torch.autograd.grad(wanted, [leaf, *module.parameters()])
         torch.testing.assert_close(y, expected.detach())
         torch.testing.assert_close(grad_x, by_torch[0])
-        torch.testing.assert_close(tree.select(grads, "*"), dict(zip(names, by_torch[1:], strict=True)))
-        torch.testing.assert_close(tree.select(after, "*"), dict(module.named_buffers()))
+        torch.testing.assert_close(tree.filter(grads, "*"), dict(zip(names, by_torch[1:], strict=True)))
+        torch.testing.assert_close(tree.filter(after, "*"), dict(module.named_buffers()))
         buffers = after
 
 

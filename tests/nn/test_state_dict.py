@@ -118,7 +118,7 @@ def test_what_does_not_agree_is_kept_and_reported_where_that_is_asked_for(held):
 
 
 def test_nothing_that_agrees_is_an_error_even_so(held):
-    with pytest.raises(TreeMismatch, match="missing: 0.weight"):
+    with pytest.raises(TreeMismatch, match=r"missing: 0\.weight"):
         nn.from_state_dict({"other": torch.ones(1)}, *held, strict=False)
 
 
