@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from functrain import arguments, tree
-from functrain.errors import FunctrainError, NotATensor, ShapeMismatch, TreeMismatch
+from functrain.errors import NotATensor, ShapeMismatch, TreeMismatch
 from functrain.nn.mode import EVALUATION, Mode
 from functrain.nn.model import Buffers, Model, Params
 from functrain.nn.parameters import Declare, drawn
@@ -101,9 +101,10 @@ def stateful_layer(
         try:
             names.check(params, buffers, x)
             return apply(params, buffers, x, mode)
-        except Exception as error:
-            if not isinstance(error, FunctrainError):
-                _explain(label, takes, declare, params, x)
+        except (ShapeMismatch, TreeMismatch):  # which say themselves what does not fit
+            raise
+        except Exception:
+            _explain(label, takes, declare, params, x)
             raise
 
     return Model(init, apply_layer, dict(hypers or {}), label=label)

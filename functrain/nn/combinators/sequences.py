@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import attrs
 from torch import Tensor
 
 from functrain import arguments
@@ -79,7 +80,7 @@ def repeat(count: int, layer: Any) -> Model:
     """
     arguments.whole("count", count, minimum=0)
     copies = serial(*[renamed(None, as_model("layer", layer))] * count)
-    return Model(copies.init, copies.apply, copies.hypers, label=f"repeat({count}, {layer})")
+    return attrs.evolve(copies, label=f"repeat({count}, {layer})")
 
 
 def named(name: str, layer: Any) -> Model:
