@@ -73,10 +73,10 @@ class InvalidCallbackResult(FunctrainError, TypeError):
 
 
 class LabelOutOfRange(FunctrainError, IndexError):
-    """A label is no class of the prediction: below 0, or not below the number of classes.
+    """A label is no class of the prediction, or an index no entry of an embedding: below 0, or not below their number.
 
-    The message says the smallest and the largest label. Number the classes from 0, or widen the last layer; an example
-    that is to be ignored gets zero weight, not a special label.
+    The message says the smallest and the largest, or where code was compiled what it met. Number the classes from 0, or
+    widen the last layer; an example that is to be ignored gets zero weight, not a special label.
     """
 
 

@@ -15,7 +15,7 @@ such values too, or a dict of them by name, of which "loss" trains and the other
 
 from functrain.losses.classification import cross_entropy, log_softmax, logsumexp, nll
 from functrain.losses.elements import binary_cross_entropy, mae, mse
-from functrain.losses.reduction import by_name, reduce, shares
+from functrain.losses.reduction import by_name, mass, reduce, shares
 
 __all__ = [
     "binary_cross_entropy",
@@ -24,6 +24,7 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "mae",
+    "mass",
     "mse",
     "nll",
     "reduce",

@@ -67,6 +67,30 @@ def shares(values: Tensor, weight: Tensor | None = None) -> Tensor | float:
     return (spread * (1 / (mass + (mass == 0)))).to(values.dtype).expand(values.shape)
 
 
+def mass(values: Tensor, weight: Tensor | None = None) -> Tensor | float:
+    """Return the weight of all values together, by which `reduce` divides: what a batch counts among other batches.
+
+    The mean over several batches is the mean of their means weighted by this, also where their values have other axes
+    (sequences of another length); `optim.Context.weight` is this.
+
+    Args:
+        values: (n, ...), what a loss gives.
+        weight: as in `reduce`.
+
+    Returns:
+        A scalar in float32 at least; without weight the number of values, a plain number.
+
+    Raises:
+        ShapeMismatch, DtypeMismatch: as in `reduce`.
+
+    >>> import torch
+    >>> mass(torch.zeros(2, 3)), mass(torch.zeros(2, 3), torch.tensor([1.0, 0.5]))
+    (6.0, tensor(4.5000))
+    """
+    weighted.check_values(values)
+    return float(values.numel()) if weight is None else weighted.spread_over(values, weight)[1]
+
+
 def by_name(result: Any) -> dict[str, Tensor]:
     """Return what a loss gave as a dict of named values, of which "loss" is the one that trains.
 

@@ -185,3 +185,22 @@ def test_a_mean_of_short_numbers_is_the_mean(dtype):
     exact = (values.double() * weight).sum() / weight.sum()
     torch.testing.assert_close(losses.reduce(values, weight).double(), exact, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(losses.reduce(values).double(), values.double().mean(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("weighted", ["no", "rows", "elements", "half"])
+def test_the_mean_of_batches_by_their_mass_is_the_mean_of_all(weighted):
+    batches, weights = [draw(3, 4), draw(5, 2, seed=1), draw(1, 7, seed=2)], [None] * 3
+    if weighted != "no":
+        weights = [draw(*(b.shape if weighted == "elements" else b.shape[:1]), seed=9).abs() for b in batches]
+    if weighted == "half":
+        weights = [(w * 20_000).half() for w in weights]
+    masses = [losses.mass(b, w) for b, w in zip(batches, weights, strict=True)]
+    means = [losses.reduce(b, w) for b, w in zip(batches, weights, strict=True)]
+    own = [
+        torch.ones(b.shape) if w is None else w.double().reshape(len(b), -1)
+        for b, w in zip(batches, weights, strict=True)
+    ]
+    spread = torch.cat([w.expand(b.shape).flatten() for b, w in zip(batches, own, strict=True)])
+    exact = (torch.cat([b.flatten() for b in batches]) * spread).sum() / spread.sum()
+    got = sum(mass * mean for mass, mean in zip(masses, means, strict=True)) / sum(masses)
+    torch.testing.assert_close(got, exact.to(got.dtype), rtol=1e-6, atol=0)
