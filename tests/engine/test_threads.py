@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_different_functions_traced_at_once_are_each_right():
     functions = [program(k) for k in range(16)]
     expected = [f(x) for f in functions]
     for _ in range(3):
-        ours = at_once([lambda f=jit(f): f(x) for f in functions])
+        ours = at_once([partial(jit(f), x) for f in functions])
         assert all(torch.equal(a, b) for e, o in zip(expected, ours, strict=True) for a, b in zip(e, o, strict=True))
 
 

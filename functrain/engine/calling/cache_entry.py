@@ -62,6 +62,7 @@ class Compiled:
     Attributes:
         run: from a list of tensors to a list of tensors.
         pairs: (input, result): the donated input in whose memory the result is put.
+        written: those of these inputs that are written to: the others are returned as they are.
         spec: the structure of the result.
         tensor_at: which leaves of the result are tensors; the others are None.
         traced: the trace.
@@ -71,6 +72,7 @@ class Compiled:
 
     run: Callable
     pairs: tuple[tuple[int, int], ...]
+    written: tuple[int, ...]
     spec: tree.Structure
     tensor_at: list[int]
     traced: Traced
@@ -99,7 +101,7 @@ def _failing(made: Compiled) -> Callable[..., None]:
     """Return what is done when the compiled function raises: donated memory that it wrote to is lost, and says so."""
 
     def fail(error: BaseException, donated: tuple[Tensor, ...], kinds: tuple[type, ...] = (), run: Any = None) -> None:
-        lost = bool(made.pairs) and _has_written(error, run or made.run)
+        lost = bool(made.written) and _has_written(error, run or made.run)
         for tensor, kind in zip(donated, kinds or [Tensor] * len(donated), strict=True):
             cls = type(tensor)
             tensor.__class__ = lost_class(cls) if lost and issubclass(cls, Donated) else kind
@@ -111,14 +113,14 @@ def _failing(made: Compiled) -> Callable[..., None]:
 def _apart(made: Compiled, classes: dict[int, type], fail: Callable) -> Callable[[Call], Any]:
     """Return the function that runs a call whose donated tensors may share their memory with others."""
     together = _together(made.spec, made.tensor_at)
-    written, closed = [i for i, _ in made.pairs], {id(t) for t in made.traced.closed}
+    closed = {id(t) for t in made.traced.closed}
 
     def run_apart(again: Call) -> Any:
         # Compared with what was predicted, as long as no call has returned.
         checked = vars(made.run).get("checked")
         run = made.run if checked is None else checked()
         with donating:
-            tensors = separate(again.tensors, again.originals, written, made.traced.closed, made.traced.offsets)
+            tensors = separate(again.tensors, again.originals, made.written, made.traced.closed, made.traced.offsets)
             # What the function closes over too, it still has to read.
             late = {i: classes[i] for i in classes if id(again.originals[i]) in closed}
             taken = Taken(again.originals, tensors, {i: cls for i, cls in classes.items() if i not in late})
@@ -143,7 +145,7 @@ def _write_call(writer: Writer, made: Compiled, names: list[str], classes: dict,
     writer.add("try:")
     if classes:
         writer.add(f"    with {writer.constant(donating)}:")
-        _write_shared(writer, [names[i] for i, _ in made.pairs], [names[i] for i in classes], made.traced.closed)
+        _write_shared(writer, [names[i] for i in made.written], [names[i] for i in classes], made.traced.closed)
         for i in classes:
             given[i] = f"y{i}"
             writer.add(f"        y{i} = {names[i]}.data")

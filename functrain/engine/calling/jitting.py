@@ -277,20 +277,20 @@ class Jitted:
 
     def _compiled_for(self, call: Call, traced: Traced, results: Results) -> "Jitted":
         for attempt in range(MOST_LESSONS + 1):
-            try:
-                with tracing:
+            with tracing:
+                try:
                     self._compile(call, traced, results, replayed=attempt == MOST_LESSONS)
                     break
-            except Mispredicted as error:
-                error.learn()
+                except Mispredicted as error:
+                    error.learn()
                 traced, results = self._trace(call)
         return self
 
     def _compile(self, call: Call, traced: Traced, results: Results, replayed: bool = False) -> Entry:
         began = time.perf_counter()
         replayed = replayed or self._backend == "replay" or bool(os.environ.get(REPLAY))
-        run, pairs = (replay(traced.gm), ()) if replayed else self._compiled(call, traced, results)
-        made = Compiled(run, pairs, results.spec, results.tensor_at, traced, self._around, _name(self._f))
+        run, pairs, written = (replay(traced.gm), (), ()) if replayed else self._compiled(call, traced, results)
+        made = Compiled(run, pairs, written, results.spec, results.tensor_at, traced, self._around, _name(self._f))
         entry = make_entry(call, made)
         seconds = time.perf_counter() - began
         trace = self._fresh[entry] = Trace(self._reason(call), traced.gm, traced.seconds, seconds)
@@ -300,8 +300,8 @@ class Jitted:
             self._warn()
         return entry
 
-    def _compiled(self, call: Call, traced: Traced, results: Results) -> tuple[Callable, tuple]:
-        """Return the function of a list of tensors, and which donated input each of its results is put into."""
+    def _compiled(self, call: Call, traced: Traced, results: Results) -> tuple[Callable, tuple, tuple]:
+        """Return the function of a list of tensors, which donated input each result is put into, and what is written."""
         gm = simplify(functionalized(traced.gm))
         gm.meta["name"] = _name(self._f)
         inputs = {n: i for i, n in enumerate(placeholders(gm.graph))}
@@ -309,10 +309,11 @@ class Jitted:
         described = [(p, n.meta["val"], inputs.get(n)) for p, n in zip(results.paths, nodes, strict=True)]
         donated = {i: (call.tensor_paths[i], traced.inputs[i]) for i in call.donated}
         pairs = tuple(sorted(pair(donated, described).items()))
+        written = tuple(i for i, k in pairs if inputs.get(nodes[k]) != i)
         largest = largest_value(gm)
         run = importlib.import_module(BACKENDS[self._backend]).compile(gm, traced.inputs, pairs)
         keep_freed_memory(largest)
-        return run, pairs
+        return run, pairs, written
 
     def _reason(self, call: Call) -> str:
         if not self.traces:

@@ -107,6 +107,7 @@ class Recording:
         self.literals: set[str] = set()
         self.asked: list[tuple[Tensor, Tensor]] = []
         self.offsets: set[int] = set()
+        self._assumed: tuple[bool, str] | None = None
         self._closed: dict[int, Abstract] = {}
         self._owners: dict[int | None, str] = {}
         self._inputs: dict[int | None, int] = {}
@@ -153,6 +154,15 @@ class Recording:
         with outside_of_trace():
             return evaluated(self, self.known(tensor))
 
+    @contextmanager
+    def assuming(self, answer: bool, otherwise: str) -> Iterator[None]:
+        """Answer so where a block asks whether two tensors are equal; where it is otherwise, the compiled call fails."""
+        before, self._assumed = self._assumed, (answer, otherwise)
+        try:
+            yield
+        finally:
+            self._assumed = before
+
     def looks_at_offset(self, tensor: Abstract) -> None:
         """Note that the storage offset of a tensor was looked at, which matters where its memory is an argument's."""
         if (position := self._inputs.get(storage_of(tensor))) is not None:
@@ -194,10 +204,18 @@ class Recording:
         try:
             values, named = mapped(self.value, args), {k: mapped(self.value, v) for k, v in kwargs.items()}
         except Refused as refused:
+            if refused.kind == "value" and self._assumed and func is aten.equal.default:
+                return self._assumption(args, *self._assumed)
             raise (Refused(kind) if refused.kind == "value" else refused) from None
         with outside_of_trace(), torch.no_grad():
             out = func(*values, **named)
         return mapped(self._literal, out)
+
+    def _assumption(self, operands: tuple[Abstract, Abstract], answer: bool, otherwise: str) -> bool:
+        with self.tracer:
+            equal = (operands[0] == operands[1]).all()
+            aten._assert_async.msg(equal if answer else equal.logical_not(), otherwise)
+        return answer
 
     def _check(self, known: Facts, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
         if known.draws and draws(func, args, kwargs):
