@@ -135,7 +135,11 @@ def _ends_alike(argument: str, result: str) -> bool:
 
 
 def separate(
-    tensors: list[Tensor], originals: list[Tensor], written: Iterable[int], constants: list[Tensor], whole: frozenset[int]
+    tensors: list[Tensor],
+    originals: list[Tensor],
+    written: Iterable[int],
+    constants: list[Tensor],
+    whole: frozenset[int],
 ) -> list[Tensor]:
     """Return the tensors with a copy in place of each one to be written to whose memory somebody else may hold.
 

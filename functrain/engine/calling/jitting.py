@@ -301,7 +301,7 @@ class Jitted:
         return entry
 
     def _compiled(self, call: Call, traced: Traced, results: Results) -> tuple[Callable, tuple, tuple]:
-        """Return the function of a list of tensors, which donated input each result is put into, and what is written."""
+        """Return the function of a list of tensors, what donated input each result is put into, and what is written."""
         gm = simplify(functionalized(traced.gm))
         gm.meta["name"] = _name(self._f)
         inputs = {n: i for i, n in enumerate(placeholders(gm.graph))}

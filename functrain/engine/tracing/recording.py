@@ -156,7 +156,7 @@ class Recording:
 
     @contextmanager
     def assuming(self, answer: bool, otherwise: str) -> Iterator[None]:
-        """Answer so where a block asks whether two tensors are equal; where it is otherwise, the compiled call fails."""
+        """Answer so where a block asks whether two tensors are equal; where that is wrong, the compiled call fails."""
         before, self._assumed = self._assumed, (answer, otherwise)
         try:
             yield
