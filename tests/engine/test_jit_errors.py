@@ -56,9 +56,7 @@ def test_a_decision_by_values_names_the_line_and_the_remedy(f, line):
 
 
 def test_a_shape_that_depends_on_values():
-    with pytest.raises(
-        NotTraceable, match=r"depends on the values.*test_jit_errors\.py:\d+.*torch\.where"
-    ):
+    with pytest.raises(NotTraceable, match=r"depends on the values.*test_jit_errors\.py:\d+.*torch\.where"):
         jit(lambda x: x[x > 0])(of(3))
 
 

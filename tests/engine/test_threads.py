@@ -189,7 +189,7 @@ import os, threading, torch, functrain as ft
 from functrain.engine.calling.locks import donating, tracing
 held, over = threading.Event(), threading.Event()
 def hold():
-    with tracing, donating:
+    with tracing(), donating:
         held.set()
         over.wait(60)
 thread = threading.Thread(target=hold)

@@ -1,5 +1,6 @@
 """One entry of the cache of a compiled function: the generated call path for one signature."""
 
+import functools
 import re
 import threading
 from collections.abc import Callable
@@ -16,12 +17,10 @@ from functrain.engine.calling.donation import (
     ALONE,
     Donated,
     Taken,
-    address,
     donated_class,
     holders,
     lost_class,
     separate,
-    storage,
 )
 from functrain.engine.calling.locks import donating
 from functrain.engine.calling.tree_code import TENSOR, Writer, tensor_check, write_apart, write_together
@@ -88,13 +87,23 @@ def make_entry(call: Call, made: Compiled) -> Entry:
     names = [f"x{k}" for k, value in enumerate(call.static) if value is TENSOR]
     writer = Writer()
     _guards(writer, call, made, names)
-    guards = list(writer.lines)
-    writer.add("return True")
-    matches = writer.function("matches(args, kwargs)", f"jit {made.name}")
-    writer.lines = guards
+    matches = _matching(writer, list(writer.lines), made.name)
     _write_call(writer, made, names, classes, fail)
     run = writer.function("run(args, kwargs)", f"jit {made.name}")
     return Entry(run, matches, _apart(made, classes, fail), call.signature, made.run)
+
+
+def _matching(writer: Writer, guards: list[str], name: str) -> Callable:
+    """Return the function that says whether arguments match, which is compiled when it is first called: seldom."""
+
+    @functools.cache
+    def compiled() -> Callable:
+        lines, writer.lines = writer.lines, [*guards, "return True"]
+        made = writer.function("matches(args, kwargs)", f"jit {name}")
+        writer.lines = lines
+        return made
+
+    return lambda args, kwargs: compiled()(args, kwargs)
 
 
 def _failing(made: Compiled) -> Callable[..., None]:
@@ -213,10 +222,10 @@ def _same_values(asked: tuple[tuple[Tensor, Tensor], ...]) -> bool:
 def _write_shared(writer: Writer, written: list[str], donated: list[str], constants: list[Tensor]) -> None:
     """Write the check that the memory to be written to is nobody else's, and that nothing donated is closed over."""
     # That no two arguments are the same tensor, the check of the signature has seen to.
-    retry, address_of, holders_of = writer.constant(RETRY), writer.constant(address), writer.constant(holders)
-    if written:
-        counts = f"map({holders_of}, map({address_of}, map({writer.constant(storage)}, ({', '.join(written)},))))"
-        writer.add(f"        if {{*{counts}}} != {writer.constant({ALONE})}: return {retry}")
+    retry, holders_of = writer.constant(RETRY), writer.constant(holders)
+    if written:  # one by one: a fifth quicker than by map
+        shared = " or ".join(f"{holders_of}({name}.untyped_storage()._cdata) != {ALONE}" for name in written)
+        writer.add(f"        if {shared}: return {retry}")
     if constants:
         closed = writer.constant(frozenset(map(id, constants)))
         writer.add(f"        if not {closed}.isdisjoint(map(id, ({', '.join(donated)},))): return {retry}")

@@ -6,7 +6,6 @@ when it is not used.
 """
 
 from collections.abc import Iterable
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -16,11 +15,9 @@ from functrain.engine.graph.in_place import duplicated
 from functrain.engine.tracing.meta.geometry import is_dense
 from functrain.errors import DonatedValueUsed
 
-storage = Tensor.untyped_storage
-address = attrgetter("_cdata")
 holders = torch._C._storage_Use_Count
 _alone = torch.empty(1)
-ALONE = holders(address(storage(_alone)))
+ALONE = holders(_alone.untyped_storage()._cdata)
 """How many hold the storage of a tensor that shares it with no other: the tensor, and the Python object of it."""
 
 
@@ -154,7 +151,7 @@ def separate(
     result = list(tensors)
     for i in written:
         same = id(originals[i]) in closed or tensors[i] is not originals[i]
-        if same or holders(address(tensors[i].untyped_storage())) > ALONE:
+        if same or holders(tensors[i].untyped_storage()._cdata) > ALONE:
             result[i] = copied_whole(tensors[i]) if i in whole else duplicated(tensors[i])
     return result
 

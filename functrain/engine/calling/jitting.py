@@ -178,7 +178,7 @@ class Jitted:
         True
         """
         call = self._read(args, kwargs)
-        with tracing:
+        with tracing():
             traced, results = self._trace(call)
         return Lowered(traced.gm, lambda: self._compiled_for(call, traced, results))
 
@@ -221,7 +221,7 @@ class Jitted:
         entry = self._fitting(call)
         if entry is not None:
             return entry
-        with tracing:
+        with tracing():
             entry = self._fitting(call)  # made by another thread
             if entry is not None:
                 return entry
@@ -277,7 +277,7 @@ class Jitted:
 
     def _compiled_for(self, call: Call, traced: Traced, results: Results) -> "Jitted":
         for attempt in range(MOST_LESSONS + 1):
-            with tracing:
+            with tracing():
                 try:
                     self._compile(call, traced, results, replayed=attempt == MOST_LESSONS)
                     break

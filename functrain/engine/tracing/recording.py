@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 from functrain.dispatch_state import outside_of_trace
 from functrain.engine.tracing.abstract_tensor import Abstract, abstract, storage_of
 from functrain.engine.tracing.asking import evaluated
-from functrain.engine.tracing.lazy_module import graph_module
+from functrain.engine.tracing.lazy_module import call_node, graph_module
 from functrain.engine.tracing.meta.devices import check_dtypes, device_of
 from functrain.engine.tracing.meta.geometry import mapped, tensors_in
 from functrain.engine.tracing.meta.inference import infer
@@ -246,13 +246,13 @@ class Recording:
         return type(out)(self._taken_apart(node, parts)) if type(out) is tuple else self._taken_apart(node, parts)
 
     def _node(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Node:
-        return self.graph.create_node("call_function", func, args, kwargs, func._opname)
+        return call_node(self.graph, func, args, kwargs, func._opname)
 
     def _taken_apart(self, node: Node, parts: list[Any]) -> list[Any]:
         node.meta["val"] = parts
         for k, part in enumerate(parts):
             if isinstance(part, Abstract):
-                self._tied(part, self.graph.call_function(operator.getitem, (node, k)))
+                self._tied(part, call_node(self.graph, operator.getitem, (node, k), {}, "getitem"))
         return parts
 
     def _rewritten(self, tensors: list[Abstract], out: Any, node: Node, device: torch.device) -> Any:
@@ -264,7 +264,7 @@ class Recording:
             return self._tied(made, node) if made.recording is None else made
         for k, part in enumerate(made if made is not None else ()):
             if isinstance(part, Abstract) and part.recording is None:
-                self._tied(part, self.graph.call_function(operator.getitem, (node, k)))
+                self._tied(part, call_node(self.graph, operator.getitem, (node, k), {}, "getitem"))
         return made
 
     def _reshaped(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Abstract:

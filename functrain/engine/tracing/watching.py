@@ -32,15 +32,18 @@ class Watching(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Answer a function, or let it run."""
-        if func in _READS:
-            with outside_of_trace():
-                return func(self._value(args[0]), *args[1:], **(kwargs or {}))
-        if func in _OWN:
-            return _OWN[func](self._value, *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        answer = _OWN.get(func)
+        if answer is None:
+            return func(*args, **(kwargs or {}))
+        return answer(self._value, *args, **(kwargs or {}))
 
 
-_READS: frozenset[Any] = frozenset((Tensor.tolist, Tensor.numpy, Tensor.__array__))
+def _reading(func: Callable) -> Callable:
+    def read(value: Callable[[Tensor], Tensor], tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+        with outside_of_trace():
+            return func(value(tensor), *args, **kwargs)
+
+    return read
 
 
 def _instance_norm(
@@ -129,6 +132,7 @@ def _set_item(_, x, index, value):
 
 
 _OWN: dict[Any, Callable] = {
+    **{func: _reading(func) for func in (Tensor.tolist, Tensor.numpy, Tensor.__array__)},
     Tensor.__getitem__: _get_item,
     Tensor.__setitem__: _set_item,
     torch.istft: _istft,
