@@ -94,8 +94,10 @@ def jit(
 
     `f` is a pure function of trees: it returns tensors (or None) and changes nothing. Tensors in the arguments are
     dynamic; whatever else is in them is static: a new value, like a new shape, dtype, device, memory layout or
-    structure, makes a new trace. Tensors that `f` closes over are taken by reference; which ones is settled by the
-    trace (a variable of its own, or a global, that is bound to another tensor is noticed, one further inside is not).
+    structure, makes a new trace; so does one tensor at two places. What `f` closes over is compared at each call, by
+    type and value, tensors by identity. (Not seen: names that are computed, as `globals()[prefix + name]`; what is
+    rebound in a library but plain values; the insides of objects of the standard library and of classes written in C;
+    a change by another thread during a trace. `docs/explanation/engine.md` says it in full.) Threads may share it.
 
     Inside another `jit`, `grad` or `vmap`, and where an argument requires gradients, `f` itself runs; otherwise results
     have no autograd history. A result that is an argument unchanged is that tensor itself.
