@@ -1,6 +1,7 @@
 """The elements of tensors: how those of each dtype lie in a safetensors file, and their bytes in memory."""
 
 import ctypes
+from collections.abc import Sequence
 
 import attrs
 import torch
@@ -105,3 +106,30 @@ def laid_out(tensor: Tensor, stride: tuple[int, ...]) -> Tensor:
     if tensor.stride() == stride:
         return tensor
     return torch.empty_strided(tensor.shape, stride, dtype=tensor.dtype).copy_(tensor)
+
+
+def is_dense(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """Return whether a tensor of these strides has no gaps and no overlaps.
+
+    >>> is_dense((2, 3), (1, 2)), is_dense((2, 3), (4, 1))
+    (True, False)
+    """
+    expected = 1
+    for step, size in sorted((step, size) for step, size in zip(stride, shape, strict=True) if size != 1):
+        if step != expected and 0 not in shape:
+            return False
+        expected *= size
+    return True
+
+
+def dense_stride(tensor: Tensor) -> tuple[int, ...]:
+    """Return the strides that a tensor comes back with: its own, or of one with gaps or overlaps those of its clone.
+
+    >>> dense_stride(torch.ones(2, 3).T), dense_stride(torch.ones(4, 3)[:, :2])
+    ((1, 3), (2, 1))
+    """
+    if is_dense(tensor.shape, tensor.stride()):
+        return tensor.stride()
+    # Of bytes, because PyTorch warns of complex32, and a stride does not depend on the dtype.
+    like = torch.empty_strided(tensor.shape, tensor.stride(), dtype=torch.uint8, device="meta")
+    return torch.empty_like(like).stride()

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from functrain.checkpoint.elements import STORED
+from functrain.checkpoint.elements import STORED, dense_stride
 from functrain.checkpoint.header import Entry, Header
 from functrain.checkpoint.reading import meta_tensors, opened, read_tensors
 from functrain.checkpoint.saved import Saved, as_plain, as_saved, into
-from functrain.checkpoint.taking_apart import Parts, dense_stride, is_scalar, scalar_outline, take_apart
+from functrain.checkpoint.taking_apart import Parts, is_scalar, scalar_outline, take_apart
 from functrain.checkpoint.writing import check_target, sweep, write
 from functrain.errors import CannotSave, InvalidArgument
 

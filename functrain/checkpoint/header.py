@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 import torch
 
-from functrain.checkpoint.elements import NAMES, STORED, name_of
+from functrain.checkpoint.elements import NAMES, STORED, is_dense, name_of
 from functrain.checkpoint.outlines import check_outline, is_number_or_text
 from functrain.errors import CorruptFile, NewerFormat
 
@@ -252,7 +252,9 @@ def _entry(field: dict[str, Any], manifest: dict[str, Any]) -> Entry:
     _check(math.prod(max(size, 1) for size in shape) * stored.size < 2**63, "a shape is larger than any memory")
     begin, end = field["data_offsets"]
     _check(end - begin == math.prod(shape) * stored.size, "a tensor has another size than its shape says")
-    _check(_is_dense(shape, stride), "strides must be those of a tensor without gaps and overlaps")
+    _check(isinstance(stride, list) and len(stride) == len(shape), "strides must be as many as axes")
+    _check(all(map(_is_size, stride)), "strides must be sizes")
+    _check(is_dense(shape, stride), "strides must be those of a tensor without gaps and overlaps")
     _check(type(device) is str, "a device must be a name")
     return Entry(NAMES[dtype], tuple(shape), tuple(stride), begin, end - begin, _numbers(digits, end - begin), device)
 
@@ -267,18 +269,6 @@ def _numbers(digits: Any, nbytes: int) -> tuple[int, ...]:
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
-
-
-def _is_dense(shape: list[int], stride: Any) -> bool:
-    if not (isinstance(stride, list) and len(stride) == len(shape) and all(map(_is_size, stride))):
-        return False
-    steps = sorted((step, size) for step, size in zip(stride, shape, strict=True) if size != 1)
-    expected = 1
-    for step, size in steps if 0 not in shape else []:
-        if step != expected:
-            return False
-        expected *= size
-    return True
 
 
 def _check(right: bool, reason: str) -> None:

@@ -197,14 +197,3 @@ def _check_tensor(tensor: Tensor, path: tuple) -> None:
         reason = f"its dtype is {tensor.dtype}; convert it to another"
     if reason is not None:
         raise NotSavable(f"{_at(path)}: this tensor cannot be saved: {reason}")
-
-
-def dense_stride(tensor: Tensor) -> tuple[int, ...]:
-    """Return the strides that a tensor comes back with: its own, or of one with gaps or overlaps those of its clone.
-
-    >>> dense_stride(torch.ones(2, 3).T), dense_stride(torch.ones(4, 3)[:, :2])
-    ((1, 3), (2, 1))
-    """
-    # Of bytes, because PyTorch warns of complex32, and a stride does not depend on the dtype.
-    like = torch.empty_strided(tensor.shape, tensor.stride(), dtype=torch.uint8, device="meta")
-    return torch.empty_like(like).stride()
