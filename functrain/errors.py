@@ -222,3 +222,10 @@ class NoCheckpoint(FunctrainError, FileNotFoundError):
 
 class NewerFormat(FunctrainError, ValueError):
     """A checkpoint was saved by a newer functrain, in a format that this one does not know. Install a newer one."""
+
+
+class LawBroken(FunctrainError, AssertionError):
+    """A part of a training does not do what all parts of its kind do; raised by `functrain.testing`.
+
+    The message says which part, which law, and where it is broken.
+    """
