@@ -49,7 +49,7 @@ LEVELS = {
 }
 """Module or package -> level. A module imports from lower levels, and from its own package, alone."""
 
-RUNTIME = {"attrs", "rich", "safetensors", "toolz", "torch"}
+RUNTIME = {"attrs", "rich", "toolz", "torch"}
 """What may be imported when a module is; anything else only inside the function that needs it."""
 
 WITHOUT_EXAMPLE: dict[str, str] = {}

@@ -1,11 +1,12 @@
 """One checkpoint, one file: `save`, `load` and `restore`."""
 
+import functools
 import os
 import platform
 import sys
 import time
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -185,5 +186,10 @@ def make_header(parts: Parts, info: Mapping[str, Any], number: int | None) -> He
     return Header(entries, parts.outline, written, _versions(), now, number)
 
 
-def _versions() -> dict[str, str]:
-    return {"functrain": version("functrain"), "torch": str(torch.__version__), "python": platform.python_version()}
+@functools.cache
+def _versions() -> Mapping[str, str]:
+    try:
+        own = version("functrain")
+    except PackageNotFoundError:  # used from its sources, not installed
+        own = "unknown"
+    return {"functrain": own, "torch": str(torch.__version__), "python": platform.python_version()}

@@ -65,7 +65,7 @@ class Header:
         entries: the tensors by name, in the order of their data.
         outline: where everything stands, see `outlines`.
         info: what the user wrote beside the value, numbers and strings by name.
-        versions: the versions of the libraries that saved it, by name.
+        versions: the versions of the libraries that saved it, by name, for people to read.
         time: when it was saved, UTC, as in 2026-01-31T12:00:00Z.
         number: the number among the checkpoints of a folder, or None.
     """

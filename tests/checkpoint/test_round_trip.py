@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import functrain as ft
 from functrain import checkpoint, tree
+from functrain.checkpoint import files
 from functrain.checkpoint.elements import STORED
 from functrain.errors import DonatedValueUsed, DuplicateName, InvalidArgument, NotSavable
 
@@ -358,5 +359,18 @@ def test_what_is_known_of_a_file(tmp_path):
         f"Saved({path}: 2 leaves, 1 tensors of 24 B, step=400, valid/loss=0.25, best=nan, name='a', none=None)"
     )
     assert bool(checkpoint.restore(saved(tmp_path, {})))
+
+
+def test_functrain_need_not_be_installed(tmp_path, monkeypatch):
+    def missing(name):
+        raise files.PackageNotFoundError(name)
+
+    monkeypatch.setattr(files, "version", missing)
+    files._versions.cache_clear()
+    assert checkpoint.restore(saved(tmp_path, 1)).versions["functrain"] == "unknown"
+    files._versions.cache_clear()
+
+
+def test_an_outline_reads_no_data(tmp_path):
     only = checkpoint.outline(saved(tmp_path, {"w": torch.ones(3, 2).T}))
     assert only.leaves["w"].device.type == "meta" and only.leaves["w"].stride() == (1, 2)
