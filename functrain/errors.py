@@ -199,3 +199,33 @@ class KeyReused(FunctrainError, ValueError):
     Two draws from one key are the same numbers, not independent ones. Give each draw a key of its own with `split` or
     `fold_in`.
     """
+
+
+class NotSavable(FunctrainError, TypeError):
+    """Something in a value that is to be saved is neither a tensor with memory, nor data, nor a container of them.
+
+    The message names it by dotted path. Functions, models and classes are not saved: leave them out, and make them
+    again in the script that restores.
+    """
+
+
+class CannotSave(FunctrainError, OSError):
+    """A file cannot be written: the disk is full or read-only, or something else stands in its place.
+
+    The message says which file and why. What stood there before is as it was, and nothing half-done is left behind.
+    """
+
+
+class NoCheckpoint(FunctrainError, FileNotFoundError):
+    """There is no checkpoint at a path; the message says what is there instead."""
+
+
+class NewerFormat(FunctrainError, ValueError):
+    """A checkpoint was saved by a newer functrain, in a format that this one does not know. Install a newer one."""
+
+
+class LawBroken(FunctrainError, AssertionError):
+    """A part of a training does not do what all parts of its kind do; raised by `functrain.testing`.
+
+    The message says which part, which law, and where it is broken.
+    """
