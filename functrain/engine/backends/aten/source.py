@@ -119,7 +119,7 @@ METHODS = frozenset(["view", "expand", "gather", "scatter", "scatter_add", "logs
 """Operations that are called quickest as methods of the tensor."""
 
 _SUMS = (torch.ops.aten.add.Tensor, torch.ops.aten.sub.Tensor)
-"""Operations of which PyTorch's loop over a list takes a tensor for all, on a CPU, four times as long as a list of it."""
+"""Operations of which PyTorch's loop over a list, on a CPU, takes one tensor four times as long as a list of it."""
 _OF_NUMBERS = frozenset((*_SUMS, torch.ops.aten.mul.Tensor, torch.ops.aten.div.Tensor))
 """Operations that take 2.4 us with a number and 0.8 us with a tensor that holds it; of lists too."""
 
