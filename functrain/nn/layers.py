@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -143,8 +144,9 @@ def _check_range(what: str, x: Tensor, entries: int) -> None:
 def dropout(rate: Hyper = 0.5) -> Model:
     """Return the layer that, in training, sets each element to zero with probability `rate`.
 
-    What is kept is divided by 1 - rate, so that the expected output is the input; evaluation returns the input. The
-    draws come from the layer's key, `layer_key(mode)`.
+    The probability of keeping, 1 - rate, is rounded to a multiple of 2**-16 (from 2**-16 to 1), and what is kept is
+    divided by that very number, so that the expected output is the input; evaluation returns the input. The draws,
+    `random.dropout_mask`, come from the layer's key, `layer_key(mode)`.
 
     Args:
         rate: a number of at least 0 and below 1, or a schedule of it.
@@ -176,7 +178,8 @@ def dropout(rate: Hyper = 0.5) -> Model:
                 raise InvalidArgument(f"dropout: rate must be at least 0 and below 1, got {now!r} from its schedule")
             if now == 0:
                 return x, buffers
-        kept = random.bernoulli(layer_key(mode), 1 - now, tuple(x.shape))
-        return x * (kept.to(x.dtype) / (1 - now)), buffers
+        # In float32 for shorter dtypes, where the rounded factor would be off by a constant part.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return (x * random.dropout_mask(layer_key(mode), now, tuple(x.shape), wide)).to(x.dtype), buffers
 
     return Model(init, apply, {"rate": rate})
