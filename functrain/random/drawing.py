@@ -48,8 +48,21 @@ def draw_quickly(
     if n <= FEW and key.device.type == "cpu":
         return made.finish(*few(key, count, made.bits, lane)).view(shape)
     out = torch.empty(n, 128 // made.bits, dtype=result_dtype(kind, dtype), device=key.device)
-    fill(key, out, made.bits, made.finish, lane)
+    if kind == "mask":
+        _fill_mask(key, out, *numbers)
+    else:
+        fill(key, out, made.bits, made.finish, lane)
     return out.view(-1)[:count].view(shape)
+
+
+def _fill_mask(key: Tensor, out: Tensor, limit: int, factor: float) -> None:
+    for start, part in halves(key, out.shape[0]):
+        out[start : start + part.shape[0]].copy_(_below_in_place(part, limit)).mul_(factor)
+
+
+def _below_in_place(half: Tensor, limit: int) -> Tensor:
+    """Return 1 where int16 is below a limit and 0 elsewhere, in its memory: four times as quick as truth values."""
+    return half.le_(limit - 1) if limit > 0 else half.lt_(limit)
 
 
 def result_dtype(kind: str, dtype: torch.dtype) -> torch.dtype:
@@ -85,35 +98,40 @@ def bernoulli_quickly(key: Tensor, shape: Sequence[int], limit: int) -> Tensor:
     if key.dim() > 1 or key.device.type != "cpu":
         return bernoulli(key, shape, limit)
     high, low, count = (limit >> 32) - MIDDLE, limit & MASK, math.prod(shape)
-    n, ties = blocks_for(count, 16), []
+    n = blocks_for(count, 16)
     if n <= FEW:
         (half,) = few(key, count, 16)
-        out = is_below(half, high)
-        ties = [(half == high).nonzero().view(-1)] if low else []
-        return _resolved(key, out, ties, low).view(shape)
+        return (
+            _resolved(key, is_below(half, high), half == high, low).view(shape)
+            if low
+            else is_below(half, high).view(shape)
+        )
     out = torch.empty(n, 8, dtype=torch.bool)
+    ties = torch.empty_like(out, dtype=torch.int16) if low else out
     for start, part in halves(key, n):
-        out[start : start + part.shape[0]] = is_below(part, high)
         if low:
-            ties.append(_places(part == high) + 8 * start)
-    return _resolved(key, out.view(-1), ties, low)[:count].view(shape)
+            torch.eq(part, high, out=ties[start : start + part.shape[0]])
+        out[start : start + part.shape[0]].copy_(_below_in_place(part, high))
+    out = _resolved(key, out, ties, low) if low else out
+    return out.view(-1)[:count].view(shape)
 
 
-def _places(equal: Tensor) -> Tensor:
-    """Return where rows of eight truth values are true, which few are: eight at a time are looked at."""
-    rows = equal.view(torch.int64).view(-1).nonzero().view(-1)
-    row, column = equal[rows].nonzero().unbind(-1)
-    return 8 * rows[row] + column
+def _resolved(key: Tensor, below: Tensor, ties: Tensor, low: int) -> Tensor:
+    """Decide, in place, where the first 16 bits are those of the limit, which is true of few."""
+    flat, both = below.view(-1), integers(key)
+    for place in _places(ties.view(-1)):
+        flat[place] = _second_word(place, both) < low
+    return below
 
 
-def _resolved(key: Tensor, out: Tensor, ties: list[Tensor], low: int) -> Tensor:
-    """Decide the places where the first 16 bits are those of the limit."""
-    places = torch.cat(ties).tolist() if ties else []
-    both = integers(key)
-    for place in places:
-        if place < out.shape[0]:
-            out[place] = _second_word(place, both) < low
-    return out
+def _places(values: Tensor) -> list[int]:
+    """Return where values are not 0. As few are, all of them that fill 64 bits are looked at as one integer."""
+    size = 8 // values.element_size()
+    if values.shape[0] % size:
+        return values.nonzero().view(-1).tolist()
+    rows = values.view(torch.int64).nonzero().view(-1)
+    row, column = values.view(-1, size)[rows].nonzero().unbind(-1)
+    return (size * rows[row] + column).tolist()
 
 
 def _second_word(place: int, key: tuple[int, int]) -> int:
@@ -145,8 +163,8 @@ def bernoulli_of_quickly(key: Tensor, limit: Tensor, shape: Sequence[int]) -> Te
         return bernoulli_quickly(key, shape, int(limit))
     high, low = (limit >> 32) - MIDDLE, limit & MASK
     half = draw_quickly(key, shape, "halves", [], torch.int16).to(torch.int64)
-    out, both = (half < high).view(-1), integers(key)
-    lows = low.expand(tuple(shape)).reshape(-1)
-    for place in ((half == high) & (low > 0)).view(-1).nonzero().view(-1).tolist():
-        out[place] = _second_word(place, both) < int(lows[place])
-    return out.view(tuple(shape))
+    below, both = half < high, integers(key)
+    flat, lows = below.view(-1), low.expand(tuple(shape)).reshape(-1)
+    for place in _places(((half == high) & (low > 0)).view(-1)):
+        flat[place] = _second_word(place, both) < int(lows[place])
+    return below

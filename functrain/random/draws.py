@@ -13,7 +13,8 @@ from functrain.random.kinds import between
 from functrain.random.reuse import note_use
 from functrain.random.stream import Shape, check_fits, check_shape, draw
 
-_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+_WIDE = (torch.float64, torch.float32)
+_FLOATS = (*_WIDE, torch.float16, torch.bfloat16)
 
 _SQRT_TWO = 2.0**0.5
 _SQRT_HALF = 0.5**0.5
@@ -77,12 +78,12 @@ def uniform(
     shape = check_shape(shape)
     check_floating(dtype)
     note_use(check_one(key), "uniform")
-    limits = _limits(low, high, shape, dtype, key.device)
+    if type(low) is type(high) is float and (low, high) == (0.0, 1.0) and dtype in _WIDE:  # quickly, as is usual
+        return draw(key, shape, "fraction", [], dtype)
+    first, last = limits = _limits(low, high, shape, dtype, key.device)
     _check_width(low, high, limits)
     if isinstance(low, Tensor) or isinstance(high, Tensor):
-        return between(draw(key, shape, "fraction", [], limits[0].dtype), *limits, dtype)
-    if low == 0 and high == 1 and limits[0].dtype is dtype:
-        return draw(key, shape, "fraction", [], dtype)
+        return between(draw(key, shape, "fraction", [], first.dtype), first, last, dtype)
     return draw(key, shape, "uniform", [float(low), float(high)], dtype)
 
 

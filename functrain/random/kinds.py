@@ -65,8 +65,8 @@ def _uniform(low: float, high: float, dtype: torch.dtype) -> Kind:
     fraction = _fraction(working)
 
     def finish(*words: Tensor) -> Tensor:
-        limits = (torch.full((), limit, dtype=working, device=words[0].device) for limit in (low, high))
-        return between(fraction.finish(*words), *limits, dtype)
+        first, last = (torch.full((), limit, dtype=working, device=words[0].device) for limit in (low, high))
+        return between(fraction.finish(*words), first, last, dtype)
 
     return Kind(fraction.bits, finish)
 
