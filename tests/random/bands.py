@@ -32,3 +32,15 @@ def assert_moments(draws, mean, variance, fourth):
 
 def normal_cdf(x):
     return 0.5 * torch.erfc(-x / math.sqrt(2))
+
+
+def rounded_kolmogorov_smirnov(draws, distribution):
+    """The same for draws that were rounded to the nearest number of their dtype, and at most to the last below a limit.
+
+    Of a number as many draws come as the distribution has up to the middle between it and the next.
+    """
+    values, counts = draws.unique(return_counts=True)
+    after = torch.nextafter(values, torch.full_like(values, math.inf))
+    middle = (values.double() + after.double()) / 2
+    share = counts.cumsum(0).double() / draws.numel()
+    return math.sqrt(draws.numel()) * (share - distribution(middle))[:-1].abs().max().item()

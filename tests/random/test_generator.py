@@ -9,6 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from functrain import random
 from functrain.random.philox import MASK, blocks, blocks_in_place, round_keys, words_of_block, words_of_blocks
 from functrain.random.words import DRAW
+from tests.random.draws import DRAWS_OF_A_SHAPE
 
 # The known answers of the reference implementation, Random123's kat_vectors.
 KNOWN = [
@@ -99,21 +100,6 @@ def test_a_draw_is_the_words_of_its_blocks():
 
 
 # An element depends on the key and its place alone
-
-DRAWS_OF_A_SHAPE = {
-    "bits": random.bits,
-    "uniform": random.uniform,
-    "uniform float64": lambda key, shape: random.uniform(key, shape, -1.0, 3.0, torch.float64),
-    "normal": random.normal,
-    "normal float64": lambda key, shape: random.normal(key, shape, torch.float64),
-    "truncated_normal": random.truncated_normal,
-    "truncated_normal float64": lambda key, shape: random.truncated_normal(key, shape, dtype=torch.float64),
-    "bernoulli": lambda key, shape: random.bernoulli(key, 0.3, shape),
-    "bernoulli tensor": lambda key, shape: random.bernoulli(key, torch.full(shape, 0.3)),
-    "randint": lambda key, shape: random.randint(key, shape, -5, 10**6),
-    "categorical": lambda key, shape: random.categorical(key, torch.zeros(5), shape),
-    "categorical float64": lambda key, shape: random.categorical(key, torch.zeros(5, dtype=torch.float64), shape),
-}
 
 
 @pytest.mark.parametrize("name", DRAWS_OF_A_SHAPE)
