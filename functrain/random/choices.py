@@ -7,7 +7,7 @@ from torch import Tensor
 
 from functrain.errors import InvalidArgument
 from functrain.random.keys import check_one, is_concrete
-from functrain.random.kinds import multiply_high
+from functrain.random.kinds import high_words, multiply_high, product_high
 from functrain.random.philox import MASK
 from functrain.random.reuse import note_use
 from functrain.random.stream import Shape, check_fits, check_shape, draw
@@ -17,7 +17,7 @@ def randint(key: Tensor, shape: Shape, low: int | Tensor, high: int | Tensor) ->
     """Return integers from low to high - 1, all equally likely.
 
     An element is `low` plus the whole part of `high - low` times a random fraction, of 64 bits, or of 128 for a range
-    above 2**32. So the probabilities of two integers differ by one part in 2**32 at most.
+    of 2**32 and more. So the probabilities of two integers differ by one part in 2**32 at most.
 
     Args:
         key: a single key, shape (2,). It is used up.
@@ -49,11 +49,11 @@ def randint(key: Tensor, shape: Shape, low: int | Tensor, high: int | Tensor) ->
         return _product(_wide(key, shape, 0), _wide(key, shape, 1), high - low) + low
     low, high = (torch.as_tensor(limit, dtype=torch.int64, device=key.device) for limit in (low, high))
     size, first = high - low, _wide(key, shape, 0)
-    narrow = (size > 0) & (size <= _NARROW)  # a size of 2**63 and more is negative here
+    narrow = _high(size) == 0  # not by comparing: as an integer with sign, a size of 2**63 and more is negative
     return torch.where(narrow, _high_half(first, size), _product(first, _wide(key, shape, 1), size)) + low
 
 
-_NARROW = 1 << 32
+_NARROW = MASK
 """The widest range for which 64 random bits will do."""
 
 
@@ -61,20 +61,23 @@ def _wide(key: Tensor, shape: tuple[int, ...], lane: int) -> Tensor:
     return draw(key, shape, "wide", [], torch.int64, lane)
 
 
+def _high(bits: Tensor) -> Tensor:
+    return (bits >> 32) & MASK
+
+
 def _high_half(bits: Tensor, size: int | Tensor) -> Tensor:
-    return multiply_high((bits >> 32) & MASK, bits & MASK, size)
+    return multiply_high(_high(bits), bits & MASK, size)
 
 
 def _product(first: Tensor, second: Tensor, size: int | Tensor) -> Tensor:
     """Return the higher 64 of 192 bits: those of 128 bits, given as two halves, times a size of 64."""
-    wrapped = size - (1 << 64) if isinstance(size, int) and size >= 1 << 63 else size
-    below, added = first * wrapped, _high_half(second, size)
-    total = below + added
-    # Without signs, a sum is below what was added when it runs over 64 bits.
-    return _high_half(first, size) + ((total ^ _SIGN) < (added ^ _SIGN)).to(torch.int64)
-
-
-_SIGN = -(1 << 63)
+    small, large = size & MASK, (size >> 32) & MASK
+    high, low = _high(first), first & MASK
+    below0 = low * small & MASK
+    below1 = (product_high(low, small) + (low * large & MASK) + (high * small & MASK)) & MASK
+    added1, added0 = high_words(_high(second), second & MASK, size)
+    carried = (below1 + added1 + ((below0 + added0) >> 32)) >> 32
+    return multiply_high(high, low, size) + carried
 
 
 def _check_range(low: Any, high: Any, shape: tuple[int, ...]) -> None:

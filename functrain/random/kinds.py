@@ -153,7 +153,29 @@ def multiply_high(high: Tensor, low: Tensor, size: int | Tensor) -> Tensor:
     """
     if isinstance(size, int) and size <= 2**31:  # then no product or sum needs the sign bit
         return (high * size + (low * size >> 32)) >> 32
+    upper, lower = high_words(high, low, size)
+    return upper << 32 | lower
+
+
+def high_words(high: Tensor, low: Tensor, size: int | Tensor) -> tuple[Tensor, Tensor]:
+    """Return the same as two words.
+
+    Compilers take it that integers with sign never run over, and leave out what would only matter if they did: so
+    nothing is asked here of a product that needs all 64 bits but its lower half.
+
+    >>> high_words(torch.tensor(2**31), torch.tensor(0), 10)
+    (tensor(0), tensor(5))
+    """
     small, large = size & MASK, (size >> 32) & MASK
-    carried = high * small + ((low * small >> 32) & MASK)
-    middle = low * large + (carried & MASK)
-    return high * large + ((carried >> 32) & MASK) + ((middle >> 32) & MASK)
+    middle = product_high(low, small) + (high * small & MASK) + (low * large & MASK)
+    lower = (high * large & MASK) + product_high(high, small) + product_high(low, large) + (middle >> 32)
+    return product_high(high, large) + (lower >> 32), lower & MASK
+
+
+def product_high(a: Tensor, b: int | Tensor) -> Tensor:
+    """Return the higher word of the product of two words.
+
+    >>> product_high(torch.tensor(2**32 - 1), 2**32 - 1).item() == 2**32 - 2
+    True
+    """
+    return (a * (b >> 16) + (a * (b & 0xFFFF) >> 16)) >> 16

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch.func import vmap
 
 from functrain import random
-from functrain.random import drawing
+from functrain.engine import jit
+from functrain.random import choices, drawing
 from functrain.random.kinds import multiply_high
 from functrain.random.philox import MASK
 from tests.random.bands import assert_moments, chi_square, kolmogorov_smirnov, normal_cdf
@@ -84,6 +85,22 @@ def test_truncated_normal_of_16_bits_keeps_to_its_limits(dtype):
     assert draws.dtype is dtype and draws.min() >= -1 and draws.max() < 1
 
 
+@pytest.mark.parametrize(("p", "keys"), [(1e-9, 4000), (3e-8, 400), (2**-25, 400), (1e-6, 40)])
+def test_a_small_probability_has_its_rate(p, keys):
+    # The first 16 bits are 0 in one of 65,536 elements; there the second word decides. So it is enough to count, over
+    # many keys, the words of the second stream that are below p, and to compare whole draws with that rule elsewhere.
+    made = vmap(lambda key: random.drawing.draw(key, (1000,), "words", [], torch.int64, 1))(
+        random.split(random.key(20), keys)
+    )
+    expected = p * 2**16 * made.numel()
+    assert abs(int((made < round(p * 2**48)).sum()) - expected) < 4.5 * math.sqrt(expected)
+
+
+def test_a_small_probability_is_counted_over_whole_draws():
+    counts = [int(random.bernoulli(random.key(seed), 2e-6, MILLION).sum()) for seed in range(40)]
+    assert abs(sum(counts) - 80) < 4.5 * math.sqrt(80)
+
+
 @pytest.mark.parametrize("p", [0.0, 1e-3, 0.3, 0.5, 1.0])
 def test_bernoulli_is_true_with_probability_p(p):
     share = random.bernoulli(random.key(9), p, MILLION).double().mean().item()
@@ -114,6 +131,21 @@ def test_randint_multiplies_exactly(high, low, size):
     assert product.item() % 2**64 == ((high << 32 | low) * size) >> 64
 
 
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(1, 2**64 - 1))
+@settings(max_examples=100, deadline=None)
+def test_randint_of_a_wide_range_multiplies_128_bits_exactly(first, second, size):
+    wanted = ((first << 64 | second) * size) >> 128
+    for given_size in (size, wrap(size)):
+        assert choices._product(wrap(first), wrap(second), given_size).item() % 2**64 == wanted
+
+
+@pytest.mark.parametrize("size", [3 * 2**61, 3 * 2**62, 5 * 2**61, 2**64 - 1])
+def test_randint_over_nearly_all_integers_favours_none(size):
+    # With 64 bits, of the numbers below 3 * 2**62 every third came twice as often as the others.
+    counts = (random.randint(random.key(19), 300_000, -(2**63), -(2**63) + size) % 3).bincount(minlength=3)
+    assert abs(chi_square(counts, torch.ones(3) / 3)) < 6
+
+
 def wrap(number):
     return torch.tensor(number - 2**64 if number >= 2**63 else number)
 
@@ -142,6 +174,36 @@ def test_categorical_has_the_probabilities_of_softmax(dtype):
     counts = random.categorical(random.key(15), logits, MILLION // 2).bincount(minlength=5)
     there = torch.tensor([0, 2, 3, 4])
     assert counts[1] == 0 and abs(chi_square(counts[there], logits.softmax(0)[there])) < 4
+
+
+@pytest.mark.parametrize(
+    ("dtype", "base", "step"), [(torch.float32, 1e8, 8.0), (DOUBLE, 1e16, 2.0), (DOUBLE, 1e8, 8.0)]
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_categorical_of_large_logits_is_softmax_too(dtype, base, step, sign):
+    logits = sign * base + torch.tensor([0.0, 0.0, step], dtype=dtype)
+    counts = random.categorical(random.key(22), logits, MILLION // 2).bincount(minlength=3)
+    assert abs(chi_square(counts, torch.tensor([0.0, 0.0, step], dtype=DOUBLE).softmax(0))) < 4
+
+
+@pytest.mark.parametrize("dtype", [HALF, BRAIN, torch.float32, DOUBLE])
+def test_categorical_does_not_depend_on_a_constant(dtype):
+    logits = torch.tensor([1.0, -2.0, 0.5, -math.inf], dtype=dtype)
+    key = random.key(23)
+    wanted = random.categorical(key, logits, 9999)
+    assert torch.equal(random.categorical(key, logits + 16, 9999), wanted)
+    assert torch.equal(random.categorical(key, logits - 16, 9999), wanted)
+
+
+ROWS = torch.tensor([[0.0, 1.0], [-math.inf, -math.inf], [math.nan, 0.0], [math.inf, 0.0], [-math.inf, 5.0]])
+
+
+def test_where_no_class_can_be_drawn_a_trace_gives_the_number_of_classes():
+    key = random.key(24)
+    wanted = random.categorical(key, ROWS[[0, 4]], (2,)).tolist()
+    for run in (jit(random.categorical), lambda key, rows: vmap(random.categorical, (None, 0))(key, rows[None])[0]):
+        found = run(key, ROWS)
+        assert found[1:4].tolist() == [2, 2, 2] and found[4] == wanted[1] == 1 and found[0] in (0, 1)
 
 
 def test_categorical_shapes_and_axes():
