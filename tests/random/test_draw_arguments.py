@@ -151,3 +151,22 @@ def test_gradients_flow_through_the_limits():
     random.uniform(key, 5, 0.0, high).sum().backward()
     assert high.grad is not None
     torch.testing.assert_close(high.grad, random.uniform(key, 5).sum())
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, math.nan, True, "a", None, torch.tensor(1.0), torch.tensor(-0.5)])
+def test_a_rate_of_dropout_that_is_none(rate):
+    with pytest.raises(InvalidArgument, match="rate must be at least 0 and below 1, got"):
+        random.dropout_mask(random.key(0), rate, 3)
+
+
+@pytest.mark.parametrize("rate", [torch.tensor([0.5]), torch.tensor(0)])
+def test_a_rate_of_dropout_that_is_no_number(rate):
+    with pytest.raises(InvalidArgument, match=r"rate must be a number or a floating-point tensor of one, got torch\."):
+        random.dropout_mask(random.key(0), rate, 3)
+
+
+def test_a_mask_has_a_floating_point_dtype_and_a_shape():
+    with pytest.raises(InvalidArgument, match="dtype must be one of"):
+        random.dropout_mask(random.key(0), 0.5, 3, torch.int64)
+    with pytest.raises(InvalidArgument, match="shape must be"):
+        random.dropout_mask(random.key(0), 0.5, -1)
