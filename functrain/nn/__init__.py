@@ -26,6 +26,7 @@ from functrain.nn.activations import (
 )
 from functrain.nn.combinators import identity, lam, named, parallel, repeat, residual, serial
 from functrain.nn.convolution import avg_pool, conv, global_avg_pool, max_pool
+from functrain.nn.interop import from_module
 from functrain.nn.layers import dense, dropout, embedding, flatten
 from functrain.nn.model import Buffers, Mode, Model, Params, enter, evaluation, layer_key, training
 from functrain.nn.normalization import batch_norm, layer_norm
@@ -46,6 +47,7 @@ __all__ = [
     "enter",
     "evaluation",
     "flatten",
+    "from_module",
     "from_state_dict",
     "gelu",
     "gelu_tanh",

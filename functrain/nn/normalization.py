@@ -74,9 +74,9 @@ def batch_norm(momentum: float | None = 0.1, eps: float = 1e-5, affine: bool = T
             if not mode.train:
                 return F.batch_norm(x, mean, var, scale, shift, False, 0.0, eps), buffers
             if mode.weight is None:
-                y, *batch = _normalise(x, scale, shift, eps)
+                y, *batch = normalise(x, scale, shift, eps)
             else:
-                y, *batch = _normalise_weighted(x, mode.weight, scale, shift, eps)
+                y, *batch = normalise_weighted(x, mode.weight, scale, shift, eps)
             return y, _moved(buffers, momentum, batch)
         except ShapeMismatch:
             raise
@@ -106,7 +106,8 @@ Normalised = tuple[Tensor, Tensor, Tensor, Tensor | int]
 """The output, the mean and the unbiased variance of the batch, and whether (0 or 1) these count."""
 
 
-def _normalise(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float) -> Normalised:
+def normalise(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float) -> Normalised:
+    """Return the input normalised over its batch, the mean and variance of the batch, and that they count."""
     n = x.numel() // max(x.shape[1], 1)
     if n < 2:
         raise ShapeMismatch(
@@ -120,9 +121,7 @@ def _normalise(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float
     return y, mean.detach(), var * (n / (n - 1)), 1
 
 
-def _normalise_weighted(
-    x: Tensor, weight: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float
-) -> Normalised:
+def normalise_weighted(x: Tensor, weight: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float) -> Normalised:
     share, usable, left = _shares(x, weight)
     channels = (-1, *[1] * (x.dim() - 2))
     wide = x.to(torch.promote_types(x.dtype, torch.float32))

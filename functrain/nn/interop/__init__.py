@@ -1,0 +1,5 @@
+"""Any `torch.nn.Module` as a pure function, and back."""
+
+from functrain.nn.interop.module_model import from_module
+
+__all__ = ["from_module"]
