@@ -14,7 +14,7 @@ import attrs
 import torch
 
 from functrain.errors import InvalidArgument
-from functrain.nn.interop.walking import CONTAINERS, Ref, Thing, Walk
+from functrain.nn.interop.walking import CONTAINERS, Ref, Thing, Walk, is_lazy_module
 
 _set = object.__setattr__
 _new = object.__new__
@@ -63,7 +63,8 @@ def _enter(made: Plan, number: int, thing: Thing, finished: set[int], walk: Walk
         return
     bare = [ref.at if ref.kind == "fixed" else None for ref in thing.parts]
     if type(source) not in CONTAINERS:
-        made.objects.append((number, type(source), dict(zip(thing.keys, bare, strict=True))))
+        kind = source.cls_to_become if is_lazy_module(source) else type(source)
+        made.objects.append((number, kind, dict(zip(thing.keys, bare, strict=True))))
     else:
         made.containers.append((number, _container(source, thing.keys, bare), _copier(type(source))))
     for key, ref in zip(thing.keys, thing.parts, strict=True):

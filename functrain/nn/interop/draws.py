@@ -179,7 +179,7 @@ def _real(tensor: Tensor) -> torch.dtype:
     return tensor.dtype if tensor.is_floating_point() else torch.float32
 
 
-def _draw_integers(key: Tensor, tensor: Tensor, low: int, high: int | None) -> Tensor:
+def _draw_integers(key: Tensor, tensor: Tensor, low: int, high: Any) -> Tensor:
     if high is None and low != 0:
         low, high = 0, low  # random_(high)
     if high is None:

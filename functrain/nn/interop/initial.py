@@ -1,11 +1,12 @@
 """The first parameters and buffers: the module's own, or fresh ones drawn from a key by its own methods."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_lazy
 
 from functrain import random, tree
 from functrain.errors import InvalidArgument
@@ -95,9 +96,26 @@ def _reset(path: str, modules: dict[str, torch.nn.Module]) -> Callable[[], Any] 
 
 
 def _materialised(kept: Kept, key: Tensor, call: Callable[[torch.nn.Module], Any]) -> Values:
-    module = kept.lazy()
-    run = Running(Mode(False, key), {id(part): path for path, part in module.named_modules()}, {})
-    with run:
-        call(module.eval())
-    tensors = dict([*module.named_parameters(), *module.named_buffers()])
-    return [tensors[name].detach().clone() for name in kept.leaves.names]
+    """Return the values after the module is applied to the example, which tells lazy modules their shapes."""
+    values = [_waiting(own) if is_lazy(own) else own.clone() for own in kept.leaves.own]
+    things, parts = made_fresh(kept.plan, values, train=False)
+    for number, kind in kept.lazy.items():
+        things[number].__class__, becomes = kind, type(things[number])
+        parts[number]["forward"] = functools.partial(_first_forward, things[number], becomes)
+    paths = {id(things[number]): path for path, number in kept.plan.modules.items()}
+    with Running(Mode(False, key), paths, kept.leaves.originals):
+        call(things[0])
+    return _held(kept, parts, values)
+
+
+def _waiting(own: Any) -> Any:
+    if isinstance(own, UninitializedParameter):
+        return UninitializedParameter(own.requires_grad, own.device, own.dtype)  # pyright: ignore
+    return UninitializedBuffer(False, own.device, own.dtype)  # pyright: ignore
+
+
+def _first_forward(module: Any, becomes: type, *args: Any, **kwargs: Any) -> Any:
+    module.initialize_parameters(*args, **kwargs)
+    del vars(module)["forward"]
+    module.__class__ = becomes
+    return module.forward(*args, **kwargs)

@@ -13,7 +13,7 @@ from functrain.errors import InvalidArgument
 from functrain.nn.interop.copying import Plan, fresh, plan
 from functrain.nn.interop.leaves import Leaves, leaves_of
 from functrain.nn.interop.refusing import check_module
-from functrain.nn.interop.walking import Walk
+from functrain.nn.interop.walking import Walk, is_lazy_module
 
 
 class Hidden:
@@ -37,6 +37,7 @@ class Kept:
         fixed: the other tensors on it by path, as copies; the forward may not change them.
         trains_itself: whether a class in it has a method `train` of its own.
         cumulative: the numbers of the batch norms that take the mean over all batches (`momentum=None`).
+        lazy: the numbers of lazy modules, which get their shapes from the example of `init`, and their classes.
         looked: whether generators were looked at, in training and in evaluation.
     """
 
@@ -46,6 +47,7 @@ class Kept:
     fixed: dict[str, Tensor]
     trains_itself: bool
     cumulative: list[int]
+    lazy: dict[int, type]
     looked: set[bool] = attrs.field(factory=set)
 
 
@@ -105,8 +107,12 @@ def original(module: torch.nn.Module) -> Original:
     elif not module.training:
         _set_training(made)
     trains = any(_trains_itself(part) for part in module.modules())
-    kept = Kept(type(module).__name__, leaves, made, fixed, trains, _cumulative(made, module))
+    kept = Kept(type(module).__name__, leaves, made, fixed, trains, _cumulative(made, module), _lazy(made, module))
     return Original(tuple(filter(_is_own_code, walk.functions.values())), Hidden(kept))
+
+
+def _lazy(made: Plan, module: torch.nn.Module) -> dict[int, type]:
+    return {made.modules[path]: type(part) for path, part in module.named_modules() if is_lazy_module(part)}
 
 
 def _walked(module: torch.nn.Module, leaves: Leaves, fix: Callable[[Tensor, str], Any]) -> Walk:

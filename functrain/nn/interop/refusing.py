@@ -7,6 +7,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from functrain.errors import InvalidArgument
+from functrain.nn.interop.walking import is_lazy_module
 
 _WRAPPERS = {
     "DataParallel": "pass what it wraps, module.module",
@@ -45,6 +46,11 @@ def _check_part(path: str, part: torch.nn.Module) -> None:
         raise InvalidArgument(
             f"from_module: {where} is compiled by torch.jit, so that its draws and writes cannot be seen; pass the "
             "module it was made from"
+        )
+    if is_lazy_module(part) and part.cls_to_become is None:
+        raise InvalidArgument(
+            f"from_module: {where} is a lazy module of its own kind, which does not say what it becomes "
+            "(cls_to_become); call the module once with an example first"
         )
     if part._backward_hooks or part._backward_pre_hooks:
         raise InvalidArgument(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import get_unwrapped  # pyright: ignore
+from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from functrain import random
@@ -194,6 +195,6 @@ def _memory(tensor: Tensor) -> int | None:
     """Return the address of the memory of a tensor, None where it has none (in a trace, which guards its arguments)."""
     while level(tensor) >= 0:
         tensor = get_unwrapped(tensor)
-    if type(tensor) is not Tensor and not isinstance(tensor, torch.nn.Parameter):
+    if type(tensor) is not Tensor and (not isinstance(tensor, torch.nn.Parameter) or is_lazy(tensor)):
         return None
     return tensor.untyped_storage().data_ptr() or None

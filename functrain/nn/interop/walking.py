@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
+from torch.nn.modules.lazy import LazyModuleMixin
 
 from functrain.engine.statics.library import is_opaque
 
@@ -142,7 +143,27 @@ def _attributes(thing: Any) -> dict[str, Any]:
     # What a cached property keeps may have been computed from parameters that are others now.
     kind = type(thing)
     cached = functools.cached_property
-    return {k: v for k, v in vars(thing).items() if not isinstance(getattr(kind, k, None), cached)}
+    own = {k: v for k, v in vars(thing).items() if not isinstance(getattr(kind, k, None), cached)}
+    return _as_initialised(own) if is_lazy_module(thing) else own
+
+
+def is_lazy_module(thing: Any) -> bool:
+    """Return whether a module waits for its first input to know the shapes of its parameters."""
+    return isinstance(thing, LazyModuleMixin) and hasattr(thing, "_initialize_hook")
+
+
+def _as_initialised(own: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes of a lazy module as its first call leaves them: without the hooks that wait for it."""
+    own = {name: part for name, part in own.items() if name not in ("_initialize_hook", "_load_hook")}
+    for name in ("_forward_pre_hooks", "_load_state_dict_pre_hooks"):
+        hooks = own[name].items()
+        own[name] = type(own[name])((i, h) for i, h in hooks if not isinstance(_self_of(h), LazyModuleMixin))
+    own["_forward_pre_hooks_with_kwargs"] = type(own["_forward_pre_hooks_with_kwargs"])()
+    return own
+
+
+def _self_of(hook: Any) -> Any:
+    return getattr(getattr(hook, "hook", hook), "__self__", None)
 
 
 def _is_plain_object(thing: Any) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from functrain.errors import InvalidArgument
 from functrain.nn.interop.running import RULES, Running, rule
@@ -54,7 +55,7 @@ def _write(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) ->
 def _data(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
     # The same memory without a gradient, but writes to it are counted, so that new values of buffers are seen.
     run.check(args)
-    return args[0].detach()
+    return func(*args, **kwargs) if is_lazy(args[0]) else args[0].detach()
 
 
 @rule(Tensor.data.__set__)  # pyright: ignore
