@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from functrain.dispatch_state import is_traced
+from functrain.dispatch_state import is_traced, outside_of_transforms
 from functrain.errors import HiddenRandomness
 
 Watched = tuple[str, Callable[[], Any], Callable[[Any], Any]]
@@ -28,16 +28,25 @@ def watched(thorough: bool) -> Iterator[None]:
         ...
     functrain.errors.HiddenRandomness: from_module: the forward draws from, or seeds, PyTorch's global generator, ...
     """
-    before = [(generator, generator[1]()) for generator in _generators(thorough)]
+    with outside_of_transforms():
+        before = [(generator, generator[1]()) for generator in _generators(thorough)]
     yield
-    for (name, get, put), state in before:
-        if _differs(state, get()):
-            put(state)
-            raise HiddenRandomness(
-                f"from_module: the forward draws from, or seeds, {name}, whose state no key reproduces; draw with "
-                "PyTorch's functions without a generator (torch.rand, F.dropout), which get their numbers from the "
-                "model's key"
-            )
+    with outside_of_transforms():
+        changed = [name for (name, get, put), state in before if _put_back(state, get, put)]
+    if changed:
+        raise HiddenRandomness(
+            f"from_module: the forward draws from, or seeds, {' and '.join(changed)}, whose state no key reproduces; draw "
+            "with PyTorch's functions without a generator (torch.rand, F.dropout), which get their numbers from the "
+            "model's key"
+        )
+
+
+def _put_back(state: Any, get: Callable[[], Any], put: Callable[[Any], Any]) -> bool:
+    """Return whether a state is another now; then it is put back."""
+    differs = _differs(state, get())
+    if differs:
+        put(state)
+    return differs
 
 
 def _generators(thorough: bool) -> list[Watched]:

@@ -11,12 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import get_unwrapped  # pyright: ignore
 from torch.nn.parameter import is_lazy
 from torch.overrides import TorchFunctionMode
 
 from functrain import random
-from functrain.dispatch_state import level
+from functrain.dispatch_state import level, plain
 from functrain.errors import InvalidArgument, InvalidKey
 from functrain.nn.model import Mode
 
@@ -193,8 +192,7 @@ class Running(TorchFunctionMode):
 
 def _memory(tensor: Tensor) -> int | None:
     """Return the address of the memory of a tensor, None where it has none (in a trace, which guards its arguments)."""
-    while level(tensor) >= 0:
-        tensor = get_unwrapped(tensor)
+    tensor = plain(tensor)
     if type(tensor) is not Tensor and (not isinstance(tensor, torch.nn.Parameter) or is_lazy(tensor)):
         return None
     return tensor.untyped_storage().data_ptr() or None
