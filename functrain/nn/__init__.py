@@ -24,21 +24,27 @@ from functrain.nn.activations import (
     softplus,
     tanh,
 )
+from functrain.nn.capturing import capture
 from functrain.nn.combinators import identity, lam, named, parallel, repeat, residual, serial
 from functrain.nn.convolution import avg_pool, conv, global_avg_pool, max_pool
-from functrain.nn.interop import from_module
+from functrain.nn.interop import from_module, to_module
 from functrain.nn.layers import dense, dropout, embedding, flatten
 from functrain.nn.model import Buffers, Mode, Model, Params, enter, evaluation, layer_key, training
 from functrain.nn.normalization import batch_norm, layer_norm
 from functrain.nn.state_dict import from_state_dict, to_state_dict
+from functrain.nn.summarizing import LayerSummary, Summary, summary
+from functrain.nn.surgery import freeze, load_part, lora, merged
 
 __all__ = [
     "Buffers",
+    "LayerSummary",
     "Mode",
     "Model",
     "Params",
+    "Summary",
     "avg_pool",
     "batch_norm",
+    "capture",
     "conv",
     "dense",
     "dropout",
@@ -47,6 +53,7 @@ __all__ = [
     "enter",
     "evaluation",
     "flatten",
+    "freeze",
     "from_module",
     "from_state_dict",
     "gelu",
@@ -59,7 +66,10 @@ __all__ = [
     "layer_key",
     "layer_norm",
     "leaky_relu",
+    "load_part",
+    "lora",
     "max_pool",
+    "merged",
     "mish",
     "named",
     "parallel",
@@ -72,7 +82,9 @@ __all__ = [
     "silu",
     "softmax",
     "softplus",
+    "summary",
     "tanh",
+    "to_module",
     "to_state_dict",
     "training",
 ]

@@ -22,6 +22,7 @@ from functrain import random
 from functrain.errors import DuplicateName, InvalidArgument, NotATensor, ShapeMismatch
 from functrain.nn.misfit import check_present, inside, locate
 from functrain.nn.model import EVALUATION, Buffers, Mode, Model, Params, enter
+from functrain.nn.observing import entered, left
 from functrain.nn.options import whole
 
 Child = tuple[str, Model]
@@ -103,7 +104,7 @@ def serial(*layers: Model, **named: Model) -> Model:
     torch.Size([64, 10])
     """
     children = _children(layers, named)
-    steps = tuple((name, layer.apply) for name, layer in children)
+    steps = tuple((name, layer.apply, layer) for name, layer in children)
 
     def init(key: Tensor, example: Any) -> tuple[Params, Buffers]:
         params, buffers, x = {}, {}, example
@@ -114,13 +115,15 @@ def serial(*layers: Model, **named: Model) -> Model:
     def apply(params: Params, buffers: Buffers, x: Any, mode: Mode = EVALUATION) -> tuple[Any, Buffers]:
         _check_dicts("serial", params, buffers)
         kept = buffers
-        for name, step in steps:
-            before = buffers.get(name, {})
+        for name, step, layer in steps:
+            before, own = buffers.get(name, {}), enter(mode, name)
+            entered(own.path)
             try:
-                x, after = step(params.get(name, {}), before, x, enter(mode, name))
+                x, after = step(params.get(name, {}), before, x, own)
             except Exception as error:
                 locate(error, name)
                 raise
+            left(own.path, layer, x)
             if after is not before:
                 kept = _replaced(kept, name, after)
         return x, kept
@@ -206,12 +209,14 @@ def _branches(children: Sequence[Child], combine: Callable[[list], Any]) -> Mode
         _check_dicts("parallel", params, buffers)
         kept, outputs = buffers, []
         for name, layer in children:
-            before = buffers.get(name, {})
+            before, own = buffers.get(name, {}), enter(mode, name)
+            entered(own.path)
             try:
-                y, after = layer.apply(params.get(name, {}), before, x, enter(mode, name))
+                y, after = layer.apply(params.get(name, {}), before, x, own)
             except Exception as error:
                 locate(error, name)
                 raise
+            left(own.path, layer, y)
             outputs.append(y)
             if after is not before:
                 kept = _replaced(kept, name, after)

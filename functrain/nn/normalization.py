@@ -122,6 +122,7 @@ def normalise(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float)
 
 
 def normalise_weighted(x: Tensor, weight: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float) -> Normalised:
+    """Return the same with weighted rows."""
     share, usable, left = _shares(x, weight)
     channels = (-1, *[1] * (x.dim() - 2))
     wide = x.to(torch.promote_types(x.dtype, torch.float32))

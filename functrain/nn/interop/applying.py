@@ -18,6 +18,7 @@ from functrain.nn.interop.norms import cumulative
 from functrain.nn.interop.original import Kept
 from functrain.nn.interop.running import Running
 from functrain.nn.model import Buffers, Mode, Params
+from functrain.nn.observing import entered, is_observed, left
 
 
 class Application:
@@ -54,6 +55,20 @@ class Application:
         for number in kept.cumulative:
             self.parts[number]["forward"] = functools.partial(cumulative, things[number])
         self._guard()
+        if is_observed():
+            self._show()
+
+    def _show(self) -> None:
+        """Let observers see what each submodule returns."""
+        base = self.run.mode.path
+        for path, number in self.kept.plan.modules.items():
+            if path:
+                names = (*base, *path.split("."))
+                before = {-1: lambda module, args, names=names: entered(names)}
+                after = {-1: lambda module, args, y, names=names: left(names, module, y)}
+                own = self.parts[number]
+                own["_forward_pre_hooks"] = {**own["_forward_pre_hooks"], **before}
+                own["_forward_hooks"] = {**own["_forward_hooks"], **after}
 
     def _originals(self) -> dict[int, Any]:
         # The module's own tensors may be what the model is applied to.

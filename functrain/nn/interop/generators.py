@@ -35,9 +35,9 @@ def watched(thorough: bool) -> Iterator[None]:
         changed = [name for (name, get, put), state in before if _put_back(state, get, put)]
     if changed:
         raise HiddenRandomness(
-            f"from_module: the forward draws from, or seeds, {' and '.join(changed)}, whose state no key reproduces; draw "
-            "with PyTorch's functions without a generator (torch.rand, F.dropout), which get their numbers from the "
-            "model's key"
+            f"from_module: the forward draws from, or seeds, {' and '.join(changed)}, whose state no key reproduces; "
+            "draw with PyTorch's functions without a generator (torch.rand, F.dropout), which get their numbers from "
+            "the model's key"
         )
 
 

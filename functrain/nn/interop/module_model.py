@@ -86,6 +86,7 @@ def from_module(
         after = application.buffers()
         return (y if out is None else out(y)), after
 
+    apply.original = kept_code  # pyright: ignore
     return Model(init, apply, padding_safe=padding_safe)
 
 
