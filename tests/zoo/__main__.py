@@ -23,8 +23,8 @@ HEAD = """# The zoo: modules that train as models
 Each model, made with random weights, is trained for three steps with dropout and batch norm: by its own loop
 (`loss.backward()` and `torch.optim.SGD`), and as `nn.from_module(model)`, eager and jitted, under the same draws. It is
 right when after each step all parameters and buffers are those of its own loop, leaf by leaf, and no gradient is zero
-that there is not. `nodes` are the operations of the graph of a step, forward and backward; `first step` is the time from
-the call of the jitted step to its end, tracing included, on two cores that others use too.
+that there is not. `nodes` are the operations of the graph of a step, forward and backward; `first step` is the time
+from the call of the jitted step to its end, tracing included, on two cores that others use too.
 
 Made by `python -m tests.zoo --table docs/explanation/zoo.md` ({versions}). {right} of {all} are right.
 

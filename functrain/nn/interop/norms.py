@@ -27,7 +27,10 @@ def _batch_norm(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any
     weight = run.mode.weight
     if weight is None and not is_transformed() and not isinstance(momentum, Tensor):
         # The buffers are copies, so PyTorch's own function may write to them; it only does not say so.
-        run.touched.update(map(id, (mean, var)))
+        for statistic in (mean, var):
+            run.touched.add(id(statistic))
+            if id(statistic) not in run.slots:
+                run.guard(statistic, "batch_norm")
         return func(*args, **kwargs)
     x, options = given["input"], (given.get("weight"), given.get("bias"), given.get("eps", 1e-5))
     if weight is None:

@@ -128,11 +128,8 @@ def _hooks(thing: Any) -> list[str]:
     """Return the names of a module's dicts of hooks that are empty, which is most of all that a module holds."""
     if not isinstance(thing, torch.nn.Module):
         return []
-    return [
-        name
-        for name, part in vars(thing).items()
-        if not part and name.endswith(("_hooks", "_called", "_kwargs")) and isinstance(part, dict)
-    ]
+    ends = ("_hooks", "_called", "_kwargs")
+    return [name for name, part in vars(thing).items() if isinstance(part, dict) and not part and name.endswith(ends)]
 
 
 def _parts_of_container(thing: Any) -> dict[Any, Any]:
