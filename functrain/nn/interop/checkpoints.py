@@ -114,7 +114,7 @@ def rematerialised(application: Any, function: Callable, args: tuple, kwargs: di
     run, counts, first = application.run, dict(application.run.counts), [True]
 
     def again(values: list[Tensor], drawn: tuple, args: tuple, kwargs: dict[str, Any]) -> Any:
-        new = [value.clone() if p.is_buffer else value for p, value in zip(places, values, strict=True)]
+        new = [v.detach().clone() if p.is_buffer else v for p, v in zip(places, values, strict=True)]
         with _holding(application, places, new, drawn, counts, first):
             y = function(*args, **kwargs)
             return y, [p.value for p in places if p.is_buffer]
@@ -123,7 +123,7 @@ def rematerialised(application: Any, function: Callable, args: tuple, kwargs: di
     with applied(None):  # remat calls PyTorch's checkpoint itself
         y, after = remat(again)([p.value for p in places], drawn, args, kwargs)
     for place, buffer in zip([p for p in places if p.is_buffer], after, strict=True):
-        place.put(buffer)
+        place.put(buffer.detach())  # it is a result of what is differentiated
     run.slots = {**run.slots, **_slots(places)}
     return y
 

@@ -10,7 +10,7 @@ from functrain import initializers, random, tree
 from functrain.errors import InvalidArgument
 from functrain.nn.model import EVALUATION, Buffers, Mode, Model, Params
 from functrain.nn.options import whole
-from functrain.nn.surgery.merging import MadeFrom, chooser, joined, split, with_frozen, without_frozen
+from functrain.nn.surgery.merging import MadeFrom, chooser, frozen_entry, joined, split, with_frozen, without_frozen
 
 DOWN, UP = "lora_down", "lora_up"
 
@@ -18,7 +18,7 @@ DOWN, UP = "lora_down", "lora_up"
 def lora(
     model: Model,
     rank: int,
-    where: str | Sequence[str] | Callable[[str], bool] = "*.weight",
+    where: str | Sequence[str] | Callable[[str], bool] = "*weight",
     alpha: float | None = None,
     train: str | Sequence[str] | Callable[[str], bool] = (),
 ) -> Model:
@@ -54,7 +54,7 @@ def lora(
     if alpha is not None and not (isinstance(alpha, int | float) and alpha > 0):
         raise InvalidArgument(f"alpha must be a positive number or None, got {alpha!r}")
     is_adapted, is_trained = chooser("where", where), chooser("train", train)
-    scale = 1.0 if alpha is None else alpha / rank
+    scale, entry = 1.0 if alpha is None else alpha / rank, frozen_entry(model)
 
     def init(key: Tensor, example: Any) -> tuple[Params, Buffers]:
         params, buffers = model.init(key, example)
@@ -64,16 +64,16 @@ def lora(
             shown = ", ".join(tree.paths(params)[:10])
             raise InvalidArgument(f"lora: where matches no weight of two axes or more; the paths are {shown:.600}")
         chosen, _ = split(frozen, factors.__contains__)
-        return joined(_factors(chosen, key, rank), trained), with_frozen(buffers, frozen)
+        return joined(_factors(chosen, key, rank), trained), with_frozen(entry, buffers, frozen)
 
     def back(params: Params, buffers: Buffers) -> tuple[Params, Buffers]:
-        frozen, rest = without_frozen(buffers)
+        frozen, rest = without_frozen(entry, buffers)
         return _adapted(frozen, params, scale), rest
 
     def apply(params: Params, buffers: Buffers, x: Any, mode: Mode = EVALUATION) -> tuple[Any, Buffers]:
-        frozen, rest = without_frozen(buffers)
+        frozen, rest = without_frozen(entry, buffers)
         y, after = model.apply(_adapted(frozen, params, scale), rest, x, mode)
-        return y, buffers if after is rest else with_frozen(after, frozen)
+        return y, buffers if after is rest else with_frozen(entry, after, frozen)
 
     apply.made_from = MadeFrom(model, back)  # pyright: ignore
     return attrs.evolve(model, init=init, apply=apply)

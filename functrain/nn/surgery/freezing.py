@@ -9,7 +9,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.errors import InvalidArgument
 from functrain.nn.model import EVALUATION, Buffers, Mode, Model, Params
-from functrain.nn.surgery.merging import MadeFrom, chooser, joined, split, with_frozen, without_frozen
+from functrain.nn.surgery.merging import MadeFrom, chooser, frozen_entry, joined, split, with_frozen, without_frozen
 
 
 def freeze(model: Model, where: str | Sequence[str] | Callable[[str], bool]) -> Model:
@@ -34,7 +34,7 @@ def freeze(model: Model, where: str | Sequence[str] | Callable[[str], bool]) -> 
     >>> list(params), list(buffers["frozen"])
     (['head'], ['body'])
     """
-    is_frozen = chooser("where", where)
+    is_frozen, entry = chooser("where", where), frozen_entry(model)
 
     def init(key: Tensor, example: Any) -> tuple[Params, Buffers]:
         params, buffers = model.init(key, example)
@@ -43,16 +43,16 @@ def freeze(model: Model, where: str | Sequence[str] | Callable[[str], bool]) -> 
             what = "all parameters" if frozen else "no parameter"
             shown = ", ".join(tree.paths(params)[:10])
             raise InvalidArgument(f"freeze: where matches {what}; their paths are {shown:.600}")
-        return trained, with_frozen(buffers, frozen)
+        return trained, with_frozen(entry, buffers, frozen)
 
     def back(params: Params, buffers: Buffers) -> tuple[Params, Buffers]:
-        frozen, rest = without_frozen(buffers)
+        frozen, rest = without_frozen(entry, buffers)
         return joined(frozen, params), rest
 
     def apply(params: Params, buffers: Buffers, x: Any, mode: Mode = EVALUATION) -> tuple[Any, Buffers]:
-        frozen, rest = without_frozen(buffers)
+        frozen, rest = without_frozen(entry, buffers)
         y, after = model.apply(joined(frozen, params), rest, x, mode)
-        return y, buffers if after is rest else with_frozen(after, frozen)
+        return y, buffers if after is rest else with_frozen(entry, after, frozen)
 
     apply.made_from = MadeFrom(model, back)  # pyright: ignore
     return attrs.evolve(model, init=init, apply=apply)

@@ -9,9 +9,6 @@ import attrs
 from functrain.errors import DuplicateName, InvalidArgument
 from functrain.nn.model import Buffers, Model, Params
 
-FROZEN = "frozen"
-"""The entry of the buffers that holds the parameters that are not trained."""
-
 
 @attrs.frozen(eq=False)
 class MadeFrom:
@@ -85,21 +82,34 @@ def joined(a: Params, b: Params) -> Params:
     }
 
 
-def with_frozen(buffers: Buffers, frozen: Params) -> Buffers:
+def frozen_entry(model: Model) -> str:
+    """Return the name of the entry of the buffers that holds what is frozen of a model, one for each change of it.
+
+    >>> from functrain import nn
+    >>> frozen_entry(nn.dense(2)), frozen_entry(nn.lora(nn.dense(2), 1))
+    ('frozen', 'frozen_2')
+    """
+    depth = 1
+    while (source := made_from(model)) is not None:
+        model, depth = source.model, depth + 1
+    return "frozen" if depth == 1 else f"frozen_{depth}"
+
+
+def with_frozen(entry: str, buffers: Buffers, frozen: Params) -> Buffers:
     """Return the buffers with an entry that holds frozen parameters."""
     if not frozen:
         return buffers
-    if FROZEN in buffers:
+    if entry in buffers:
         raise DuplicateName(
-            f"a layer has the name {FROZEN!r}, which is where frozen parameters stand; give it another with nn.named"
+            f"a layer has the name {entry!r}, which is where frozen parameters stand; give it another with nn.named"
         )
-    return {**buffers, FROZEN: frozen}
+    return {**buffers, entry: frozen}
 
 
-def without_frozen(buffers: Buffers) -> tuple[Params, Buffers]:
+def without_frozen(entry: str, buffers: Buffers) -> tuple[Params, Buffers]:
     """Return the frozen parameters, and the buffers without them."""
-    rest = {name: value for name, value in buffers.items() if name != FROZEN}
-    return buffers.get(FROZEN, {}), rest
+    rest = {name: value for name, value in buffers.items() if name != entry}
+    return buffers.get(entry, {}), rest
 
 
 def chooser(name: str, where: Any) -> Callable[[str], bool]:
