@@ -21,7 +21,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 _is_autocast = torch._C._is_any_autocast_enabled  # pyright: ignore
 _PRE_DISPATCH = DispatchKey.PreDispatch
-# Not `is_compiling`, which is true in a trace of functrain's own, in other threads too.
+# Not `is_compiling`, which is true in a trace of functrain's own.
 _is_compiled = torch.compiler.is_dynamo_compiling
 
 

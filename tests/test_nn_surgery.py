@@ -1,6 +1,4 @@
-"""freeze, lora, load_part and merged, on functrain's own layers and on modules."""
-
-import re
+"""freeze, lora and merged, on functrain's own layers and on modules."""
 
 import pytest
 import torch
@@ -9,7 +7,7 @@ from torch import nn as tnn
 
 import functrain as ft
 from functrain import nn, random, tree
-from functrain.errors import DuplicateName, InvalidArgument, TreeMismatch
+from functrain.errors import DuplicateName, InvalidArgument
 
 X = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -108,25 +106,6 @@ def test_freeze_and_lora_compose_and_become_a_module():
     made = nn.to_module(model, params, buffers)
     assert type(made) is Net and list(made.state_dict()) == list(module.state_dict())
     assert torch.allclose(made(X), model.apply(params, buffers, X)[0], atol=1e-6)
-
-
-def test_a_part_of_a_state_dict(model):
-    params, buffers = model.init(random.key(0), X)
-    other, others = model.init(random.key(1), X)
-    other = tree.map(lambda p: p + 1, other)
-    saved = {f"net.{name}": value for name, value in nn.to_state_dict(other, others).items()}
-    saved["net.head.weight"] = torch.zeros(10, 5)
-    rename = lambda name: None if ".head." in name else name.removeprefix("net.")  # noqa: E731
-    loaded, rest, report = nn.load_part(saved, params, buffers, rename)
-    assert tree.equal(loaded["body"], other["body"]) and tree.equal(loaded["head"], params["head"])
-    assert set(report.kept) == {"head.weight", "head.bias"} and report.left[0] == "net.head.weight"
-    assert "body.1.running_mean" in report.loaded and tree.equal(rest, others)
-    with pytest.raises(TreeMismatch, match=re.escape("head.weight: expected float32(3, 5), got float32(10, 5)")):
-        nn.load_part(saved, params, buffers, lambda name: name.removeprefix("net."))
-    with pytest.raises(TreeMismatch, match=re.escape("net.body.0.weight is not in the model")):
-        nn.load_part(saved, params, buffers)
-    with pytest.raises(TreeMismatch, match="nothing"):
-        nn.load_part(saved, params, buffers, lambda name: None)
 
 
 def test_refusals(model):

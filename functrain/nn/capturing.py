@@ -7,7 +7,8 @@ from typing import Any
 import attrs
 
 from functrain.errors import InvalidArgument
-from functrain.nn.model import EVALUATION, Buffers, Mode, Model, Params
+from functrain.nn.mode import EVALUATION, Mode
+from functrain.nn.model import Buffers, Model, Params
 from functrain.nn.observing import observed
 
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.fx import Node
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from functrain import random, tree
 from functrain.engine.tracing.recording import recording
@@ -152,19 +152,15 @@ def kind_of(layer: Any) -> str:
     """Return what a layer is in a word: the function that made it, or the class of a module.
 
     >>> from functrain import nn
-    >>> kind_of(nn.dense(3)), kind_of(nn.tanh), kind_of(torch.nn.Linear(1, 1))
-    ('dense', 'tanh', 'Linear')
+    >>> kind_of(nn.dense(3)), kind_of(nn.serial(nn.tanh)), kind_of(torch.nn.Linear(1, 1))
+    ('dense', 'serial', 'Linear')
     """
     if isinstance(layer, torch.nn.Module):
         return type(layer).__name__
     origin = getattr(layer.apply, "original", None)
     if origin is not None:
         return origin.kept.kind
-    made_by = layer.apply.__qualname__.partition(".")[0].strip("_")
-    if made_by != "lam":
-        return made_by
-    f = next(cell.cell_contents for cell in layer.apply.__closure__)
-    return getattr(getattr(f, "func", f), "__name__", "lam")
+    return layer.label.partition("(")[0]
 
 
 def _rows(seen: _Seen, sizes: Any, so_far: list[int]) -> tuple[LayerSummary, ...]:
@@ -187,9 +183,11 @@ def _so_far(nodes: list[Node]) -> list[int]:
 
 
 def _multiply_adds(node: Node) -> int:
+    args: Any = torch.fx.map_arg(node.args, lambda n: n.meta["val"])
+    if "_scaled_dot_product_" in node.name:  # that of CPUs has no formula of its own
+        return sdpa_flop_count(*(tuple(arg.shape) for arg in args[:3])) // 2
     formula = flop_registry.get(getattr(node.target, "overloadpacket", None))
     if formula is None:
         return 0
-    args = torch.fx.map_arg(node.args, lambda n: n.meta["val"])
     kwargs = torch.fx.map_arg(node.kwargs, lambda n: n.meta["val"])
     return int(formula(*args, **kwargs, out_val=node.meta["val"])) // 2  # type: ignore

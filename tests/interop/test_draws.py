@@ -8,7 +8,7 @@ from torch import nn as tnn
 
 from functrain import nn, random
 from functrain.errors import HiddenRandomness, InvalidKey
-from functrain.nn.interop.running import RULES
+from functrain.nn.interop.rules.running import RULES
 
 N = 20_000
 QUARTERS = torch.tensor([0.75, 0.25])

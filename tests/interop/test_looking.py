@@ -73,7 +73,7 @@ def test_captured_activations_are_those_of_hooks():
 
 def test_a_layer_applied_twice_gives_both_and_models_nest():
     inner = nn.from_module(modules.Shared())
-    model = nn.capture(nn.serial(nn.dense(4), nn.capture(inner, "norm"), head=nn.lam(lambda y: y[0])), ["1.drop", "0"])
+    model = nn.capture(nn.serial(nn.dense(4), nn.capture(inner, "norm"), head=lambda y: y[0]), ["1.drop", "0"])
     params, buffers = model.init(random.key(0), torch.zeros(1, 3))
     (_, seen), _ = model.apply(params, buffers, torch.ones(2, 3))
     assert len(seen["1.drop"]) == 2 and seen["0"].shape == (2, 4)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import functrain as ft
 from functrain import nn, random, tree
-from functrain.nn.interop.running import Running
+from functrain.nn.interop.rules.running import Running
 
 STEPS = 3
 

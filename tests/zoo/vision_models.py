@@ -60,5 +60,5 @@ CASES = [
     _torchvision("efficientnet_b0"),
     _torchvision("convnext_tiny"),
     _torchvision("swin_t"),
-    _torchvision("densenet121", memory_efficient=True),
+    _torchvision("densenet121"),
 ]

@@ -10,14 +10,15 @@ from torch import Tensor
 from functrain import tree
 from functrain.dispatch_state import is_transformed
 from functrain.errors import TreeMismatch
-from functrain.nn.interop.checkpoints import applied
-from functrain.nn.interop.copying import fresh
-from functrain.nn.interop.generators import watched
-from functrain.nn.interop.leaves import BUFFER, gathered, spread
-from functrain.nn.interop.norms import cumulative
-from functrain.nn.interop.original import Kept
-from functrain.nn.interop.running import Running
-from functrain.nn.model import Buffers, Mode, Params
+from functrain.nn.interop.keeping.copying import fresh
+from functrain.nn.interop.keeping.leaves import BUFFER, gathered, spread
+from functrain.nn.interop.keeping.original import Kept
+from functrain.nn.interop.rules.checkpoints import applied
+from functrain.nn.interop.rules.generators import watched
+from functrain.nn.interop.rules.norms import cumulative
+from functrain.nn.interop.rules.running import Running
+from functrain.nn.mode import Mode
+from functrain.nn.model import Buffers, Params
 from functrain.nn.observing import entered, is_observed, left
 
 

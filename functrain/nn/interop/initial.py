@@ -10,11 +10,12 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter, is_l
 
 from functrain import random, tree
 from functrain.errors import InvalidArgument
-from functrain.nn.interop.copying import fresh as made_fresh
-from functrain.nn.interop.leaves import spread
-from functrain.nn.interop.original import Kept
-from functrain.nn.interop.running import Running
-from functrain.nn.model import Buffers, Mode, Params
+from functrain.nn.interop.keeping.copying import fresh as made_fresh
+from functrain.nn.interop.keeping.leaves import spread
+from functrain.nn.interop.keeping.original import Kept
+from functrain.nn.interop.rules.running import Running
+from functrain.nn.mode import Mode
+from functrain.nn.model import Buffers, Params
 
 Values = list[Tensor]
 

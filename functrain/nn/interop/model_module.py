@@ -9,10 +9,11 @@ from torch import Tensor
 
 from functrain import random, tree
 from functrain.errors import InvalidArgument
-from functrain.nn.interop.copying import fresh
-from functrain.nn.interop.leaves import BUFFER, PARAMETER, gathered
-from functrain.nn.interop.original import Kept, Original
-from functrain.nn.model import EVALUATION, Buffers, Model, Params, training
+from functrain.nn.interop.keeping.copying import fresh
+from functrain.nn.interop.keeping.leaves import BUFFER, PARAMETER, gathered
+from functrain.nn.interop.keeping.original import Kept, Original
+from functrain.nn.mode import EVALUATION, training
+from functrain.nn.model import Buffers, Model, Params
 from functrain.nn.surgery.merging import made_from, merged
 
 

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.errors import InvalidArgument
-from functrain.nn.interop import checkpoints, draws, layers, norms, writes  # noqa: F401  (they enter their rules)
 from functrain.nn.interop.applying import Application
 from functrain.nn.interop.initial import first_values
-from functrain.nn.interop.leaves import misfits
-from functrain.nn.interop.original import Kept, original
-from functrain.nn.misfit import locate
-from functrain.nn.model import EVALUATION, Buffers, Mode, Model, Params
+from functrain.nn.interop.keeping.leaves import misfits
+from functrain.nn.interop.keeping.original import Kept, original
+from functrain.nn.interop.rules import checkpoints, draws, layers, norms, writes  # noqa: F401  (they enter their rules)
+from functrain.nn.locating import locate
+from functrain.nn.mode import EVALUATION, Mode
+from functrain.nn.model import Buffers, Model, Params
 
 
 def from_module(
@@ -87,7 +88,8 @@ def from_module(
         return (y if out is None else out(y)), after
 
     apply.original = kept_code  # pyright: ignore
-    return Model(init, apply, padding_safe=padding_safe)
+    label = f"from_module({type(module).__name__})"
+    return Model(init, apply, padding_safe=padding_safe, label=label)
 
 
 def _check_options(module: Any, method: Any, out: Any) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import initializers, random, tree
+from functrain import arguments, initializers, random, tree
 from functrain.errors import InvalidArgument
-from functrain.nn.model import EVALUATION, Buffers, Mode, Model, Params
-from functrain.nn.options import whole
+from functrain.nn.mode import EVALUATION, Mode
+from functrain.nn.model import Buffers, Model, Params
 from functrain.nn.surgery.merging import MadeFrom, chooser, frozen_entry, joined, split, with_frozen, without_frozen
 
 DOWN, UP = "lora_down", "lora_up"
@@ -50,7 +50,7 @@ def lora(
     >>> tree.paths(params)
     ['body.weight.lora_down', 'body.weight.lora_up', 'head.weight', 'head.bias']
     """
-    whole("rank", rank)
+    arguments.whole("rank", rank)
     if alpha is not None and not (isinstance(alpha, int | float) and alpha > 0):
         raise InvalidArgument(f"alpha must be a positive number or None, got {alpha!r}")
     is_adapted, is_trained = chooser("where", where), chooser("train", train)

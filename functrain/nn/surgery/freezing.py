@@ -8,7 +8,8 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.errors import InvalidArgument
-from functrain.nn.model import EVALUATION, Buffers, Mode, Model, Params
+from functrain.nn.mode import EVALUATION, Mode
+from functrain.nn.model import Buffers, Model, Params
 from functrain.nn.surgery.merging import MadeFrom, chooser, frozen_entry, joined, split, with_frozen, without_frozen
 
 
