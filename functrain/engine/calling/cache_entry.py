@@ -232,12 +232,19 @@ def _write_shared(writer: Writer, written: list[str], donated: list[str], consta
 
 
 def _explain(error: BaseException, name: str) -> None:
-    # A trace holds no values, so that the kernel is the first to see the labels.
-    found = re.match(r"Target (-?\d+) is out of bounds", str(error))
-    if found and isinstance(error, IndexError):
+    # A trace holds no values, so that the kernel is the first to see labels and indices.
+    label = re.match(r"Target (-?\d+) is out of bounds", str(error))
+    if label and isinstance(error, IndexError):
         raise LabelOutOfRange(
-            f"target: the label {found[1]}, met by the compiled function {name}, is no class of the prediction; number "
+            f"target: the label {label[1]}, met by the compiled function {name}, is no class of the prediction; number "
             "the classes from 0, widen the last layer, or give what is to be ignored zero weight"
+        ) from error
+    limit = re.search(r"index out of bounds: 0 <= \w+ < (\d+)", str(error))  # what Inductor's code says, of either
+    if limit or "index out of range in self" in str(error):
+        allowed = f"not from 0 to {int(limit[1]) - 1}" if limit else "out of range"
+        raise LabelOutOfRange(
+            f"an index or a label met by the compiled function {name} is {allowed}: an embedding's input, or a target; "
+            "number them from 0, or take more entries or classes. Without jit the error names the layer and the indices"
         ) from error
 
 
