@@ -190,18 +190,20 @@ leaves = st.one_of(
     st.builds(lambda n, d: torch.arange(n).to(d), st.integers(0, 5), st.sampled_from([torch.bfloat16, torch.int64])),
 )
 keys = st.one_of(st.text("ab_é", max_size=3), st.integers(-3, 300))
-values = st.recursive(
-    leaves,
-    lambda inner: st.one_of(
+
+
+def containers(inner):
+    return st.one_of(
         st.lists(inner, max_size=3),
         st.lists(inner, max_size=3).map(tuple),
         st.dictionaries(keys, inner, max_size=3),
         st.builds(Place, inner, inner),
         st.builds(Node, inner),
         st.builds(Pair, inner, inner),
-    ),
-    max_leaves=12,
-)
+    )
+
+
+values = st.recursive(leaves, containers, max_leaves=12)
 
 
 def parts_agree(a, b):
