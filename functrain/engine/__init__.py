@@ -5,7 +5,7 @@ from functrain.engine.transforms.checking import Report, check
 from functrain.engine.transforms.folding import Stop, fold
 from functrain.engine.transforms.gradients import grad, value_and_grad
 from functrain.engine.transforms.rematerializing import remat
-from functrain.engine.transforms.scanning import scan
+from functrain.engine.transforms.scanning.scans import scan
 from functrain.engine.transforms.vectorizing import vmap
 
 __all__ = [

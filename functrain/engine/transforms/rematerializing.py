@@ -1,6 +1,6 @@
 """Rematerialisation: less memory in a differentiated function, for computing parts of it twice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -10,15 +10,15 @@ from torch._C._functorch import (  # pyright: ignore
     TransformType,
     get_interpreter_stack,
     get_unwrapped,
-    peek_interpreter_stack,
 )
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from functrain import tree
-from functrain.dispatch_state import is_transformed, level
+from functrain.dispatch_state import current_level, is_transformed, level
 from functrain.engine.tracing.recording import is_recorded
+from functrain.engine.transforms.closing import Filling, all_passed_on, closures
 from functrain.errors import InvalidArgument
 
 _HERE = object()
@@ -34,14 +34,14 @@ def remat(f: Callable) -> Callable:
     elimination nor a scheduler can put it back to the first.
 
     Args:
-        f: a pure function of trees, its randomness from keys. What is differentiated must be an argument, not closed
-            over.
+        f: a pure function of trees, its randomness from keys. Under torch.func outside of `jit`, what is differentiated
+            must be an argument, not closed over.
 
     Returns:
         A function of the same arguments and results.
 
     Raises:
-        InvalidArgument: `f` closes over a tensor that is being differentiated (noticed in `jit` and torch.func).
+        InvalidArgument: `f` closes over a tensor that is being differentiated by torch.func outside of `jit`.
 
     The method is that of Chen et al., Training Deep Nets with Sublinear Memory Cost (2016).
 
@@ -50,33 +50,54 @@ def remat(f: Callable) -> Callable:
     tensor([[1., 1.],
             [1., 1.]])
     """
+    if hasattr(f, "recomputes"):
+        return f
 
     @wraps(f)
     def rematerialised(*args: Any) -> Any:
+        args = all_passed_on(args)
         if is_transformed() or (is_recorded() and torch.is_grad_enabled()):
-            return _transformed(f, args)
+            return _transformed(f, args, is_recorded() and get_proxy_mode() is None)
         if get_proxy_mode() is None and torch.is_grad_enabled():
-            return checkpoint(f, *args, use_reentrant=False, preserve_rng_state=False)
+            return _checkpointed(f, args)
         return f(*args)
 
+    vars(rematerialised)["recomputes"] = f  # a scan of it keeps carries alone
     return rematerialised
 
 
-def _transformed(f: Callable, args: tuple) -> Any:
+def _checkpointed(f: Callable, args: tuple) -> Any:
+    try:
+        return checkpoint(f, *args, use_reentrant=False, preserve_rng_state=False)
+    except RuntimeError as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+    return f(*args)  # gradients inside refuse what recomputes: the same values, in more memory
+
+
+def _transformed(f: Callable, args: tuple, traced: bool) -> Any:
     leaves, spec = tree.flatten(args)
     where = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     seen: list[Any] = []
 
-    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+    def called(tensors: Sequence[Tensor]) -> list[Tensor]:
         filled = list(leaves)
         for k, tensor in zip(where, tensors, strict=True):
             filled[k] = tensor
-        with _Closed(f, tensors):
-            results, structure = tree.flatten(f(*tree.unflatten(spec, filled)))
+        results, structure = tree.flatten(f(*tree.unflatten(spec, filled)))
         seen[:] = [structure, [_HERE if isinstance(r, Tensor) else r for r in results]]
-        return tuple(r for r in results if isinstance(r, Tensor))
+        return [r for r in results if isinstance(r, Tensor)]
 
     tensors = [leaves[k] for k in where]
+    closed = closures(called, tensors, _name(f)) if traced else []
+    count = len(tensors)
+
+    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+        with Filling(closed, tensors[count:]) if traced else _Closed(f, tensors) as mode:
+            results = called(tensors[:count])
+        return tuple(mode.swap(r) for r in results)
+
+    tensors += closed
     kept = [_is_parameter(t) for t in tensors]
     outputs = iter(_Remat.apply(flat, kept, *tensors))
     structure, rest = seen
@@ -96,17 +117,24 @@ def _differentiable(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
+def _name(f: Callable) -> str:
+    return getattr(f, "__name__", type(f).__name__)
+
+
 class _Closed(TorchFunctionMode):
     """Refuses tensors that are being differentiated: those that a function closes over would get no gradient."""
 
     def __init__(self, f: Callable, given: tuple[Tensor, ...]):
         super().__init__()
-        self.name = getattr(f, "__name__", type(f).__name__)
+        self.name = _name(f)
         self.given = {id(t) for t in given}
+        self.begun = torch.autograd._get_sequence_nr()  # pyright: ignore
+
+    def swap(self, tensor: Tensor) -> Tensor:
+        return tensor
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        top = peek_interpreter_stack()
-        running = 0 if top is None else top.level()
+        running = current_level()
         for leaf in tree.leaves((args, kwargs or {})):
             if isinstance(leaf, Tensor) and (level(leaf) > running or self._is_recorded(leaf)):
                 raise InvalidArgument(
@@ -116,8 +144,10 @@ class _Closed(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _is_recorded(self, leaf: Tensor) -> bool:
-        # What the function computes itself is not, as its forward pass runs without gradients.
-        return level(leaf) < 0 and leaf.requires_grad and not torch.is_grad_enabled() and id(leaf) not in self.given
+        # What the function computes itself is not, as its forward pass runs without gradients, but for those inside.
+        if level(leaf) >= 0 or not leaf.requires_grad or torch.is_grad_enabled() or id(leaf) in self.given:
+            return False
+        return leaf.grad_fn is None or leaf.grad_fn._sequence_nr() < self.begun  # pyright: ignore
 
 
 class _Remat(torch.autograd.Function):
