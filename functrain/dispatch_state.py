@@ -136,6 +136,24 @@ def differentiating_levels(tensors: Iterable[torch.Tensor]) -> set[int]:
     return asked if torch.is_grad_enabled() else asked - ({current_level()} - forward)
 
 
+def is_differentiated_besides(tensors: Iterable[torch.Tensor], own: int) -> bool:
+    """Return whether more differentiates by what a backward pass works with than the transform that this pass is of.
+
+    That one may be over, where its gradient is pulled back later; its number then says nothing.
+
+    Args:
+        tensors: what was kept, and the cotangents.
+        own: the level of that transform.
+
+    >>> is_differentiated_besides([torch.ones(2, requires_grad=True)], 0)
+    False
+    """
+    tensors = list(tensors)
+    is_over = any(alive(t) is not t for t in tensors)
+    with torch.enable_grad():
+        return bool(differentiating_levels(tensors) - (set() if is_over else {own}))
+
+
 def forward_levels() -> set[int]:
     """Return the levels of the transforms around the running code that differentiate forward.
 

@@ -5,41 +5,41 @@ import torch
 
 import functrain as ft
 from tests.engine.nesting import nested, nodes, oracle, orders
+from tests.engine.scanned_programs import OURS, PLAIN, PROGRAMS, recurrent
 
-W = torch.tensor([[0.5, -0.3, 0.1], [0.2, 0.6, -0.4], [-0.1, 0.3, 0.7]])
 X = torch.tensor([0.3, -0.5, 0.8])
+INSIDE = ("grad", "torch.func.grad", "vmap", "remat")
 
 
-ALL_ROWS = {n: torch.randn(n, 3, generator=torch.Generator().manual_seed(n)) for n in (4, 10, 1000)}
-
-
-def recurrent(loop, n=4):
-    """A recurrent layer; what is differentiated is its weight, closed over, its first carry and its xs."""
-
-    def f(x):
-        w, xs = W * x, ALL_ROWS[n] * x
-
-        def step(carry, row):
-            h, count = carry
-            h = torch.tanh(h @ w + row)
-            return (h, count + 1), {"sum": h.sum() * count, "none": h * 2}
-
-        (h, _), ys = loop(step, (x, torch.tensor(0)), xs)
-        return (h * x).sum() + (ys["sum"] ** 2).sum() + ys["none"][-1].sum()
-
-    return f
-
-
-ALL = [*orders(2), *orders(3)]
-
-
-@pytest.mark.parametrize("order", ALL)
+@pytest.mark.parametrize("order", [*orders(2), *orders(3)])
 def test_equals_the_fold(order):
-    torch.testing.assert_close(nested(order, recurrent(ft.scan))(X), oracle(order, recurrent(ft.fold), X))
+    torch.testing.assert_close(nested(order, recurrent(OURS, 4))(X), oracle(order, recurrent(PLAIN, 4), X))
 
 
-@pytest.mark.parametrize("order", [order for order in ALL if order.startswith("jit")])
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("order", [*INSIDE, *orders(2, INSIDE)])
+def test_every_program_equals_the_fold_in_jit(program, order):
+    f = PROGRAMS[program]
+    got = ft.jit(nested(order, f(OURS, 4)))(X)
+    torch.testing.assert_close(got, oracle(order, f(PLAIN, 4), X), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("order", [*INSIDE, "vmap(grad", "grad(vmap", "torch.func.grad(grad", "vmap(vmap"])
+def test_every_program_equals_the_fold_without_jit(program, order):
+    f = PROGRAMS[program]
+    torch.testing.assert_close(nested(order, f(OURS, 4))(X), oracle(order, f(PLAIN, 4), X), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", [*INSIDE, *orders(2, INSIDE), *orders(3, INSIDE), "jit(grad", "grad(jit(vmap"])
 def test_the_graph_does_not_depend_on_the_length(order):
-    inner = order.removeprefix("jit(")
-    counts = {n: nodes(ft.jit(nested(inner, recurrent(ft.scan, n))).lower(X).graph) for n in (10, 1000)}
+    counts = {n: nodes(ft.jit(nested(order, recurrent(OURS, n))).lower(X).graph) for n in (10, 1000)}
+    assert counts[10] == counts[1000]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("order", ["grad", "vmap", "vmap(grad", "grad(vmap", "torch.func.grad(grad", "remat(grad"])
+def test_the_graph_of_no_program_depends_on_the_length(program, order):
+    f = PROGRAMS[program]
+    counts = {n: nodes(ft.jit(nested(order, f(OURS, n))).lower(X).graph) for n in (10, 1000)}
     assert counts[10] == counts[1000]

@@ -10,12 +10,13 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, handle_torch_function
 
 from functrain import tree
-from functrain.dispatch_state import current_level, innermost, level, unseen
+from functrain.dispatch_state import alive, current_level, innermost, level, unseen
 from functrain.engine.tracing.abstract_tensor import abstract_as_seen
 from functrain.engine.tracing.recording import Recording, recording
 from functrain.engine.tracing.to_graph import trace
@@ -118,29 +119,63 @@ class Discovering(_Swapping):
         assert current is not None
         self._recording: Recording = current
         self._level, self._name = current_level(), name
+        self._seen: dict[int, tuple[Tensor, Tensor]] = {}
 
     def swap(self, tensor: Tensor) -> Tensor:
         """Return the stand-in of a tensor that is wrapped by a transform around the trace."""
-        if level(tensor) < 0 or self._recording.made(innermost(tensor)):
+        if self._recording.made(innermost(tensor)):
             return tensor
-        if level(tensor) > self._level:
+        if id(tensor) not in self._seen:
+            self._seen[id(tensor)] = tensor, self._resolved(tensor)
+        resolved = self._seen[id(tensor)][1]
+        if level(resolved) >= 0:
+            return self._recording.stand_in(resolved)
+        return resolved if resolved is tensor else self._recording.known(resolved)
+
+    def _resolved(self, tensor: Tensor) -> Tensor:
+        # The functions around this one, which may be traced too, know first what it is.
+        resolved = alive(passed_on([tensor])[0])
+        if level(resolved) > self._level:
             raise InvalidArgument(
                 f"{self._name} closes over a tensor that is being differentiated or vmapped, and hands it straight to "
                 "a transform of torch.func inside; use functrain's transform of that name, or pass it as an argument"
             )
-        return self._recording.stand_in(tensor)
+        return resolved
+
+    def closed(self, tensors: Iterable[Tensor]) -> "Closed":
+        """Return what is closed over, where these are the tensors that the trace holds."""
+        tensors = list(tensors)
+        at = {id(t): k for k, t in enumerate(tensors)}
+        places = {key: at[id(t)] for key, (_, t) in self._seen.items() if id(t) in at}
+        return Closed(tensors, at | places, [old for old, _ in self._seen.values()])
+
+
+@attrs.frozen
+class Closed:
+    """The tensors that a function closes over.
+
+    Attributes:
+        tensors: what they are where the function is called.
+        places: the id of each as the function knows it -> which of them it is.
+        alive: those whose ids these are.
+    """
+
+    tensors: list[Tensor]
+    places: dict[int, int]
+    alive: list[Tensor]
 
 
 class Filling(_Swapping):
     """The mode in which a function that was traced before runs again, with other tensors for those it closes over."""
 
-    def __init__(self, closed: Iterable[Tensor], given: Iterable[Tensor]) -> None:
+    def __init__(self, closed: Closed, given: Sequence[Tensor]) -> None:
         super().__init__()
-        self._table = {id(old): new for old, new in zip(closed, given, strict=True)}
+        self._places, self._given = closed.places, given
 
     def swap(self, tensor: Tensor) -> Tensor:
         """Return what is given for a tensor."""
-        return self._table.get(id(tensor), tensor)
+        place = self._places.get(id(tensor))
+        return tensor if place is None else self._given[place]
 
 
 def results(mode: _Swapping, tensors: Iterable[Tensor]) -> list[Tensor]:
@@ -148,7 +183,7 @@ def results(mode: _Swapping, tensors: Iterable[Tensor]) -> list[Tensor]:
     return [mode.swap(t) for t in tensors]
 
 
-def closures(f: Callable[[Sequence[Tensor]], Iterable[Tensor]], tensors: Sequence[Tensor], name: str) -> list[Tensor]:
+def closures(f: Callable[[Sequence[Tensor]], Iterable[Tensor]], tensors: Sequence[Tensor], name: str) -> Closed:
     """Return what a function closes over that is being differentiated or vmapped, inside a trace.
 
     Args:
@@ -158,10 +193,13 @@ def closures(f: Callable[[Sequence[Tensor]], Iterable[Tensor]], tensors: Sequenc
     """
     with unseen():
         examples: list[Tensor] = [abstract_as_seen(t) for t in tensors]
+    modes: list[Discovering] = []
 
     def discovering(*inputs: Tensor) -> list[Tensor]:
         with Discovering(name) as mode:
             made = f(inputs)
+        modes.append(mode)
         return results(mode, made)
 
-    return [t for t in trace(discovering, examples).closed if level(t) >= 0 or t.requires_grad]
+    closed = trace(discovering, examples).closed
+    return modes[0].closed(t for t in closed if level(t) >= 0 or t.requires_grad)

@@ -7,8 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import (  # pyright: ignore
-    TransformType,
-    get_interpreter_stack,
     get_unwrapped,
 )
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
@@ -16,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from functrain import tree
-from functrain.dispatch_state import current_level, is_transformed, level
+from functrain.dispatch_state import current_level, is_differentiated_besides, is_transformed, level
 from functrain.engine.tracing.recording import is_recorded
 from functrain.engine.transforms.closing import Filling, all_passed_on, closures
 from functrain.errors import InvalidArgument
@@ -89,15 +87,15 @@ def _transformed(f: Callable, args: tuple, traced: bool) -> Any:
         return [r for r in results if isinstance(r, Tensor)]
 
     tensors = [leaves[k] for k in where]
-    closed = closures(called, tensors, _name(f)) if traced else []
+    closed = closures(called, tensors, _name(f)) if traced else None
     count = len(tensors)
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
-        with Filling(closed, tensors[count:]) if traced else _Closed(f, tensors) as mode:
+        with _Closed(f, tensors) if closed is None else Filling(closed, tensors[count:]) as mode:
             results = called(tensors[:count])
         return tuple(mode.swap(r) for r in results)
 
-    tensors += closed
+    tensors += [] if closed is None else closed.tensors
     kept = [_is_parameter(t) for t in tensors]
     outputs = iter(_Remat.apply(flat, kept, *tensors))
     structure, rest = seen
@@ -162,6 +160,7 @@ class _Remat(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
         ctx.flat, ctx.kept, *tensors = inputs
+        ctx.level = current_level()
         ctx.results = [_differentiable(t) for t in output]
         ctx.mark_non_differentiable(*[t for t in output if not _differentiable(t)])
         ctx.save_for_backward(*tensors)
@@ -174,7 +173,7 @@ class _Remat(torch.autograd.Function):
         tensors = _after(given, ctx.saved_tensors, ctx.kept) if traced else ctx.saved_tensors
         by, partial = _of_floats(ctx.flat, tensors)
         # torch.func records its backward passes too, and the record would hold all that is computed again.
-        with torch.set_grad_enabled(_differentiated_again(tensors)):
+        with torch.set_grad_enabled(is_differentiated_besides([*ctx.saved_tensors, *given], ctx.level)):
             _, vjp = torch.func.vjp(partial, *[tensors[k] for k in by])  # pyright: ignore
             gradients = dict(zip(by, vjp(tuple(given)), strict=True))
         return None, None, *(gradients.get(k) for k in range(len(tensors)))
@@ -186,20 +185,6 @@ class _Remat(torch.autograd.Function):
         known = [torch.zeros_like(tensors[k]) if tangents[k] is None else tangents[k] for k in by]
         out = iter(torch.func.jvp(partial, tuple(tensors[k] for k in by), tuple(known))[1])
         return tuple(next(out) if wanted else None for wanted in ctx.results)
-
-
-def _differentiated_again(tensors: Any) -> bool:
-    """Return whether what a backward pass computes may be differentiated itself, by a transform or autograd."""
-    keys = [interpreter.key() for interpreter in get_interpreter_stack() or ()]
-    if sum(key in (TransformType.Grad, TransformType.Jvp) for key in keys) > 1:
-        return True
-    return any(_base(t).requires_grad for t in tensors)
-
-
-def _base(tensor: Tensor) -> Tensor:
-    while level(tensor) >= 0:
-        tensor = get_unwrapped(tensor)
-    return tensor
 
 
 def _of_floats(flat: Callable, tensors: Any) -> tuple[list[int], Callable]:

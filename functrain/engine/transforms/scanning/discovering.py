@@ -13,7 +13,7 @@ from functrain.dispatch_state import autocast_state, unseen
 from functrain.engine.graph.queries import output_of, placeholders
 from functrain.engine.graph.scan_node import value_of
 from functrain.engine.tracing.abstract_tensor import abstract
-from functrain.engine.transforms.closing import Discovering, Filling, results
+from functrain.engine.transforms.closing import Closed, Discovering, Filling, results
 from functrain.engine.transforms.scanning.masking import without_asking
 from functrain.engine.transforms.scanning.program import Program, Tensors, Traced, trace_step
 from functrain.engine.transforms.scanning.running import run
@@ -97,24 +97,26 @@ def discovered(call: Callable, program: Program, tensors: Tensors, names: list[s
             *(abstract(t, t.shape[1:]) for t in xs),
         ]
     names = [*names, *["a row of the xs of scan"] * len(xs)]
-    closed: Tensors = []
+    modes: list[Discovering] = []
+    closed: list[Closed] = []
     surroundings = autocast_state()
 
     def discovering(carry: Tensors, row: Tensors, _: Tensors) -> tuple[Tensors, Tensors]:
         with Discovering(program.name) as mode:
             after, ys = call(carry, row)
+        modes.append(mode)
         return results(mode, after), results(mode, ys)
 
     def step(carry: Tensors, row: Tensors, consts: Tensors) -> tuple[Tensors, Tensors]:
-        with surroundings(), Filling(closed, consts[: len(closed)]) as mode:
+        with surroundings(), Filling(closed[0], consts) as mode:
             after, ys = call(carry, row)
         return results(mode, after), results(mode, ys)
 
     traced = trace_step(program, examples, names, discovering)
-    closed[:] = traced.closed
+    closed.append(modes[0].closed(traced.closed))
     shared = [value_of(n) for n in placeholders(traced.graph.graph)[len(examples) :]]
     traced = Traced(traced.graph, [*examples, *shared], [], traced.ys)
-    return attrs.evolve(program, step=step, traced=traced), list(closed)
+    return attrs.evolve(program, step=step, traced=traced), closed[0].tensors
 
 
 def _without_flag(program: Program) -> Program:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd import Variable
 from torch.fx import Graph, Node
 
+from functrain.dispatch_state import unseen
 from functrain.engine.graph.functionalizing import functionalized
 from functrain.engine.graph.queries import outputs, placeholders
 from functrain.engine.graph.scan_node import lift_constants, value_of
@@ -75,15 +76,18 @@ def joint(program: Program, tensors: Sequence[Tensor], needed: Sequence[bool]) -
         tensors: its tensors.
         needed: of which of them gradients are wanted.
     """
-    examples = examples_of(program, tensors)
+    with unseen():
+        examples = examples_of(program, tensors)
     wanted = [is_float(t) and (k < program.carry or needed[k]) for k, t in enumerate(examples)]
     seen = _Seen()
-    graph = functionalized(trace(_both(program, wanted, seen), examples).gm)
-    inputs = placeholders(graph.graph)
-    closed = lift_constants(graph)
-    extra = [n for n in placeholders(graph.graph) if n not in inputs]
-    own, given = inputs[: len(examples)], inputs[len(examples) :]
-    return _Cut(program, graph, own, given, extra, closed, wanted, seen).joint()
+    recorded = trace(_both(program, wanted, seen), examples).gm
+    with unseen():
+        graph = functionalized(recorded)
+        inputs = placeholders(graph.graph)
+        closed = lift_constants(graph)
+        extra = [n for n in placeholders(graph.graph) if n not in inputs]
+        own, given = inputs[: len(examples)], inputs[len(examples) :]
+        return _Cut(program, graph, own, given, extra, closed, wanted, seen).joint()
 
 
 def _both(program: Program, wanted: list[bool], seen: _Seen) -> Callable[..., Tensors]:
@@ -120,7 +124,8 @@ def _further_inputs(like: Tensors, inputs: Sequence[Any]) -> list[Any]:
     first = next(iter(current.graph.nodes))
     for t in like:
         after = made[-1].node if made else inputs[-1].node if inputs else None
-        with current.graph.inserting_after(after) if after is not None else current.graph.inserting_before(first):
+        graph = current.graph
+        with unseen(), graph.inserting_after(after) if after is not None else graph.inserting_before(first):
             made.append(current.input(abstract(t, t.shape), "a cotangent"))
     return made
 

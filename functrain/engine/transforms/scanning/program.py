@@ -10,7 +10,7 @@ import attrs
 from torch import Tensor
 from torch.fx import GraphModule
 
-from functrain.dispatch_state import current_level
+from functrain.dispatch_state import current_level, unseen
 from functrain.engine.graph.functionalizing import functionalized
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Kind, Loop, lift_constants, unalias, value_of
@@ -98,8 +98,10 @@ def trace_step(
         counted[:] = [len(carry)]
         return [*carry, *ys]
 
-    graph = functionalized(trace(flat, examples, names).gm)
-    closed = lift_constants(graph)
+    recorded = trace(flat, examples, names).gm
+    with unseen():
+        graph = functionalized(recorded)
+        closed = lift_constants(graph)
     ys = [value_of(node) for node in output_of(graph.graph).args[0][counted[0] :]]
     return Traced(graph, examples, closed, ys)
 
@@ -108,11 +110,13 @@ def record(program: Program, tensors: Sequence[Tensor]) -> Tensors:
     """Enter a scan of plain tensors into the running trace as one node; return its carry and ys."""
     current = recording()
     assert current is not None and not current_level()
-    examples = examples_of(program, tensors)
+    with unseen():
+        examples = examples_of(program, tensors)
     traced = program.traced
     if traced is None or not all(map(same_layout, traced.examples, examples)):
         traced = trace_step(program, examples)
-    return enter(program, traced, tensors)
+    with unseen():
+        return enter(program, traced, tensors)
 
 
 def enter(program: Program, traced: Traced, tensors: Sequence[Tensor]) -> Tensors:

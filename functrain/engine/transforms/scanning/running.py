@@ -17,8 +17,10 @@ from functrain.dispatch_state import (
     current_level,
     differentiating_levels,
     forward_levels,
+    is_differentiated_besides,
     layers,
     outside_of_transforms,
+    unseen,
     vectorizing_levels,
 )
 from functrain.engine.transforms.closing import passed_on
@@ -114,7 +116,8 @@ class _Joint:
     def recorded(self, tensors: Tensors) -> Tensors:
         self.cut = joint(self.program, tensors, self.needed)
         self.visible = self.program.carry + self.cut.ys
-        return enter(self.program, self.cut.forward, tensors)
+        with unseen():
+            return enter(self.program, self.cut.forward, tensors)
 
     def back(self, xs: Tensors, consts: Tensors, kept: Tensors, cotangents: Sequence[Tensor | None]) -> Back:
         cut, p = self.cut, self.program
@@ -161,6 +164,7 @@ class _Scan(torch.autograd.Function):
         plan = ctx.plan
         if isinstance(plan, _Recomputing):
             plan.visible = len(output) - plan.of.carry
+        ctx.level = current_level()
         ctx.floats = [is_float(t) for t in output]
         ctx.mark_non_differentiable(*[t for t in output if not is_float(t)])
         ctx.set_materialize_grads(False)
@@ -177,8 +181,7 @@ class _Scan(torch.autograd.Function):
         _, xs, consts = p.cut([*([None] * p.carry), *ctx.saved_tensors[: count - p.carry]])
         kept = list(ctx.saved_tensors[count - p.carry :])
         present = [c for c in cotangents if c is not None]
-        again = bool(differentiating_levels([*ctx.saved_tensors, *present]) - {current_level()})
-        with torch.set_grad_enabled(again):
+        with torch.set_grad_enabled(is_differentiated_besides([*ctx.saved_tensors, *present], ctx.level)):
             back = plan.back(xs, consts, kept, cotangents)
             made = iter(run(back.program, back.tensors))
         gradients: list[Tensor | None] = [None] * count
