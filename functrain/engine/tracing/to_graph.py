@@ -73,7 +73,8 @@ def trace(f: Callable[..., list[Tensor]], tensors: list[Tensor], names: list[str
             inputs = [recording.input(t, name) for t, name in zip(tensors, names, strict=True)]
         with Watching(recording.value):
             results = f(*inputs)
-        gm = recording.finish([innermost(t) for t in results])
+        with unseen():
+            gm = recording.finish([innermost(t) for t in results])
     return _traced(gm, recording, time.perf_counter() - began)
 
 

@@ -130,7 +130,10 @@ class Discovering(_Swapping):
         resolved = self._seen[id(tensor)][1]
         if level(resolved) >= 0:
             return self._recording.stand_in(resolved)
-        return resolved if resolved is tensor else self._recording.known(resolved)
+        if resolved is tensor:
+            return tensor
+        with unseen():
+            return self._recording.known(resolved)
 
     def _resolved(self, tensor: Tensor) -> Tensor:
         # The functions around this one, which may be traced too, know first what it is.
