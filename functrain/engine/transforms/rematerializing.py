@@ -10,14 +10,13 @@ from torch._C._functorch import (  # pyright: ignore
     get_unwrapped,
 )
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
-from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from functrain import tree
 from functrain.dispatch_state import current_level, is_differentiated_besides, is_transformed, level
 from functrain.engine.tracing.recording import is_recorded
 from functrain.engine.transforms.closing import Filling, all_passed_on, closures
-from functrain.errors import InvalidArgument
+from functrain.engine.transforms.closures_refused import ClosuresRefused
 
 _HERE = object()
 
@@ -91,7 +90,11 @@ def _transformed(f: Callable, args: tuple, traced: bool) -> Any:
     count = len(tensors)
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
-        with _Closed(f, tensors) if closed is None else Filling(closed, tensors[count:]) as mode:
+        with (
+            ClosuresRefused(f"{_name(f)} under remat", tensors)
+            if closed is None
+            else Filling(closed, tensors[count:]) as mode
+        ):
             results = called(tensors[:count])
         return tuple(mode.swap(r) for r in results)
 
@@ -117,35 +120,6 @@ def _differentiable(tensor: Tensor) -> bool:
 
 def _name(f: Callable) -> str:
     return getattr(f, "__name__", type(f).__name__)
-
-
-class _Closed(TorchFunctionMode):
-    """Refuses tensors that are being differentiated: those that a function closes over would get no gradient."""
-
-    def __init__(self, f: Callable, given: tuple[Tensor, ...]):
-        super().__init__()
-        self.name = _name(f)
-        self.given = {id(t) for t in given}
-        self.begun = torch.autograd._get_sequence_nr()  # pyright: ignore
-
-    def swap(self, tensor: Tensor) -> Tensor:
-        return tensor
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        running = current_level()
-        for leaf in tree.leaves((args, kwargs or {})):
-            if isinstance(leaf, Tensor) and (level(leaf) > running or self._is_recorded(leaf)):
-                raise InvalidArgument(
-                    f"{self.name} under remat closes over a tensor that is being differentiated or vmapped; its "
-                    "gradient would be lost: pass it as an argument"
-                )
-        return func(*args, **(kwargs or {}))
-
-    def _is_recorded(self, leaf: Tensor) -> bool:
-        # What the function computes itself is not, as its forward pass runs without gradients, but for those inside.
-        if level(leaf) >= 0 or not leaf.requires_grad or torch.is_grad_enabled() or id(leaf) in self.given:
-            return False
-        return leaf.grad_fn is None or leaf.grad_fn._sequence_nr() < self.begun  # pyright: ignore
 
 
 class _Remat(torch.autograd.Function):

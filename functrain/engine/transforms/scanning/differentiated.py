@@ -100,6 +100,7 @@ def back_by_recomputing(
         length=program.length,
         reverse=not program.reverse,
         skips=bool(made),
+        masked=program.masked,
         recomputes=program.recomputes,
         name=program.name,
     )

@@ -15,7 +15,7 @@ from functrain.engine.graph.scan_node import value_of
 from functrain.engine.tracing.abstract_tensor import abstract
 from functrain.engine.transforms.closing import Closed, Discovering, Filling, results
 from functrain.engine.transforms.scanning.masking import without_asking
-from functrain.engine.transforms.scanning.program import Program, Tensors, Traced, trace_step
+from functrain.engine.transforms.scanning.program import Program, Tensors, Traced, never, trace_step
 from functrain.engine.transforms.scanning.running import run
 from functrain.engine.transforms.scanning.steps import check_carry, outputs_of, unpacked
 
@@ -49,7 +49,7 @@ def recorded(f: Callable, carry: Any, xs: Any, steps: int | None) -> tuple[Any, 
     with unseen():
         flag = torch.zeros((), dtype=torch.bool, device=device)
     names = ["whether the scan stopped", *(f"the carry of scan{_inside(p)}" for p, _ in tree.leaves_with_path(carry))]
-    first = Program(_never, carry=len(start) + 1, xs=len(columns), length=steps, name=_name(f))
+    first = Program(never, carry=len(start) + 1, xs=len(columns), length=steps, name=_name(f))
     program, closed = discovered(call, first, [flag, *start, *columns], names)
     program = attrs.evolve(program, stops=learned.stops, recomputes=2 if inner else 0)
     if not learned.stops:
@@ -67,10 +67,6 @@ def can_be_asked(tensors: Tensors) -> bool:
     True
     """
     return all(t.device.type == "cpu" for t in tensors)
-
-
-def _never(*_: Any) -> Any:
-    raise AssertionError("a step that has not been traced yet")
 
 
 def _name(f: Callable) -> str:

@@ -189,8 +189,8 @@ class _Cut:
         for k in carry:
             copies[cotangents[k]] = placeholder(f"ct_{k}", abstract(value_of(self.own[k]), value_of(self.own[k]).shape))
         sums = [placeholder(f"sum_{k}", _like(value_of(self.own[k]))) for k in consts]
-        if p.stops:
-            placeholder("made", value_of(self.own[0]))
+        if p.stops or p.skips:
+            placeholder("made", value_of(self.own[0 if p.stops else p.carry]))
         for k in of_ys:
             like = value_of(cotangents[k + p.carry])
             copies[cotangents[k + p.carry]] = placeholder(f"ct_y_{k}", abstract(like, like.shape))

@@ -12,6 +12,8 @@ def masked(program: Program) -> Program:
 
     The outputs of a step that is ignored are zeros. What ends it is asked for no more, unless it has no length.
     """
+    if program.masked:
+        return program
 
     def step(carry: Tensors, row: Tensors, consts: Tensors) -> tuple[Tensors, Tensors]:
         idle = _idle(program, carry, row)
@@ -21,7 +23,7 @@ def masked(program: Program) -> Program:
             kept[0] = carry[0] | after[0]
         return kept, [_where(idle, torch.zeros_like(y), y) for y in ys]
 
-    return attrs.evolve(program, step=step, traced=None)
+    return attrs.evolve(program, step=step, masked=True, traced=None)
 
 
 def _idle(program: Program, carry: Tensors, row: Tensors) -> Tensor:

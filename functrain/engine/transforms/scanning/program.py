@@ -54,6 +54,7 @@ class Program:
         reverse: whether the last row comes first.
         stops: whether the first carry, of bools, ends the loop before the step at which all of it is true.
         skips: whether the first of the xs, of bools, says at which steps anything is to be done.
+        masked: whether each step looks itself whether it is to do anything.
         recomputes: whether gradients are to keep carries alone: 1, those of all steps; 2, where it is long, those of
             some.
         traced: the graph of the step, where it is there already.
@@ -67,6 +68,7 @@ class Program:
     reverse: bool = False
     stops: bool = False
     skips: bool = False
+    masked: bool = False
     recomputes: int = 0
     traced: Traced | None = None
     name: str = "a scan"
@@ -75,6 +77,11 @@ class Program:
         """Return the carry, the xs and the consts of a call."""
         end = self.carry + self.xs
         return list(tensors[: self.carry]), list(tensors[self.carry : end]), list(tensors[end:])
+
+
+def never(*_: Any) -> Any:
+    """Stand for the step of a program that is traced before it has one, or never runs as a function."""
+    raise AssertionError("this step of a loop is a graph alone")
 
 
 def examples_of(program: Program, tensors: Sequence[Tensor]) -> Tensors:
@@ -149,6 +156,7 @@ def _add_output_rows(body: GraphModule, ys: Tensors) -> None:
 def is_float(tensor: Tensor) -> bool:
     """Return whether a tensor can have a gradient.
 
+    >>> import torch
     >>> is_float(torch.ones(2)), is_float(torch.tensor(1))
     (True, False)
     """

@@ -29,7 +29,9 @@ from functrain.engine.transforms.scanning.differentiated import Back, back_by_re
 from functrain.engine.transforms.scanning.forward_mode import with_tangents
 from functrain.engine.transforms.scanning.joint import Joint, joint
 from functrain.engine.transforms.scanning.program import Program, Tensors, enter, is_float, record
+from functrain.engine.transforms.scanning.replayed import step_of
 from functrain.engine.transforms.scanning.vectorized import vectorized
+from functrain.errors import InvalidArgument
 
 
 def run(program: Program, tensors: Sequence[Tensor]) -> Tensors:
@@ -45,8 +47,13 @@ def run(program: Program, tensors: Sequence[Tensor]) -> Tensors:
         with outside_of_transforms():
             return record(program, tensors)
     here = {n for n in levels if n > max(batches, default=-1)}
-    if not here:
+    if here <= forward_levels():
         return list(_Scan.apply(_Plain(program), *tensors))
+    if program.length is None:
+        raise InvalidArgument(
+            f"a gradient inside jit goes back through {program.name} step by step, so it needs a bound: pass "
+            "max_steps, or differentiate forward with jvp or jacfwd"
+        )
     if is_long(program):
         return in_chunks(run, program, tensors)
     needed = [any(map(_asks, layers(t))) for t in tensors]
@@ -123,26 +130,23 @@ class _Joint:
         cut, p = self.cut, self.program
         assert cut is not None
         length: Any = p.length
-        made, stored = list(kept[: p.stops]), list(kept[p.stops :])
+        made, stored = list(kept[: p.stops]) or xs[: p.skips], list(kept[p.stops :])
         given = [_or_zeros(cotangents[k], cut.forward.examples[k], ()) for k in cut.carry]
         given += [torch.zeros_like(consts[k]) for k in cut.consts]
         rows = [_or_zeros(cotangents[p.carry + k], cut.forward.ys[k], (length,)) for k in cut.of_ys]
         rows = [*made, *rows, *stored, *(xs[k] for k in cut.read)]
         back = Program(
-            _never,
+            step_of(cut.back, len(given), run),
             carry=len(given),
             xs=len(rows),
             length=length,
             reverse=not p.reverse,
-            skips=p.stops,
+            skips=bool(made),
+            masked=p.masked,
             traced=cut.back,
             name=p.name,
         )
         return Back(back, [*given, *rows, *consts], cut.carry, cut.consts, cut.xs)
-
-
-def _never(*_: Any) -> Any:
-    raise AssertionError("the loop back of a scan that is differentiated once has a graph")
 
 
 def _or_zeros(cotangent: Tensor | None, like: Tensor, more: tuple[int, ...]) -> Tensor:

@@ -39,17 +39,23 @@ def scan(
         NotATensor: something in the carry or `xs` is no tensor.
         TreeMismatch: a step changed the structure, shape, dtype or device of the carry.
 
+    >>> import torch
     >>> scan(lambda total, x: (total + x, total), torch.tensor(0), torch.tensor([1, 2, 3]))
     (tensor(6), tensor([0, 1, 3]))
     """
     tree.check_tensors(carry, "the carry of scan")
     steps = _length(xs, length)
-    if steps and _is_recorded():
+    if steps and is_recorded_as_loop():
         return recorded(f, carry, xs, steps)
     return looped(f, carry, xs, steps)
 
 
-def _is_recorded() -> bool:
+def is_recorded_as_loop() -> bool:
+    """Return whether a loop is to be entered into a trace as a node, in place of its steps.
+
+    >>> is_recorded_as_loop()
+    False
+    """
     # What differentiates forward without a transform of torch.func leaves no mark on a tensor that could be asked for.
     by_hand = forward_ad._current_level >= 0 and not forward_levels()
     return recording() is not None and get_proxy_mode() is None and not by_hand

@@ -23,7 +23,7 @@ def unpacked(result: Any) -> tuple[Any, Any, Any]:
     raise NotATensor(f"the function of a scan must return (carry, y) or Stop(carry, y), got {type(result).__name__}")
 
 
-def check_carry(before: Any, after: Any) -> None:
+def check_carry(before: Any, after: Any, name: str = "scan") -> None:
     """Raise `TreeMismatch` where a step made something else of the carry.
 
     >>> check_carry({"n": torch.tensor(0)}, {"n": torch.tensor(1)})
@@ -39,7 +39,7 @@ def check_carry(before: Any, after: Any) -> None:
     ]
     lines = lines or [f"  the branches: began as {old_spec}, became {new_spec}"]
     raise TreeMismatch(
-        "\n".join(["a step of scan must keep the structure, shapes and dtypes of the carry, but:", *lines])
+        "\n".join([f"a step of {name} must keep the structure, shapes and dtypes of the carry, but:", *lines])
     )
 
 
