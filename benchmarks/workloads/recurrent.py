@@ -48,7 +48,7 @@ def _functrain(backend: str) -> Entrant:
 def _entrant(f: Any, weights: dict[str, torch.Tensor], xs: torch.Tensor) -> Entrant:
     def check() -> list[float]:
         loss, gradients = f(weights, xs)
-        return [float(loss), *(float(gradients[name].abs().sum()) for name in NAMES)]
+        return [float(loss.detach()), *(float(gradients[name].abs().sum()) for name in NAMES)]
 
     def run() -> None:
         f(weights, xs)
