@@ -88,6 +88,32 @@ def test_the_gradient_has_the_bits_of_the_fold():
         assert tree.equal(ft.jit(ft.value_and_grad(f(ft.scan), argnum), backend="replay")(*args), expected)
 
 
+@pytest.mark.parametrize("by", ["grad", "jacrev", "vmap(grad"])
+def test_gradients_of_weights_that_are_multiplied_after_the_loop(by):
+    gen = torch.Generator().manual_seed(0)
+    w, v, xs = (torch.randn(s, generator=gen) / 3 for s in ((16, 16), (8, 16), (5, 2, 8)))
+
+    def f(loop):
+        def loss(p, xs):
+            def step(h, x):
+                a = torch.nn.functional.linear(h, p["w"], p["b"])
+                return torch.tanh(a + x @ p["v"]), (h @ p["w"].t()).sum()
+
+            h, ys = loop(step, torch.ones(2, 16), xs)
+            return (h**2).sum() + (ys**2).sum() / 9
+
+        return loss
+
+    def gradient(loop):
+        if by == "jacrev":
+            return ft.jacrev(lambda p, xs: torch.stack([f(loop)(p, xs), f(loop)(p, xs * 2)]))
+        return ft.vmap(ft.grad(f(loop)), (None, 0)) if by == "vmap(grad" else ft.grad(f(loop))
+
+    args = {"w": w, "v": v, "b": w[0]}, torch.stack([xs, -xs]) if by == "vmap(grad" else xs
+    close = tree.differences(ft.jit(gradient(ft.scan))(*args), gradient(ft.fold)(*args), rtol=1e-4, atol=1e-5)
+    assert not close, close
+
+
 def test_gradients_of_xs_that_are_no_rows_in_a_row():
     xs = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
 

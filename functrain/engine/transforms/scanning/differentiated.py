@@ -24,6 +24,7 @@ class Back:
         carry: the positions of the carry whose gradients are its first results.
         consts: the positions of the consts whose gradients come next.
         xs: the positions of the xs whose gradients come last.
+        later: as in `Joint`.
     """
 
     program: Program
@@ -31,6 +32,7 @@ class Back:
     carry: list[int]
     consts: list[int]
     xs: list[int]
+    later: list[tuple[int, int, int, bool]] = attrs.field(factory=list)
 
 
 def with_history(program: Program) -> Program:

@@ -23,6 +23,7 @@ from functrain.engine.tracing.lazy_module import graph_module
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.to_graph import trace
 from functrain.engine.transforms.scanning.cutting import Kept, kept_for
+from functrain.engine.transforms.scanning.products import as_product
 from functrain.engine.transforms.scanning.program import Program, Tensors, Traced, examples_of, is_float
 
 aten = torch.ops.aten
@@ -41,6 +42,8 @@ class Joint:
         consts: the positions of the consts that get a gradient.
         xs: the positions of the xs that get a gradient.
         read: the positions of the xs that the loop back reads.
+        later: (const, left, right, whether transposed) of each gradient that is a product after the loop back; the
+            factors are columns that it reads, or where negative its further ys.
     """
 
     forward: Traced
@@ -51,6 +54,7 @@ class Joint:
     consts: list[int]
     xs: list[int]
     read: list[int]
+    later: list[tuple[int, int, int, bool]]
 
 
 @attrs.define
@@ -151,15 +155,24 @@ class _Cut:
         of_ys = [k - p.carry for k in self.seen.floats if k >= p.carry]
         consts = [k for k in range(p.carry + p.xs, len(each)) if each[k] is not None]
         xs = [k for k in range(p.carry, p.carry + p.xs) if each[k] is not None]
-        kept = kept_for(
-            [g for g in each if g is not None], self.own[: p.carry], self.own[p.carry : p.carry + p.xs], self.given
-        )
-        read = [k for k in range(p.xs) if self.own[p.carry + k] in kept.read]
-        back = self._back(each, carry, of_ys, consts, xs, read, kept)
-        forward = self._forward(made, kept)
         first = p.carry + p.xs
-        n = self.seen.count - p.carry
-        return Joint(forward, n, back, carry, of_ys, [k - first for k in consts], [k - p.carry for k in xs], read)
+        products = {k: product for k in consts if not (p.stops or p.skips) and (product := as_product(each[k]))}
+        factors = [n for product in products.values() for n in (product.left, product.right)]
+        consts = [k for k in consts if k not in products]
+        wanted = [g for k, g in enumerate(each) if g is not None and k not in products]
+        rows = self.own[p.carry : first]
+        kept = kept_for([*wanted, *factors], self.own[: p.carry], rows, self.given)
+        read = [k for k in range(p.xs) if rows[k] in kept.read]
+        columns: list[Any] = [None] * len(of_ys) + [n if value_of(n).is_contiguous() else None for n in kept.saved]
+        columns += [rows[k] for k in read]
+        further: list[Node] = []
+        at = {n: _column(n, columns, further) for n in factors}
+        back = self._back(each, carry, of_ys, consts, xs, read, kept, further)
+        forward = self._forward(made, kept)
+        later = [(k - first, at[q.left], at[q.right], q.is_transposed) for k, q in products.items()]
+        count = self.seen.count - p.carry
+        consts, xs = [k - first for k in consts], [k - p.carry for k in xs]
+        return Joint(forward, count, back, carry, of_ys, consts, xs, read, later)
 
     def _forward(self, made: list[Node], kept: Kept) -> Traced:
         new, copies = Graph(), {}
@@ -176,7 +189,7 @@ class _Cut:
         examples = [value_of(n) for n in self.own]
         return Traced(gm, examples, self.closed, [value_of(n) for n in out[self.program.carry :]])
 
-    def _back(self, each, carry, of_ys, consts, xs, read, kept: Kept) -> Traced:
+    def _back(self, each, carry, of_ys, consts, xs, read, kept: Kept, further: list[Node]) -> Traced:
         p, new = self.program, Graph()
         copies: dict[Node, Node] = {}
 
@@ -207,7 +220,7 @@ class _Cut:
         out = [self._gradient(new, copies, each[k], copies[cotangents[k]]) for k in carry]
         for k, total in zip(consts, sums, strict=True):
             out.append(_call(new, aten.add.Tensor, (total, copies[each[k]]), value_of(total)))
-        out += [copies[each[k]] for k in xs]
+        out += [*(copies[each[k]] for k in xs), *(copies[n] for n in further)]
         new.output(out)
         n_carry = len(carry) + len(consts)
         examples = [value_of(n) for n in new.nodes if n.op == "placeholder"]
@@ -219,6 +232,15 @@ class _Cut:
         if node is not None:
             return copies[node]
         return _call(new, aten.zeros_like.default, (cotangent,), value_of(cotangent))
+
+
+def _column(node: Node, columns: list[Node | None], further: list[Node]) -> int:
+    """Return which column of the loop back a factor is; where it is none, it is put out, and counted from -1 down."""
+    if node in columns:
+        return columns.index(node)
+    if node not in further:
+        further.append(node)
+    return -1 - further.index(node)
 
 
 def _like(value: Tensor) -> Tensor:

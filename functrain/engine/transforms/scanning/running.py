@@ -28,6 +28,7 @@ from functrain.engine.transforms.scanning.chunked import in_chunks, is_long
 from functrain.engine.transforms.scanning.differentiated import Back, back_by_recomputing, with_history
 from functrain.engine.transforms.scanning.forward_mode import with_tangents
 from functrain.engine.transforms.scanning.joint import Joint, joint
+from functrain.engine.transforms.scanning.products import multiplied
 from functrain.engine.transforms.scanning.program import Program, Tensors, enter, is_float, record
 from functrain.engine.transforms.scanning.replayed import step_of
 from functrain.engine.transforms.scanning.vectorized import vectorized
@@ -146,13 +147,25 @@ class _Joint:
             traced=cut.back,
             name=p.name,
         )
-        return Back(back, [*given, *rows, *consts], cut.carry, cut.consts, cut.xs)
+        return Back(back, [*given, *rows, *consts], cut.carry, cut.consts, cut.xs, cut.later)
 
 
 def _or_zeros(cotangent: Tensor | None, like: Tensor, more: tuple[int, ...]) -> Tensor:
     if cotangent is not None:
         return cotangent
     return torch.zeros((*more, *like.shape), dtype=like.dtype, device=like.device)
+
+
+def _gradients(back: Back, program: Program, made: Tensors) -> dict[int, Tensor]:
+    """Return the gradients that a loop back has made, by the position of their tensors."""
+    consts = program.carry + program.xs
+    places = [*back.carry, *(consts + k for k in back.consts), *(program.carry + k for k in back.xs)]
+    columns, further = back.tensors[back.program.carry :], made[len(places) :]
+    found = dict(zip(places, made, strict=False))
+    for k, left, right, is_transposed in back.later:
+        a, b = (columns[n] if n >= 0 else further[-1 - n] for n in (left, right))
+        found[consts + k] = multiplied(a, b, is_transposed)
+    return found
 
 
 class _Scan(torch.autograd.Function):
@@ -187,15 +200,8 @@ class _Scan(torch.autograd.Function):
         present = [c for c in cotangents if c is not None]
         with torch.set_grad_enabled(is_differentiated_besides([*ctx.saved_tensors, *present], ctx.level)):
             back = plan.back(xs, consts, kept, cotangents)
-            made = iter(run(back.program, back.tensors))
-        gradients: list[Tensor | None] = [None] * count
-        for k in back.carry:
-            gradients[k] = next(made)
-        for k in back.consts:
-            gradients[p.carry + p.xs + k] = next(made)
-        for k in back.xs:
-            gradients[p.carry + k] = next(made)
-        return None, *gradients
+            found = _gradients(back, p, run(back.program, back.tensors))
+        return None, *(found.get(k) for k in range(count))
 
     @staticmethod
     def jvp(ctx: Any, _plan: None, *tangents: Tensor | None) -> tuple:  # pyright: ignore
