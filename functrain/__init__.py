@@ -6,6 +6,7 @@ fold over batches with callbacks that return new state or a stop signal; and eve
 
 from functrain import (
     callbacks,
+    checkpoint,
     data,
     engine,
     errors,
@@ -19,6 +20,7 @@ from functrain import (
     train,
     tree,
 )
+from functrain.checkpoint import load, save
 from functrain.engine import (
     ShapeDtype,
     Stop,
@@ -71,6 +73,7 @@ __all__ = [
     "TrainState",
     "callbacks",
     "check",
+    "checkpoint",
     "cond",
     "custom_gradient",
     "data",
@@ -91,6 +94,7 @@ __all__ = [
     "jacrev",
     "jit",
     "jvp",
+    "load",
     "losses",
     "metrics",
     "nn",
@@ -100,6 +104,7 @@ __all__ = [
     "progress",
     "random",
     "remat",
+    "save",
     "scan",
     "schedule",
     "stop_gradient",

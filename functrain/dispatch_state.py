@@ -24,7 +24,7 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 _NOTHING = contextlib.nullcontext()
 _is_autocast = torch._C._is_any_autocast_enabled  # pyright: ignore
 _PRE_DISPATCH = DispatchKey.PreDispatch
-# Not `is_compiling`, which is true in a trace of functrain's own, in other threads too.
+# Not `is_compiling`, which is true in a trace of functrain's own.
 _is_compiled = torch.compiler.is_dynamo_compiling
 
 
@@ -78,6 +78,17 @@ def level(tensor: torch.Tensor) -> int:
     -1
     """
     return maybe_get_level(tensor)
+
+
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor inside the wrappers that `torch.func` transforms put around it.
+
+    >>> torch.func.grad(lambda x: x * (level(plain(x)) == -1))(torch.tensor(2.0))
+    tensor(1.)
+    """
+    while maybe_get_level(tensor) >= 0:
+        tensor = get_unwrapped(tensor)
+    return tensor
 
 
 def layers(tensor: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -17,7 +17,7 @@ from functrain.engine.transforms.closing import Closed, Discovering, Filling, re
 from functrain.engine.transforms.scanning.masking import without_asking
 from functrain.engine.transforms.scanning.program import Program, Tensors, Traced, never, trace_step
 from functrain.engine.transforms.scanning.running import run
-from functrain.engine.transforms.scanning.steps import check_carry, outputs_of, unpacked
+from functrain.engine.transforms.scanning.steps import check_carry, columns_of, outputs_of, unpacked
 
 
 @attrs.define
@@ -31,14 +31,14 @@ class _Learned:
 def recorded(f: Callable, carry: Any, xs: Any, steps: int | None) -> tuple[Any, Any]:
     """Return what `scan` returns, inside a trace."""
     start, spec = tree.flatten(carry)
-    columns, xs_spec = ([], None) if xs is None else tree.flatten(xs)
+    columns, row_of = columns_of(xs)
     device = start[0].device if start else torch.device("cpu")
     learned = _Learned()
     inner = getattr(f, "recomputes", None)
 
     def call(carry: Tensors, row: Tensors) -> tuple[Tensors, Tensors]:
         old = tree.unflatten(spec, carry[1:])
-        result = (inner or f)(old, None if xs_spec is None else tree.unflatten(xs_spec, row))
+        result = (inner or f)(old, row_of(row))
         after, y, when = unpacked(result)
         check_carry(old, after)
         ys, learned.y_spec = outputs_of(y)

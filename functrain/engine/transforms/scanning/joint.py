@@ -156,7 +156,8 @@ class _Cut:
         consts = [k for k in range(p.carry + p.xs, len(each)) if each[k] is not None]
         xs = [k for k in range(p.carry, p.carry + p.xs) if each[k] is not None]
         first = p.carry + p.xs
-        products = {k: product for k in consts if not (p.stops or p.skips) and (product := as_product(each[k]))}
+        every: dict[int, Any] = {} if p.stops or p.skips else {k: each[k] for k in consts}
+        products = {k: product for k, g in every.items() if (product := as_product(g))}
         factors = [n for product in products.values() for n in (product.left, product.right)]
         consts = [k for k in consts if k not in products]
         wanted = [g for k, g in enumerate(each) if g is not None and k not in products]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.dispatch_state import is_plain
-from functrain.engine.transforms.scanning.steps import check_carry, outputs_of, unpacked
+from functrain.engine.transforms.scanning.steps import check_carry, columns_of, outputs_of, unpacked
 
 
 def looped(f: Callable, carry: Any, xs: Any, steps: int) -> tuple[Any, Any]:
@@ -41,15 +41,16 @@ def looped(f: Callable, carry: Any, xs: Any, steps: int) -> tuple[Any, Any]:
 
 
 def _rows(xs: Any, steps: int) -> Iterator[Any]:
-    leaves, spec = tree.flatten(xs)
-    if xs is None or not leaves:
+    columns, row = columns_of(xs)
+    if not columns:
         return iter([xs] * steps)
-    return (tree.unflatten(spec, row) for row in zip(*(leaf.unbind(0) for leaf in leaves), strict=True))
+    return (row(some) for some in zip(*(column.unbind(0) for column in columns), strict=True))
 
 
 def _zero_row(xs: Any) -> Any:
     # Zero steps still need the shapes of the outputs, which only f knows.
-    return None if xs is None else tree.map(lambda leaf: leaf.new_zeros(leaf.shape[1:]), xs)
+    columns, row = columns_of(xs)
+    return row([column.new_zeros(column.shape[1:]) for column in columns])
 
 
 def _stacked(ys: tuple[Tensor, ...], steps: int) -> Tensor:

@@ -27,7 +27,7 @@ def scan(
         f: (carry, x) -> (carry, y), or `Stop(carry, y, when=condition)`. Where steps are compiled on another device
             than the CPU, the steps after a stop are still computed, and ignored.
         carry: the first carry, a tree of tensors. `f` must keep its structure, shapes, dtypes and devices.
-        xs: a tree of tensors (n, ...), of which each step gets a row; None where each step gets None.
+        xs: a tree of tensors (n, ...), of which each step gets a row; where it is None, each step gets None.
         length: the number of steps n; needed where `xs` is None.
 
     Returns:
@@ -68,8 +68,8 @@ def _length(xs: Any, length: int | None) -> int:
         if length is None:
             raise InvalidArgument("scan needs the number of steps: pass xs, a tree of tensors, or length=n")
         return length
-    tree.check_tensors(xs, "the xs of scan")
-    found = {path: tuple(leaf.shape) for path, leaf in tree.leaves_with_path(xs)}
+    tree.check_tensors(xs, "the xs of scan", or_none=True)
+    found = {path: tuple(leaf.shape) for path, leaf in tree.leaves_with_path(xs) if leaf is not None}
     scalars = [path for path, shape in found.items() if not shape]
     if scalars:
         raise ShapeMismatch(f"each tensor of xs needs a first axis to scan over, but {_at(scalars[0])} is a scalar")

@@ -1,5 +1,6 @@
 """What a step of a scan may return: the next carry, like the last one, and tensors."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -70,3 +71,19 @@ def outputs_of(y: Any) -> tuple[list[Tensor], Any]:
             where = f"leaf {path}" if path else "it"
             raise NotATensor(f"the output of scan: {where} must be a tensor or a number, got {type(leaf).__name__}")
     return [torch.as_tensor(leaf) for leaf in leaves], spec
+
+
+def columns_of(xs: Any) -> tuple[list[Tensor], Callable[[Iterable[Any]], Any]]:
+    """Return the tensors of xs, and the function that makes a row's tree of a row of each.
+
+    >>> columns, row = columns_of({"a": torch.ones(2), "b": None})
+    >>> row([1])
+    {'a': 1, 'b': None}
+    """
+    leaves, spec = tree.flatten(xs)
+
+    def row(some: Iterable[Any]) -> Any:
+        following = iter(some)
+        return tree.unflatten(spec, [None if leaf is None else next(following) for leaf in leaves])
+
+    return [leaf for leaf in leaves if leaf is not None], row
