@@ -17,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
 from functrain.dispatch_state import outside_of_trace
-from functrain.engine.tracing.abstract_tensor import Abstract, abstract, storage_of
+from functrain.engine.tracing.abstract_tensor import Abstract, abstract, settle, storage_of
 from functrain.engine.tracing.asking import evaluated
 from functrain.engine.tracing.lazy_module import graph_module
 from functrain.engine.tracing.meta.devices import check_dtypes, device_of
@@ -86,7 +86,7 @@ def _pushed(tracer: Tracer) -> Iterator["Recording"]:
     try:
         yield tracer.recordings[-1]
     finally:
-        tracer.recordings.pop()
+        settle(tracer.recordings.pop().graph)
 
 
 class Recording:

@@ -28,6 +28,7 @@ from functrain.engine.graph.expanding import expanded
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Pairs, Step, lift_constants, unalias
 from functrain.engine.tracing.abstract_tensor import copied
+from functrain.engine.tracing.lazy_module import graph_module
 from functrain.errors import CompileFailed, CompilerMissing
 
 _log = logging.getLogger("functrain.compile")
@@ -75,7 +76,7 @@ class _Plan:
 
     def __init__(self, gm: GraphModule, examples: list[Tensor], donated: Pairs):
         gm = expanded(gm)
-        gm = GraphModule(gm, copy(gm.graph))
+        gm = graph_module(gm, copy(gm.graph))
         self.constants = lift_constants(gm)
         self.count = len(examples)
         unalias(gm, donated)
@@ -234,7 +235,7 @@ def _without_metadata(gm: GraphModule) -> GraphModule:
     graph = copy(gm.graph)
     for node in graph.nodes:
         node.meta = {}
-    return GraphModule(gm, graph)
+    return graph_module(gm, graph)
 
 
 def _fakes(examples: list[Tensor]) -> list[Tensor]:
