@@ -1,6 +1,5 @@
 """One entry of the cache of a compiled function: the generated call path for one signature."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +11,11 @@ from functrain import tree
 from functrain.engine.backends.aten.predictions import Mispredicted
 from functrain.engine.calling.call_arguments import Call
 from functrain.engine.calling.donation import ALONE, Donated, address, donated_class, holders, separate, storage
+from functrain.engine.calling.failures import explain
 from functrain.engine.calling.tree_code import TENSOR, Writer, tensor_check, write_apart, write_together
 from functrain.engine.statics.surroundings import Surroundings
 from functrain.engine.tracing.meta.geometry import bitwise_equal
 from functrain.engine.tracing.to_graph import Traced
-from functrain.errors import LabelOutOfRange
 
 RETRY = object()
 """What an entry returns when the arguments fit, and the memory of a donated one is shared with another tensor."""
@@ -89,7 +88,7 @@ def _failing(call: Call, made: Compiled) -> Callable[[BaseException, list[Tensor
         if made.pairs and _has_written(error, run):
             for i, cls in lost.items():
                 tensors[i].__class__ = cls
-        _explain(error, made.name)
+        explain(error, made.name)
 
     return fail
 
@@ -202,16 +201,6 @@ def _write_shared(writer: Writer, written: list[str], names: list[str], call: Ca
         writer.add(f"if len(own) != {len(written)} or {shared}: return {retry}")
     for t in constants:
         writer.add(f"if {' or '.join(f'{n} is {writer.constant(t)}' for n in written)}: return {retry}")
-
-
-def _explain(error: BaseException, name: str) -> None:
-    # A trace holds no values, so that the kernel is the first to see the labels.
-    found = re.match(r"Target (-?\d+) is out of bounds", str(error))
-    if found and isinstance(error, IndexError):
-        raise LabelOutOfRange(
-            f"target: the label {found[1]}, met by the compiled function {name}, is no class of the prediction; number "
-            "the classes from 0, widen the last layer, or give what is to be ignored zero weight"
-        ) from error
 
 
 def _has_written(error: BaseException, compiled: Callable) -> bool:

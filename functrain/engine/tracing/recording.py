@@ -24,6 +24,7 @@ from functrain.engine.tracing.meta.devices import check_dtypes, device_of
 from functrain.engine.tracing.meta.geometry import mapped, tensors_in
 from functrain.engine.tracing.meta.inference import infer
 from functrain.engine.tracing.operation_facts import Facts, draws, facts, has_open_shape, without_write, writes, written
+from functrain.engine.tracing.places import AT, Places
 from functrain.engine.tracing.refusals import Refused
 
 aten = torch.ops.aten
@@ -99,6 +100,7 @@ class Recording:
         literals: the names of those constants that are numbers in the code.
         asked: the tensors closed over whose values Python looked at, each with these values.
         offsets: the positions of the inputs whose storage offset was looked at.
+        places: what finds the user's line of each operation.
     """
 
     def __init__(self, tracer: Tracer) -> None:
@@ -107,6 +109,7 @@ class Recording:
         self.literals: set[str] = set()
         self.asked: list[tuple[Tensor, Tensor]] = []
         self.offsets: set[int] = set()
+        self.places = Places()
         self._closed: dict[int, Abstract] = {}
         self._owners: dict[int | None, str] = {}
         self._inputs: dict[int | None, int] = {}
@@ -182,6 +185,7 @@ class Recording:
     def add(self, target: Callable, inputs: list[Tensor], outputs: list[Abstract], name: str) -> list[Abstract]:
         """Record a call of any function of tensors that returns such a list of tensors."""
         node = self.graph.create_node("call_function", target, tuple(self.known(t).node for t in inputs), {}, name)  # pyright: ignore
+        node.meta[AT] = self.places.here()
         return self._taken_apart(node, outputs)
 
     def _literal(self, value: Tensor) -> Abstract:
@@ -228,7 +232,9 @@ class Recording:
         return type(out)(self._taken_apart(node, parts)) if type(out) is tuple else self._taken_apart(node, parts)
 
     def _node(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Node:
-        return self.graph.create_node("call_function", func, args, kwargs, func._opname)
+        node = self.graph.create_node("call_function", func, args, kwargs, func._opname)
+        node.meta[AT] = self.places.here()
+        return node
 
     def _taken_apart(self, node: Node, parts: list[Any]) -> list[Any]:
         node.meta["val"] = parts

@@ -23,6 +23,7 @@ from functrain.engine.graph.in_place import InPlace, duplicated
 from functrain.engine.graph.queries import attribute, outputs, placeholders
 from functrain.engine.graph.scan_node import compile_loops, loops
 from functrain.engine.graph.simplifying import simplify
+from functrain.engine.tracing.places import MADE_BY, made_by
 from functrain.operators import KERNELS
 
 _F = torch._C._VariableFunctions  # pyright: ignore
@@ -174,6 +175,7 @@ class _Source:
         self.checked: list[Any] = []
         self.unchecked: list[Any] = []
         self.dead = self._last_uses()
+        self.made_by: dict[int, tuple[Any, ...]] = {}  # line -> what is known of the operations that it calls
         self.loops = [t for t, step in enumerate(plan.steps) if getattr(step.nodes[0].target, "inplace", ())]
 
     def function(self) -> Callable:
@@ -182,7 +184,10 @@ class _Source:
         for t, step in enumerate(self.plan.steps):
             if self.first_write == NEVER and (t == self.plan.writes or t in self.loops):
                 self.first_write = len(self.lines)
+            before = len(self.lines)
             self._write(step)
+            made = tuple(made_by(n) for n in step.nodes)
+            self.made_by.update(dict.fromkeys(range(before, len(self.lines)), made))
             self._check(step)
             self._free(t)
         check_ahead(self.unchecked)
@@ -196,7 +201,9 @@ class _Source:
         guards = ", ".join(f"{self._constant(g)}()" for g in (below_autograd, gradients_on, below_autocast))
         source = f"def run(inputs):\n    with {guards}:\n        {body}\n"
         checks = {_CHECK: check, _NODES: self.checked} if len(lines) == len(self.lines) else {}
-        namespace = {**self.constants, **checks}
+        written = (k for k, line in enumerate(self.lines) if checks or not line.startswith(_CHECK))
+        lines_made_by = {3 + at: self.made_by[k] for at, k in enumerate(written) if k in self.made_by}
+        namespace = {**self.constants, **checks, MADE_BY: lines_made_by}
         exec(builtins.compile(source, "<functrain aten>", "exec"), namespace)
         run: Any = namespace["run"]
         before = self.lines[: self.first_write]

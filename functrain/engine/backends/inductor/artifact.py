@@ -186,6 +186,7 @@ def _run(wrapper: str, kernel: Callable[[str], Any]) -> dict[str, Any]:
         return stand_ins[name] if name in stand_ins and fromlist else __import__(name, globals, locals, fromlist, level)
 
     namespace = {"__name__": "functrain_compiled", "__builtins__": {**vars(builtins), "__import__": imported}}
+    namespace["wrapper"] = wrapper  # for messages about its lines
     exec(compile(wrapper, "<compiled by functrain>", "exec"), namespace)
     return namespace
 

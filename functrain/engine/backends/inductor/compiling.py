@@ -22,6 +22,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from functrain.dispatch_state import below_autocast, below_autograd
 from functrain.engine.backends.inductor import artifact
+from functrain.engine.backends.inductor.origins import tell_origins
 from functrain.engine.backends.inductor.stages import in_stages, is_apart
 from functrain.engine.backends.inductor.workarounds import respell
 from functrain.engine.graph.expanding import expanded
@@ -91,6 +92,7 @@ class _Plan:
         """Return the function from the caller's inputs to the caller's outputs."""
         items = ", ".join(f"{'inputs' if kind == 'in' else 'out'}[{i}]" for kind, i in self.places)
         arguments = "[*inputs, *constants]" if self.constants else "[*inputs]"
+        tell_origins(call, self.gm.graph)
         # Below autograd, because kernels write into tensors that they are given.
         source = _STEP.format(arguments=arguments, items=items)
         scope = {"call": call, "constants": self.constants, "mispredicted": _mispredicted}
