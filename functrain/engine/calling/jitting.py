@@ -26,6 +26,7 @@ from functrain.engine.calling.call_arguments import Call, read_call, same_argume
 from functrain.engine.calling.donation import pair
 from functrain.engine.calling.tree_code import MISS
 from functrain.engine.graph.functionalizing import functionalized
+from functrain.engine.graph.printing import printed
 from functrain.engine.graph.queries import outputs, placeholders
 from functrain.engine.graph.replaying import replay
 from functrain.engine.graph.simplifying import simplify
@@ -71,15 +72,17 @@ class Lowered:
     Attributes:
         graph: the `fx.GraphModule`: flat tensors in, a list of tensors out.
         compile: () -> the function of trees, compiled; calls of the jitted function with such arguments use it too.
+        named: the name of the function, and the dotted paths of what it takes and returns.
     """
 
     graph: Any
     compile: Callable[[], Callable] = attrs.field(repr=False)
+    named: tuple[str, list[str], list[str]] = attrs.field(repr=False)
 
     @property
     def code(self) -> str:
-        """Return the graph as Python source."""
-        return self.graph.code
+        """Return the graph as Python source to read: each operation below the line of your code that made it."""
+        return printed(self.graph, *self.named)
 
 
 def jit(
@@ -176,7 +179,8 @@ class Jitted:
         """
         call = self._read(args, kwargs)
         traced, results = self._trace(call)
-        return Lowered(traced.gm, lambda: (self._compile(call, traced, results), self)[1])
+        named = (_name(self._f), call.tensor_paths, results.paths)
+        return Lowered(traced.gm, lambda: (self._compile(call, traced, results), self)[1], named)
 
     def __repr__(self) -> str:
         return f"jit({_name(self._f)}, backend={self._backend!r})"

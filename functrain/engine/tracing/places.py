@@ -20,7 +20,8 @@ from torch.fx import Node
 _ENGINE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _HERE = os.path.dirname(_ENGINE)
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__))
-_HIDDEN = (_TORCH, _ENGINE, os.path.dirname(os.path.abspath(toolz.__file__)), contextlib.__file__, "<functrain")
+_TOOLZ = os.path.dirname(os.path.abspath(toolz.__file__))
+_HIDDEN = (_TORCH, _ENGINE, os.path.join(_HERE, "tree.py"), _TOOLZ, contextlib.__file__, "<functrain")
 LIBRARIES = (*_HIDDEN, _HERE)
 """How the names of the files begin that are not the user's."""
 
