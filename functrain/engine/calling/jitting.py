@@ -24,6 +24,7 @@ from functrain.engine.backends.freed_memory import keep_freed_memory, largest_va
 from functrain.engine.calling.cache_entry import RETRY, Compiled, Entry, make_entry
 from functrain.engine.calling.call_arguments import Call, read_call, same_arguments
 from functrain.engine.calling.donation import pair
+from functrain.engine.calling.explaining import Explanation, Signature, Work, work_of
 from functrain.engine.calling.tree_code import MISS
 from functrain.engine.graph.functionalizing import functionalized
 from functrain.engine.graph.printing import printed
@@ -57,12 +58,14 @@ class Trace:
         graph: the `fx.GraphModule`, as traced.
         seconds_traced: the time that tracing took.
         seconds_compiled: the time that the backend took.
+        work: what was recorded, and what the backend made of it.
     """
 
     reason: str
     graph: Any = attrs.field(repr=False)
     seconds_traced: float
     seconds_compiled: float
+    work: Work = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -98,8 +101,9 @@ def jit(
     structure, makes a new trace. Tensors that `f` closes over are taken by reference; which ones is settled by the
     trace (a variable of its own, or a global, that is bound to another tensor is noticed, one further inside is not).
 
-    Inside another `jit`, `grad` or `vmap`, and where an argument requires gradients, `f` itself runs; otherwise results
-    have no autograd history. A result that is an argument unchanged is that tensor itself.
+    Inside another `jit`, `grad` or `vmap`, where an argument requires gradients, and while PyTorch detects anomalies
+    (`torch.autograd.set_detect_anomaly`), which takes a backward pass, `f` itself runs; otherwise results have no
+    autograd history. A result that is an argument unchanged is that tensor itself.
 
     Args:
         f: the function.
@@ -162,7 +166,7 @@ class Jitted:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function, compiled."""
-        if peek_interpreter_stack() is None and not dispatch_modes():
+        if peek_interpreter_stack() is None and not dispatch_modes() and not torch.is_anomaly_enabled():
             for entry in self._entries:
                 result = entry.run(args, kwargs)
                 if result is not MISS:
@@ -181,6 +185,25 @@ class Jitted:
         traced, results = self._trace(call)
         named = (_name(self._f), call.tensor_paths, results.paths)
         return Lowered(traced.gm, lambda: (self._compile(call, traced, results), self)[1], named)
+
+    def explain(self) -> Explanation:
+        """Return why the function was traced, how long it took, and what runs where, for each trace.
+
+        >>> double = jit(lambda x: 2 * x)
+        >>> _ = double(torch.ones(2)), double(torch.ones(3))
+        >>> [signature.reason for signature in double.explain().signatures]
+        ['first call', 'x: float32(2,) became float32(3,)']
+        >>> print(double.explain())  # doctest: +ELLIPSIS
+        <lambda>: 2 traces, backend 'aten', ... ms
+        1. first call
+           arguments    x: float32(2,)
+           traced       ... ms, 1 operations (1 by own rules)
+           compiled     ... ms by 'aten' for cpu, 1 calls of kernels, 0 of them in place
+        2. x: float32(2,) became float32(3,)
+           ...
+        """
+        told = (Signature(t.reason, t.seconds_traced, t.seconds_compiled, t.work) for t in self.traces)
+        return Explanation(_name(self._f), self._backend, tuple(told))
 
     def __repr__(self) -> str:
         return f"jit({_name(self._f)}, backend={self._backend!r})"
@@ -201,7 +224,7 @@ class Jitted:
 
     def _unusual(self, args: tuple, kwargs: dict) -> Any:
         """Run what no entry takes: a new signature, memory that is shared, or code that is transformed."""
-        if not is_plain():
+        if not is_plain() or torch.is_anomaly_enabled():
             return self._f(*args, **kwargs)
         call = self._read(args, kwargs)
         if torch.is_grad_enabled() and any(t.requires_grad for t in call.originals):
@@ -255,8 +278,9 @@ class Jitted:
         entry = make_entry(call, made)
         seconds = time.perf_counter() - began
         reason = self._reason(call)
+        work = work_of("replay" if replayed else self._backend, call, traced, run, pairs)
         self._entries = (entry, *self._entries)
-        self.traces = (*self.traces, Trace(reason, traced.gm, traced.seconds, seconds))
+        self.traces = (*self.traces, Trace(reason, traced.gm, traced.seconds, seconds, work))
         if len(self.traces) > MOST_RETRACES:
             self._warn()
         return entry

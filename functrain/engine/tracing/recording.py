@@ -6,6 +6,7 @@ Every operation of PyTorch arrives here, below autograd and the transforms of `t
 """
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -101,6 +102,7 @@ class Recording:
         asked: the tensors closed over whose values Python looked at, each with these values.
         offsets: the positions of the inputs whose storage offset was looked at.
         places: what finds the user's line of each operation.
+        inferred: how the layouts of results were found, counted.
     """
 
     def __init__(self, tracer: Tracer) -> None:
@@ -110,6 +112,7 @@ class Recording:
         self.asked: list[tuple[Tensor, Tensor]] = []
         self.offsets: set[int] = set()
         self.places = Places()
+        self.inferred: Counter[str] = Counter()
         self._closed: dict[int, Abstract] = {}
         self._owners: dict[int | None, str] = {}
         self._inputs: dict[int | None, int] = {}
@@ -179,7 +182,8 @@ class Recording:
         given = kwargs.get("device")
         check_dtypes(func, tensors)
         device = device_of(func, tensors, given)
-        out = infer(func, args, kwargs, on_meta=given is not None or (known.takes_device and not tensors))
+        on_meta = given is not None or (known.takes_device and not tensors)
+        out = infer(func, args, kwargs, on_meta, self.inferred)
         return self._record(func, known, args, kwargs, tensors, out, device)
 
     def add(self, target: Callable, inputs: list[Tensor], outputs: list[Abstract], name: str) -> list[Abstract]:

@@ -135,7 +135,7 @@ def compile(
         example_inputs: not used; the graph knows the form of its inputs.
         donated: pairs (input, result): the result is put into the memory of the input, which is returned for it. The
             first line of the function that writes to such memory is its attribute `first_write`; `checked` makes the
-            function that a first call runs.
+            function that a first call runs; `kernels` and `in_place` say how many calls of kernels it makes.
 
     >>> from functrain.engine.tracing.to_graph import trace
     >>> traced = trace(lambda p, g: [p - 0.5 * g], [torch.ones(2), torch.ones(2)])
@@ -194,6 +194,8 @@ class _Source:
         self.lines.append(f"return [{', '.join(self._finish())}]")
         run = self._made([line for line in self.lines if not line.startswith(_CHECK)])
         run.checked = functools.partial(self._made, self.lines)
+        run.kernels = len(self.plan.steps) + len(self.plan.clones) + bool(self.plan.copies)
+        run.in_place = sum(step.in_place is not None for step in self.plan.steps) + bool(self.plan.copies)
         return run
 
     def _made(self, lines: list[str]) -> Any:

@@ -22,7 +22,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from functrain.dispatch_state import below_autocast, below_autograd
 from functrain.engine.backends.inductor import artifact
-from functrain.engine.backends.inductor.origins import tell_origins
+from functrain.engine.backends.inductor.origins import kernels, tell_origins
 from functrain.engine.backends.inductor.stages import in_stages, is_apart
 from functrain.engine.backends.inductor.workarounds import respell
 from functrain.engine.graph.expanding import expanded
@@ -98,6 +98,7 @@ class _Plan:
         scope = {"call": call, "constants": self.constants, "mispredicted": _mispredicted}
         scope |= {"below": below_autograd, "below_autocast": below_autocast}
         exec(source, scope)
+        scope["step"].kernels = kernels(call)
         return scope["step"]
 
 

@@ -11,6 +11,7 @@ from functrain.engine.tracing.places import MADE_BY, made_by
 
 _COMMENT = re.compile(r"# Topologically Sorted Source Nodes: \[(.*?)\]")
 _KERNEL = re.compile(r"\b(?:cpp|triton_\w+?)_fused_(\w+?)_\d+[.(]")
+_CALL = re.compile(r"^ +(?:\w+_fused_\w+[.(]|extern_kernels\.|(?:\w+ = )?torch\.ops\.)", re.MULTILINE)
 _CHECKED = re.compile("index|embedding|gather|scatter|take|put|div|remainder|fmod|assert")
 
 
@@ -45,3 +46,12 @@ def tell_origins(call: Callable, graph: Graph) -> None:
     scope = getattr(getattr(call, "__func__", call), "__globals__", {})
     if "wrapper" in scope:
         scope[MADE_BY] = _Lines(scope["wrapper"], {n.name: made_by(n) for n in graph.nodes if n.op == "call_function"})
+
+
+def kernels(call: Callable) -> int | None:
+    """Return how many kernels a compiled graph calls, None where its code is not at hand.
+
+    >>> kernels(print)
+    """
+    wrapper = getattr(getattr(call, "__func__", call), "__globals__", {}).get("wrapper")
+    return None if wrapper is None else len(_CALL.findall(wrapper))
