@@ -6,6 +6,7 @@ fold over batches with callbacks that return new state or a stop signal; and eve
 
 from functrain import (
     callbacks,
+    checkpoint,
     data,
     engine,
     errors,
@@ -19,6 +20,7 @@ from functrain import (
     train,
     tree,
 )
+from functrain.checkpoint import load, save
 from functrain.engine import Stop, check, fold, grad, jit, remat, scan, value_and_grad, vmap
 from functrain.train import (
     Callback,
@@ -48,6 +50,7 @@ __all__ = [
     "TrainState",
     "callbacks",
     "check",
+    "checkpoint",
     "data",
     "engine",
     "errors",
@@ -60,6 +63,7 @@ __all__ = [
     "init",
     "initializers",
     "jit",
+    "load",
     "losses",
     "metrics",
     "nn",
@@ -69,6 +73,7 @@ __all__ = [
     "progress",
     "random",
     "remat",
+    "save",
     "scan",
     "schedule",
     "train",

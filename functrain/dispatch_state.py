@@ -13,13 +13,15 @@ from torch._C import _len_torch_dispatch_stack as dispatch_modes  # pyright: ign
 from torch._C._functorch import (  # pyright: ignore
     TransformType,
     get_interpreter_stack,
+    get_unwrapped,
     maybe_get_level,
     peek_interpreter_stack,
 )
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 _is_autocast = torch._C._is_any_autocast_enabled  # pyright: ignore
 _PRE_DISPATCH = DispatchKey.PreDispatch
-# Not `is_compiling`, which is true in a trace of functrain's own, in other threads too.
+# Not `is_compiling`, which is true in a trace of functrain's own.
 _is_compiled = torch.compiler.is_dynamo_compiling
 
 
@@ -73,6 +75,32 @@ def level(tensor: torch.Tensor) -> int:
     -1
     """
     return maybe_get_level(tensor)
+
+
+def plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the tensor inside the wrappers that `torch.func` transforms put around it.
+
+    >>> torch.func.grad(lambda x: x * (level(plain(x)) == -1))(torch.tensor(2.0))
+    tensor(1.)
+    """
+    while maybe_get_level(tensor) >= 0:
+        tensor = get_unwrapped(tensor)
+    return tensor
+
+
+@contextlib.contextmanager
+def outside_of_transforms() -> Iterator[None]:
+    """Compute as code outside of all `torch.func` transforms does, with tensors that they have not wrapped.
+
+    >>> with outside_of_transforms():
+    ...     is_transformed()
+    False
+    """
+    if peek_interpreter_stack() is None:
+        yield
+    else:
+        with temporarily_clear_interpreter_stack():
+            yield
 
 
 _AUTOCAST = torch._C.DispatchKeySet(DispatchKey.AutocastCPU).add(DispatchKey.AutocastCUDA).add(DispatchKey.AutocastXPU)

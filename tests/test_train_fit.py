@@ -176,7 +176,8 @@ def test_compiled_by_inductor_equals_eager(small, tmp_path, monkeypatch, capsys)
 
 
 def test_a_model_that_mixes_rows_is_not_padded_and_says_so():
-    mixing = nn.serial(nn.lam(lambda x: x - x.mean(0), padding_safe=False), nn.dense(3))
+    centred = attrs.evolve(nn.serial(lambda x: x - x.mean(0)), padding_safe=False)
+    mixing = nn.serial(centred, nn.dense(3))
     learner, state, train, _ = problem(model=mixing)
     with pytest.warns(UserWarning, match="mixes the rows of a batch"):
         got = ft.fit(learner, state, train=train, epochs=1)

@@ -1,4 +1,4 @@
-"""Networks whose training steps are measured for memory: DenseNet-121, ResNet-50 and a small ViT, of `torch.nn` alone."""
+"""Networks whose training steps are measured for memory: DenseNet-121, ResNet-50 and a ViT, of `torch.nn` alone."""
 
 import torch
 from torch import Tensor, nn

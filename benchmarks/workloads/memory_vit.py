@@ -1,4 +1,4 @@
-"""Peak memory of a training step of a ViT of six blocks with AdamW, on 8 images of 64 pixels, where parameters weigh most."""
+"""Peak memory of a training step of a ViT of six blocks with AdamW, on 8 images of 64 pixels."""
 
 from benchmarks.workloads._device import tolerance
 from benchmarks.workloads._vision_memory import TARGETS, entrants

@@ -8,13 +8,28 @@
 >>> y, buffers = model.apply(params, buffers, torch.zeros(64, 784), training(random.key(1)))
 """
 
-from functrain.nn.activations import (
+from functrain.nn import takes
+from functrain.nn.capturing import capture
+from functrain.nn.combinators import Children, composite, identity, named, parallel, repeat, residual, serial
+from functrain.nn.formula import layer, stateful_layer
+from functrain.nn.interop import from_module, from_state_dict, to_module, to_state_dict
+from functrain.nn.layers import (
+    avg_pool,
+    batch_norm,
+    conv,
+    dense,
+    dropout,
     elu,
+    embedding,
+    flatten,
     gelu,
     gelu_tanh,
+    global_avg_pool,
     hard_sigmoid,
     hard_swish,
+    layer_norm,
     leaky_relu,
+    max_pool,
     mish,
     relu,
     selu,
@@ -24,20 +39,23 @@ from functrain.nn.activations import (
     softplus,
     tanh,
 )
-from functrain.nn.combinators import identity, lam, named, parallel, repeat, residual, serial
-from functrain.nn.convolution import avg_pool, conv, global_avg_pool, max_pool
-from functrain.nn.layers import dense, dropout, embedding, flatten
-from functrain.nn.model import Buffers, Mode, Model, Params, enter, evaluation, layer_key, training
-from functrain.nn.normalization import batch_norm, layer_norm
-from functrain.nn.state_dict import from_state_dict, to_state_dict
+from functrain.nn.mode import Mode, enter, evaluation, layer_key, training
+from functrain.nn.model import Buffers, Model, Params
+from functrain.nn.summarizing import LayerSummary, Summary, summary
+from functrain.nn.surgery import freeze, lora, merged
 
 __all__ = [
     "Buffers",
+    "Children",
+    "LayerSummary",
     "Mode",
     "Model",
     "Params",
+    "Summary",
     "avg_pool",
     "batch_norm",
+    "capture",
+    "composite",
     "conv",
     "dense",
     "dropout",
@@ -46,6 +64,8 @@ __all__ = [
     "enter",
     "evaluation",
     "flatten",
+    "freeze",
+    "from_module",
     "from_state_dict",
     "gelu",
     "gelu_tanh",
@@ -53,11 +73,13 @@ __all__ = [
     "hard_sigmoid",
     "hard_swish",
     "identity",
-    "lam",
+    "layer",
     "layer_key",
     "layer_norm",
     "leaky_relu",
+    "lora",
     "max_pool",
+    "merged",
     "mish",
     "named",
     "parallel",
@@ -70,7 +92,11 @@ __all__ = [
     "silu",
     "softmax",
     "softplus",
+    "stateful_layer",
+    "summary",
+    "takes",
     "tanh",
+    "to_module",
     "to_state_dict",
     "training",
 ]

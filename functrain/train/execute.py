@@ -196,11 +196,10 @@ def _resident(loader: data.Loader, advance: Callable, chunk: int, one_form: bool
     last is short.
     """
     arrays: Any = cast(data.ArrayDataset, loader.dataset).arrays
-    device = tree.leaves(arrays)[0].device
+    device = next(leaf.device for leaf in tree.leaves(arrays) if leaf is not None)
 
     def gathered(carry: Carry, arrays: Any, row: dict[str, Tensor]) -> Any:
-        inputs, targets = tree.map(lambda array: array.index_select(0, row["index"]), arrays)
-        return advance(carry, data.Batch(inputs, targets, row.get("weight")))
+        return advance(carry, data.as_batch(data.gather(arrays, row["index"]), padding=row.get("weight")))
 
     def step(carry: Carry, arrays: Any, row: dict[str, Tensor]) -> tuple[Carry, Any]:
         return _one_row(gathered(carry, arrays, row))

@@ -18,7 +18,7 @@ from functrain import losses, nn, optim, random, tree
 from functrain.data import Batch, as_batch
 from functrain.dispatch_state import is_plain
 from functrain.engine.transforms.gradients import differentiate, pull_back
-from functrain.optim.transform import moved
+from functrain.optim.transform import has_updated, moved
 from functrain.schedule import Progress
 from functrain.train.events import Callback
 from functrain.train.learner import Learner
@@ -279,7 +279,9 @@ def update(optimizer: optim.Transform) -> Stage:
     def stage(step: Step) -> Step:
         state, context = step.state, optim.Context.late(partial(_context, step))
         params, opt_state = moved(optimizer, step.grads, state.opt_state, state.params, context)
-        after = tree.evolve(state, params=params, buffers=step.buffers, opt_state=opt_state, updates=state.updates + 1)
+        happened = has_updated(optimizer, state.opt_state, opt_state)
+        made = state.updates + (1 if happened is None else happened)
+        after = tree.evolve(state, params=params, buffers=step.buffers, opt_state=opt_state, updates=made)
         return tree.evolve(step, state=after)
 
     return stage

@@ -21,7 +21,7 @@ def explain(error: BaseException, name: str) -> None:
         name: of the function.
 
     Raises:
-        LabelOutOfRange: the error is that of a loss whose labels are out of range.
+        LabelOutOfRange: the error is that of labels or indices that are out of range.
 
     >>> error = ValueError("no operation of a trace")
     >>> explain(error, "step")
@@ -31,18 +31,34 @@ def explain(error: BaseException, name: str) -> None:
     if isinstance(error, FunctrainError) or not isinstance(error, Exception):
         return
     note = _origin(error, name)
-    # A trace holds no values, so that the kernel is the first to see the labels.
+    words = _out_of_range(error, name)
+    if words is None:
+        if note:
+            error.add_note(note)
+        return
+    refusal = LabelOutOfRange(words)
+    if note:
+        refusal.add_note(note)
+    raise refusal from error
+
+
+def _out_of_range(error: Exception, name: str) -> str | None:
+    """Return what is said of a label or an index that is out of range, None for any other error."""
+    # A trace holds no values, so that the kernel is the first to see labels and indices.
     label = re.match(r"Target (-?\d+) is out of bounds", str(error))
     if label and isinstance(error, IndexError):
-        refusal = LabelOutOfRange(
+        return (
             f"target: the label {label[1]}, met by the compiled function {name}, is no class of the prediction; number "
             "the classes from 0, widen the last layer, or give what is to be ignored zero weight"
         )
-        if note:
-            refusal.add_note(note)
-        raise refusal from error
-    if note:
-        error.add_note(note)
+    limit = re.search(r"index out of bounds: 0 <= \w+ < (\d+)", str(error))  # what Inductor's code says, of either
+    if limit or "index out of range in self" in str(error):
+        allowed = f"not from 0 to {int(limit[1]) - 1}" if limit else "out of range"
+        return (
+            f"an index or a label met by the compiled function {name} is {allowed}: an embedding's input, or a target; "
+            "number them from 0, or take more entries or classes. Without jit the error names the layer and the indices"
+        )
+    return None
 
 
 def _origin(error: BaseException, name: str) -> str | None:

@@ -30,7 +30,10 @@ def in_words() -> Iterator[None]:
     except FunctrainError:
         raise
     except Refused as refused:
-        raise _explained(refused, _user_line(refused)) from None
+        explained = _explained(refused, _user_line(refused))
+        for note in getattr(refused, "__notes__", []):  # such as the layer that it happened in
+            explained.add_note(note)
+        raise explained from None
     except Exception as error:
         line = _user_line(error)
         if _is_of_dynamo(error):
