@@ -24,6 +24,7 @@ from functrain.engine.graph.queries import attribute, outputs, placeholders
 from functrain.engine.graph.scan_node import compile_loops, loops
 from functrain.engine.graph.simplifying import simplify
 from functrain.engine.tracing.meta.geometry import is_dense
+from functrain.engine.tracing.places import MADE_BY, made_by
 from functrain.operators import KERNELS
 
 _F = torch._C._VariableFunctions  # pyright: ignore
@@ -140,7 +141,7 @@ def compile(
         example_inputs: not used; the graph knows the form of its inputs.
         donated: pairs (input, result): the result is put into the memory of the input, which is returned for it. The
             first line of the function that writes to such memory is its attribute `first_write`; `checked` makes the
-            function that a first call runs.
+            function that a first call runs; `kernels` and `in_place` say how many calls of kernels it makes.
 
     >>> from functrain.engine.tracing.to_graph import trace
     >>> traced = trace(lambda p, g: [p - 0.5 * g], [torch.ones(2), torch.ones(2)])
@@ -180,6 +181,7 @@ class _Source:
         self.checked: list[Any] = []
         self.unchecked: list[Any] = []
         self.dead = self._last_uses()
+        self.made_by: dict[int, tuple[Any, ...]] = {}  # line -> what is known of the operations that it calls
         self.loops = [t for t, step in enumerate(plan.steps) if getattr(step.nodes[0].target, "inplace", ())]
 
     def function(self) -> Callable:
@@ -188,13 +190,18 @@ class _Source:
         for t, step in enumerate(self.plan.steps):
             if self.first_write == NEVER and (t == self.plan.writes or t in self.loops):
                 self.first_write = len(self.lines)
+            before = len(self.lines)
             self._write(step)
+            made = tuple(made_by(n) for n in step.nodes)
+            self.made_by.update(dict.fromkeys(range(before, len(self.lines)), made))
             self._check(step)
             self._free(t)
         check_ahead(self.unchecked)
         self.lines.append(f"return [{', '.join(self._finish())}]")
         run = self._made([line for line in self.lines if not line.startswith(_CHECK)])
         run.checked = functools.partial(self._made, self.lines)
+        run.kernels = len(self.plan.steps) + len(self.plan.clones) + bool(self.plan.copies)
+        run.in_place = sum(step.in_place is not None for step in self.plan.steps) + bool(self.plan.copies)
         return run
 
     def _made(self, lines: list[str]) -> Any:
@@ -202,7 +209,9 @@ class _Source:
         guards = ", ".join(f"{self._constant(g)}()" for g in (below_autograd, gradients_on, below_autocast))
         source = f"def run(inputs):\n    with {guards}:\n        {body}\n"
         checks = {_CHECK: check, _NODES: self.checked} if len(lines) == len(self.lines) else {}
-        namespace = {**self.constants, **checks}
+        written = (k for k, line in enumerate(self.lines) if checks or not line.startswith(_CHECK))
+        lines_made_by = {3 + at: self.made_by[k] for at, k in enumerate(written) if k in self.made_by}
+        namespace = {**self.constants, **checks, MADE_BY: lines_made_by}
         exec(builtins.compile(source, "<functrain aten>", "exec"), namespace)
         run: Any = namespace["run"]
         before = self.lines[: self.first_write]
