@@ -118,6 +118,7 @@ def f(
 ):
     # test_printing.py:N: `return scan(lambda c, x: (c * 2 + x, c.sum()), torch.zeros(3), xs)`
     zeros = aten.zeros([3], device=torch.device("cpu"))  # float32(3,)
+    zeros_1 = aten.zeros([], dtype=torch.bool, device=torch.device("cpu"))  # bool()
     def scan_body(
         carry_0,  # float32(3,)
         x_0,  # float32(3,)
