@@ -242,14 +242,7 @@ def test_hypers_are_named_by_path():
     assert model.hypers == {"0.rate": 0.1, "1.layer.drop.rate": rise, "2.0.rate": 0.2}
 
 
-def test_padding_safe_is_that_of_all_parts():
-    mixing = nn.lam(lambda x: x - x.mean(0), padding_safe=False)
-    assert net().padding_safe
-    for model in (mixing, nn.serial(nn.relu, mixing), nn.residual(nn.serial(mixing)), nn.parallel(nn.relu, mixing)):
-        assert not model.padding_safe
-
-
-def test_zero_weight_rows_of_a_padding_safe_net_leave_no_trace():
+def test_zero_weight_rows_of_a_net_leave_no_trace():
     model = net()
     params, buffers = model.init(KEY, X)
     padded = torch.cat([X, torch.full((3, 3), 1e3)])

@@ -27,12 +27,11 @@ from functrain.nn.options import whole
 Child = tuple[str, Model]
 
 
-def lam(f: Callable[[Any], Any], padding_safe: bool = True) -> Model:
+def lam(f: Callable[[Any], Any]) -> Model:
     """Return the layer that applies a function and has no parameters.
 
     Args:
         f: a pure function of the input.
-        padding_safe: whether it treats each row by itself; False for one that mixes rows.
 
     Raises:
         InvalidArgument: f is no function, or a `torch.nn.Module`, whose parameters would be out of sight.
@@ -55,7 +54,7 @@ def lam(f: Callable[[Any], Any], padding_safe: bool = True) -> Model:
     def apply(params: Params, buffers: Buffers, x: Any, mode: Mode = EVALUATION) -> tuple[Any, Buffers]:
         return f(x), buffers
 
-    return Model(init, apply, padding_safe=padding_safe)
+    return Model(init, apply)
 
 
 identity = lam(lambda x: x)
@@ -269,7 +268,7 @@ def _replaced(buffers: Buffers, name: str, after: Buffers) -> Buffers:
 
 def _combined(init: Callable, apply: Callable, children: Sequence[Child]) -> Model:
     hypers = {f"{name}.{path}": hyper for name, layer in children for path, hyper in layer.hypers.items()}
-    return Model(init, apply, hypers, all(layer.padding_safe for _, layer in children))
+    return Model(init, apply, hypers)
 
 
 def _check_dicts(what: str, params: Any, buffers: Any) -> None:

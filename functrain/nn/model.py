@@ -102,7 +102,6 @@ class Model:
             A layer without parameters has an empty dict, and no entry in the dict of the model that it is part of.
         apply: (params, buffers, x, mode=evaluation()) -> (y, buffers), always this pair. Nothing is ever mutated.
         hypers: the hyperparameters of the layers by dotted path, such as {"1.rate": 0.5}.
-        padding_safe: whether rows of zero weight leave the other rows and the buffers as they would be without them.
         name: the name it has as part of another model, set by `named`; None for its position.
 
     A layer of your own is a pair of functions:
@@ -119,5 +118,4 @@ class Model:
     init: Callable[[Tensor, Any], tuple[Params, Buffers]]
     apply: Callable[..., tuple[Any, Buffers]]
     hypers: Mapping[str, Hyper] = attrs.field(factory=dict)
-    padding_safe: bool = True
     name: str | None = None
