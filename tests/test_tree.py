@@ -92,8 +92,8 @@ def test_a_node_is_frozen():
 
 def test_select_by_pattern_and_by_predicate():
     params = {"0": {"weight": 1, "bias": 2}, "2": {"weight": 3}}
-    assert tree.select(params, "*.weight") == {"0.weight": 1, "2.weight": 3}
-    assert tree.select(params, lambda path: path.startswith("0")) == {"0.weight": 1, "0.bias": 2}
+    assert tree.filter(params, "*.weight") == {"0.weight": 1, "2.weight": 3}
+    assert tree.filter(params, lambda path, leaf: path.startswith("0")) == {"0.weight": 1, "0.bias": 2}
 
 
 def test_map_with_path():
@@ -163,3 +163,16 @@ def test_vmap_and_grad_know_nodes():
     )
     assert out.label == "m"
     assert torch.equal(out.left, torch.full((3,), 2.0))
+
+
+def test_replace_puts_back_what_filter_took_out():
+    params = {"0": {"weight": torch.ones(2), "bias": torch.zeros(2)}, "2": [torch.ones(1)]}
+    assert tree.equal(tree.replace(params, tree.filter(params, "*")), params)
+    zeroed = tree.replace(params, {path: leaf * 0 for path, leaf in tree.filter(params, "*.weight").items()})
+    assert tree.equal(zeroed, {**params, "0": {"weight": torch.zeros(2), "bias": torch.zeros(2)}})
+    assert tree.equal(params["0"]["weight"], torch.ones(2))
+
+
+def test_replace_of_a_path_that_is_none_is_an_error():
+    with pytest.raises(TreeMismatch, match=r"replace: 0\.wieght: no such leaf; the tree has 0\.weight"):
+        tree.replace({"0": {"weight": 1}}, {"0.wieght": 2})

@@ -50,7 +50,7 @@ def model(config: Config) -> nn.Model:
     attention = nn.serial(
         norm=nn.layer_norm(),
         qkv=nn.dense(3 * width, weight=draw),
-        attend=nn.lam(partial(attend, heads=config.heads)),
+        attend=partial(attend, heads=config.heads),
         out=nn.dense(width, weight=last),
     )
     feed_forward = nn.serial(
@@ -59,7 +59,7 @@ def model(config: Config) -> nn.Model:
         gelu=nn.gelu_tanh,
         down=nn.dense(width, weight=last),
     )
-    positions = nn.serial(number=nn.lam(numbered), table=nn.embedding(config.context, width, weight=draw))
+    positions = nn.serial(number=numbered, table=nn.embedding(config.context, width, weight=draw))
     body = nn.serial(
         embed=nn.parallel(token=nn.embedding(config.vocabulary, width, weight=draw), position=positions, combine=added),
         blocks=nn.repeat(config.layers, nn.serial(attention=nn.residual(attention), feed=nn.residual(feed_forward))),

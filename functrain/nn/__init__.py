@@ -8,13 +8,27 @@
 >>> y, buffers = model.apply(params, buffers, torch.zeros(64, 784), training(random.key(1)))
 """
 
-from functrain.nn.activations import (
+from functrain.nn import takes
+from functrain.nn.combinators import Children, composite, identity, named, parallel, repeat, residual, serial
+from functrain.nn.formula import layer, stateful_layer
+from functrain.nn.interop import from_state_dict, to_state_dict
+from functrain.nn.layers import (
+    avg_pool,
+    batch_norm,
+    conv,
+    dense,
+    dropout,
     elu,
+    embedding,
+    flatten,
     gelu,
     gelu_tanh,
+    global_avg_pool,
     hard_sigmoid,
     hard_swish,
+    layer_norm,
     leaky_relu,
+    max_pool,
     mish,
     relu,
     selu,
@@ -24,20 +38,18 @@ from functrain.nn.activations import (
     softplus,
     tanh,
 )
-from functrain.nn.combinators import identity, lam, named, parallel, repeat, residual, serial
-from functrain.nn.convolution import avg_pool, conv, global_avg_pool, max_pool
-from functrain.nn.layers import dense, dropout, embedding, flatten
-from functrain.nn.model import Buffers, Mode, Model, Params, enter, evaluation, layer_key, training
-from functrain.nn.normalization import batch_norm, layer_norm
-from functrain.nn.state_dict import from_state_dict, to_state_dict
+from functrain.nn.mode import Mode, enter, evaluation, layer_key, training
+from functrain.nn.model import Buffers, Model, Params
 
 __all__ = [
     "Buffers",
+    "Children",
     "Mode",
     "Model",
     "Params",
     "avg_pool",
     "batch_norm",
+    "composite",
     "conv",
     "dense",
     "dropout",
@@ -53,7 +65,7 @@ __all__ = [
     "hard_sigmoid",
     "hard_swish",
     "identity",
-    "lam",
+    "layer",
     "layer_key",
     "layer_norm",
     "leaky_relu",
@@ -70,6 +82,8 @@ __all__ = [
     "silu",
     "softmax",
     "softplus",
+    "stateful_layer",
+    "takes",
     "tanh",
     "to_state_dict",
     "training",

@@ -1,99 +1,20 @@
-"""The model: a pair of pure functions, and the mode in which a model is applied."""
+"""The model: a pair of pure functions."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import attrs
 from torch import Tensor
 
-from functrain import random
-from functrain.errors import InvalidKey
-from functrain.schedule import Hyper, Progress
+from functrain.errors import InvalidArgument
+from functrain.schedule import Hyper
 
 Params = dict[str, Any]
 Buffers = dict[str, Any]
 
 
-@attrs.frozen
-class Mode:
-    """How a model is applied: to train or to evaluate. Made by `training` and `evaluation`.
-
-    Attributes:
-        train: whether dropout drops and batch norm uses the batch's statistics.
-        key: the random key of this application; a layer's own is `layer_key(mode)`. None when evaluating.
-        progress: how far training is, for layers with scheduled hyperparameters.
-        weight: the weight of each example, shape (n,), or None when all count alike; a layer that mixes examples
-            (batch norm) must give no influence to examples of zero weight.
-        path: what is folded into the key for this layer: in training the step, then the names down to the layer.
-    """
-
-    train: bool = False
-    key: Tensor | None = None
-    progress: Progress = Progress()
-    weight: Tensor | None = None
-    path: tuple[Any, ...] = ()
-
-
-def evaluation(weight: Tensor | None = None) -> Mode:
-    """Return the mode that evaluates, the default of `Model.apply`.
-
-    Args:
-        weight: the weight of each example, shape (n,), or None when all count alike.
-
-    >>> evaluation().train
-    False
-    """
-    return Mode(weight=weight)
-
-
-def training(key: Tensor, position: float | Tensor | Progress = 0.0, weight: Tensor | None = None) -> Mode:
-    """Return the mode that trains.
-
-    Args:
-        key: the random key of this step.
-        position: the fraction of training done, or a whole `Progress`.
-        weight: the weight of each example, shape (n,), or None when all count alike.
-
-    >>> training(random.key(0), 0.5).progress.position
-    0.5
-    """
-    progress = position if isinstance(position, Progress) else Progress(position=position)
-    return Mode(True, random.check_key(key), progress, weight)
-
-
-EVALUATION = Mode()
-"""What `Model.apply` does unless told otherwise."""
-
-
-def enter(mode: Mode, name: str) -> Mode:
-    """Return the mode for the child of this name.
-
-    >>> enter(enter(evaluation(), "encoder"), "0").path
-    ('encoder', '0')
-    """
-    # Not attrs.evolve: this runs for each layer at each eager step.
-    return Mode(mode.train, mode.key, mode.progress, mode.weight, (*mode.path, name))
-
-
-def layer_key(mode: Mode) -> Tensor:
-    """Return the layer's own random key: that of the mode with the layer's path folded in, only when asked for.
-
-    So a layer's draws depend on its path alone, not on which other layers there are.
-
-    Raises:
-        InvalidKey: the mode has no key, as that of evaluation.
-
-    >>> mode = enter(enter(training(random.key(0)), "encoder"), "1")
-    >>> bool((layer_key(mode) == random.fold_in(random.key(0), "encoder", "1")).all())
-    True
-    """
-    if mode.key is None:
-        raise InvalidKey("this layer draws random numbers, and the mode has no key; apply it with nn.training(key)")
-    return random.fold_in(mode.key, *mode.path)
-
-
 # Compared by identity: two models are never the same because their functions happen to be.
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Model:
     """A model, or a layer: they are the same thing. Two pure functions and what is known about them.
 
@@ -103,19 +24,31 @@ class Model:
         apply: (params, buffers, x, mode=evaluation()) -> (y, buffers), always this pair. Nothing is ever mutated.
         hypers: the hyperparameters of the layers by dotted path, such as {"1.rate": 0.5}.
         name: the name it has as part of another model, set by `named`; None for its position.
+        label: what it is called in its repr and in messages, such as "dense(10)".
 
-    A layer of your own is a pair of functions:
+    See also: `layer` and `stateful_layer`, which make one of a short formula, and `composite`, of named children.
 
     >>> import torch
-    >>> scale = Model(
-    ...     init=lambda key, example: ({"scale": torch.ones(example.shape[-1])}, {}),
-    ...     apply=lambda params, buffers, x, mode=Mode(): (x * params["scale"], buffers),
-    ... )
-    >>> scale.init(random.key(0), torch.zeros(1, 2))
-    ({'scale': tensor([1., 1.])}, {})
+    >>> from functrain import nn, random
+    >>> model = nn.serial(nn.dense(3), torch.relu, head=nn.dense(2))
+    >>> model
+    serial(dense(3), relu, head=dense(2))
+    >>> params, buffers = model.init(random.key(0), torch.zeros(1, 4))
+    >>> y, buffers = model.apply(params, buffers, torch.zeros(8, 4))
     """
 
     init: Callable[[Tensor, Any], tuple[Params, Buffers]]
     apply: Callable[..., tuple[Any, Buffers]]
     hypers: Mapping[str, Hyper] = attrs.field(factory=dict)
     name: str | None = None
+    label: str = "Model"
+
+    def __repr__(self) -> str:
+        return self.label
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raise: a model is a pair of functions, and holds no parameters that a call could use."""
+        raise InvalidArgument(
+            f"a model is not called, it has no parameters of its own: y, buffers = model.apply(params, buffers, x) "
+            f"with those of model.init(key, x), where model is {self.label}"
+        )

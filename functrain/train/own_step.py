@@ -132,7 +132,8 @@ def _advancing(step: Callable[[Any, Any], Any], stops: Stops) -> Callable[[Carry
         y = {"shown": _shown(logs), "merged": logs, "weight": _weight(batch, carry.stop.device)} if logs else None
         if stop is None:
             return tree.evolve(carry, state=state), y
-        number = stops.number(Stopped(scope_of(stop, "step"), stop.reason, "step", "step"))
+        scope = scope_of(stop, "step")  # of the batch alone, nothing is left to end
+        number = 0 if scope == "batch" else stops.number(Stopped(scope, stop.reason, "step", "step"))
         when = torch.as_tensor(stop.when, device=carry.stop.device)
         number = torch.where(when, carry.stop + number, 0)
         return Stop(tree.evolve(carry, state=state, stop=number, done=carry.done + 1), y, when=number > 0)

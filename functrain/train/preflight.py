@@ -57,11 +57,12 @@ def check_source(learner: Learner, state: TrainState, source: Source) -> None:
     integers are tried too, so that a label or an index out of range is found before it is met in the middle of an
     epoch; and a last batch of one row, which a batch norm refuses, is tried in training mode.
     """
-    first = _first_batch(source)
+    what, train = f"the first batch of {source.name}", source.name == "train"
+    with _noting(what):
+        first = _first_batch(source)
     if first is None:
         return
-    train = source.name == "train"
-    check_batch(learner, state, first, f"the first batch of {source.name}", train)
+    check_batch(learner, state, first, what, train)
     extremes = _extreme_rows(source)
     if extremes is not None:
         check_batch(learner, state, extremes, f"the smallest and largest labels or indices of {source.name}")

@@ -32,8 +32,8 @@ def centre(x):
 
 
 MIXING = {
-    "layer": dict(model=nn.serial(nn.lam(centre), nn.dense(3))),
-    "layer that counts": dict(model=nn.serial(nn.dense(3), nn.lam(lambda x: x * x.shape[0]))),
+    "layer": dict(model=nn.serial(centre, nn.dense(3))),
+    "layer that counts": dict(model=nn.serial(nn.dense(3), lambda x: x * x.shape[0])),
     "loss": dict(loss=lambda p, t: losses.cross_entropy(centre(p), t)),
     "metric": dict(metrics={"mine": metrics.mean(lambda p, t: centre(p).sum(1))}),
     "transform": dict(transform=lambda key, b: attrs.evolve(b, input=centre(b.input))),
@@ -73,7 +73,7 @@ def test_code_that_heeds_the_weights_is_padded(jit):
 
 
 def test_the_validation_is_probed_too():
-    learner, state, train, valid = problem(model=nn.serial(nn.dense(3), nn.lam(centre)), optimizer=optim.sgd(0.1))
+    learner, state, train, valid = problem(model=nn.serial(nn.dense(3), centre), optimizer=optim.sgd(0.1))
     padded = attrs.evolve(valid, sampler=data.sequential(16, "pad"))
     with pytest.raises(PaddingCounts, match="noisy: remainder='pad'"):
         ft.fit(learner, state, train=train, valid={"noisy": padded}, epochs=1)

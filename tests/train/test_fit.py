@@ -104,7 +104,7 @@ def test_compiled_by_inductor_equals_eager(small, tmp_path, monkeypatch, capsys)
 
 @pytest.mark.parametrize("chunk", [1, 8])
 def test_nothing_is_padded_that_was_not_asked_for(chunk):
-    model = nn.serial(nn.lam(lambda x: x - x.mean(0)), nn.dense(3))
+    model = nn.serial(lambda x: x - x.mean(0), nn.dense(3))
     learner, state, train, valid = problem(model=model, optimizer=optim.sgd(lr=0.1))
     got = ft.fit(learner, state, train=train, valid=valid, epochs=1, chunk=chunk)
     by_hand = ft.plan(state, len(train), 1)

@@ -21,12 +21,16 @@ def step_of(learner, jit, **options):
 
 
 @pytest.mark.parametrize("jit", [False, "aten"])
-@pytest.mark.parametrize("optimizer", [optim.sgd(0.1, momentum=0.9), optim.adamw(0.1)])
+@pytest.mark.parametrize(
+    ("model", "optimizer"),
+    [(None, optim.sgd(0.1, momentum=0.9)), (nn.serial(nn.dense(6), nn.relu, nn.dense(3)), optim.adamw(0.1))],
+    ids=["batch norm", "adamw"],
+)
 @pytest.mark.parametrize(
     "filling", [(NAN, 0), (math.inf, 1), (1e30, 99), (0.0, -1)], ids=["nan", "inf", "label 99", "label -1"]
 )
-def test_a_row_of_zero_weight_may_hold_anything(jit, optimizer, filling):
-    learner, state, train, _ = problem(n=16, optimizer=optimizer)
+def test_a_row_of_zero_weight_may_hold_anything(jit, model, optimizer, filling):
+    learner, state, train, _ = problem(n=16, model=model, optimizer=optimizer)
     inputs, targets = train.dataset[:6]
     bad_input, bad_target = filling
     padded = data.Batch(
@@ -89,7 +93,7 @@ def test_an_element_of_zero_weight_counts_as_input_and_not_as_target(jit):
 
 
 def test_weights_of_elements_that_the_target_has_not_are_named():
-    learner = ft.Learner(nn.serial(nn.lam(lambda x: x.mean(1)), nn.dense(2)), losses.cross_entropy, optim.sgd(0.1))
+    learner = ft.Learner(nn.serial(lambda x: x.mean(1), nn.dense(2)), losses.cross_entropy, optim.sgd(0.1))
     batch = data.Batch(torch.ones(3, 7, 2), torch.zeros(3, dtype=torch.int64), torch.ones(3, 7))
     state = ft.init(learner, ft.random.key(0), (batch.input, batch.target))
     message = r"weight has shape \(3, 7\), one for each element, and the target has shape \(3,\)"

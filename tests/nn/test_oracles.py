@@ -45,7 +45,11 @@ TABLE = {
     "avg_pool": (nn.avg_pool((2, 3), 1, 1), lambda: T.AvgPool2d((2, 3), 1, 1), (2, 3, 9, 6)),
     "avg_pool 1d": (nn.avg_pool(2, dims=1), lambda: T.AvgPool1d(2), (2, 3, 9)),
     "avg_pool 3d": (nn.avg_pool(2, dims=3), lambda: T.AvgPool3d(2), (2, 3, 4, 4, 4)),
-    "global_avg_pool": (nn.global_avg_pool, lambda: T.Sequential(T.AdaptiveAvgPool2d(1), T.Flatten()), (2, 3, 9, 6)),
+    "global_avg_pool": (
+        nn.serial(nn.global_avg_pool),
+        lambda: T.Sequential(T.AdaptiveAvgPool2d(1), T.Flatten()),
+        (2, 3, 9, 6),
+    ),
     "batch_norm": (nn.batch_norm(), lambda: T.BatchNorm1d(5), (8, 5)),
     "batch_norm 1d": (nn.batch_norm(0.3, 1e-3), lambda: T.BatchNorm1d(5, 1e-3, 0.3), (4, 5, 3)),
     "batch_norm 2d": (nn.batch_norm(), lambda: T.BatchNorm2d(3), (4, 3, 5, 6)),
@@ -56,8 +60,8 @@ TABLE = {
     "layer_norm of two axes": (nn.layer_norm(2, eps=1e-3), lambda: T.LayerNorm((3, 5), 1e-3), (4, 3, 5)),
     "layer_norm without bias": (nn.layer_norm(bias=False), lambda: T.LayerNorm(5, bias=False), (4, 5)),
     "layer_norm plain": (nn.layer_norm(affine=False), lambda: T.LayerNorm(5, elementwise_affine=False), (4, 5)),
-    "flatten": (nn.flatten, lambda: T.Flatten(), (4, 3, 5)),
-    "identity": (nn.identity, lambda: T.Identity(), (4, 3)),
+    "flatten": (nn.serial(nn.flatten), lambda: T.Flatten(), (4, 3, 5)),
+    "identity": (nn.serial(nn.identity), lambda: T.Identity(), (4, 3)),
     "a net": (
         nn.serial(nn.conv(4, 3), nn.batch_norm(), nn.relu, nn.max_pool(2), nn.flatten, nn.dense(5)),
         lambda: T.Sequential(
@@ -125,8 +129,8 @@ def test_values_gradients_and_buffers_are_those_of_torch(pair, train):
         by_torch = torch.autograd.grad(wanted, [leaf, *module.parameters()])
         torch.testing.assert_close(y, expected.detach())
         torch.testing.assert_close(grad_x, by_torch[0])
-        torch.testing.assert_close(tree.select(grads, "*"), dict(zip(names, by_torch[1:], strict=True)))
-        torch.testing.assert_close(tree.select(after, "*"), dict(module.named_buffers()))
+        torch.testing.assert_close(tree.filter(grads, "*"), dict(zip(names, by_torch[1:], strict=True)))
+        torch.testing.assert_close(tree.filter(after, "*"), dict(module.named_buffers()))
         buffers = after
 
 
@@ -174,7 +178,7 @@ def test_vmap_is_a_loop(pair, train):
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activations_are_those_of_torch(name):
-    layer, module = getattr(nn, name), ACTIVATIONS[name]
+    layer, module = nn.serial(getattr(nn, name)), ACTIVATIONS[name]
     x = torch.linspace(-5, 5, 12).reshape(3, 4)
     assert layer.init(KEY, x) == ({}, {})
     torch.testing.assert_close(layer.apply({}, {}, x), (module(x), {}))

@@ -16,7 +16,10 @@ from functrain.errors import (
 
 KEY = random.key(7)
 X = torch.linspace(-1, 1, 12).reshape(4, 3)
-DOUBLE = nn.lam(lambda x: 2 * x)
+
+
+def double(x):
+    return 2 * x
 
 
 def net():
@@ -94,9 +97,8 @@ def test_a_child_without_parameters_or_buffers_has_no_entry():
 
 
 def test_named_has_no_effect_on_a_model_of_its_own():
-    assert nn.named("a", DOUBLE).name == "a"
-    assert DOUBLE.name is None
-    assert tree.equal(nn.named("a", DOUBLE).apply({}, {}, X)[0], 2 * X)
+    assert nn.named("a", double).name == "a"
+    assert tree.equal(nn.named("a", double).apply({}, {}, X)[0], 2 * X)
 
 
 def test_a_keyword_goes_before_the_name_of_a_layer():
@@ -123,8 +125,8 @@ def test_weight_and_bias_have_keys_of_their_own():
 
 def test_the_draws_of_dropout_come_from_the_path_alone():
     alone = nn.serial(drop=nn.dropout(0.5))
-    among = nn.serial(nn.dropout(0.1), DOUBLE, drop=nn.dropout(0.5))
-    only = nn.serial(DOUBLE, nn.serial(nn.identity), drop=nn.dropout(0.5))
+    among = nn.serial(nn.dropout(0.1), double, drop=nn.dropout(0.5))
+    only = nn.serial(double, nn.serial(nn.identity), drop=nn.dropout(0.5))
     x, mode = torch.ones(8, 16), nn.training(KEY)
     y = alone.apply({}, {}, x, mode)[0]
     assert tree.equal(2 * y, only.apply({}, {}, x, mode)[0])
@@ -153,7 +155,7 @@ def test_the_mode_passes_down_unchanged_but_for_its_path():
         seen.append(mode)
         return x, buffers
 
-    spy = nn.Model(lambda key, x: ({}, {}), apply)
+    spy = nn.Model(lambda key, x: ({}, {}), apply, label="spy")
     weight = torch.ones(4)
     mode = nn.training(KEY, 0.25, weight)
     nn.serial(nn.residual(nn.parallel(spy, combine="sum"))).apply({}, {}, X, mode)
@@ -189,7 +191,7 @@ def test_branches_return_the_buffers_of_each():
     model = nn.parallel(nn.batch_norm(), nn.residual(nn.batch_norm(), nn.batch_norm()))
     params, buffers = model.init(KEY, X)
     _, after = model.apply(params, buffers, X, nn.training(KEY))
-    assert [int(n) for n in tree.select(after, "*tracked").values()] == [1, 1, 1]
+    assert [int(n) for n in tree.filter(after, "*tracked").values()] == [1, 1, 1]
     assert sorted(params["1"]) == ["layer", "shortcut"]
 
 
@@ -219,7 +221,7 @@ def test_residual_adds_the_shortcut():
     ],
 )
 def test_parallel_combines(combine, wanted):
-    torch.testing.assert_close(nn.parallel(nn.identity, DOUBLE, combine=combine).apply({}, {}, X), (wanted, {}))
+    torch.testing.assert_close(nn.parallel(nn.identity, double, combine=combine).apply({}, {}, X), (wanted, {}))
 
 
 def test_repeat_is_a_serial_with_parameters_for_each():
@@ -231,7 +233,9 @@ def test_repeat_is_a_serial_with_parameters_for_each():
 
 
 def test_a_tree_can_go_through_a_model():
-    swap = nn.lam(lambda pair: (pair[1], pair[0]))
+    def swap(pair):
+        return pair[1], pair[0]
+
     x = (X, 2 * X)
     assert tree.equal(nn.serial(swap, swap).apply({}, {}, x)[0], x)
 
@@ -242,7 +246,7 @@ def test_hypers_are_named_by_path():
     assert model.hypers == {"0.rate": 0.1, "1.layer.drop.rate": rise, "2.0.rate": 0.2}
 
 
-def test_zero_weight_rows_of_a_net_leave_no_trace():
+def test_zero_weight_rows_leave_no_trace():
     model = net()
     params, buffers = model.init(KEY, X)
     padded = torch.cat([X, torch.full((3, 3), 1e3)])
@@ -259,18 +263,16 @@ def test_zero_weight_rows_of_a_net_leave_no_trace():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nn.serial(nn.relu, torch.relu), r"layer 1 must be a Model, got relu; .* nn.lam"),
-        (lambda: nn.serial(nn.dense), r"layer 0 must be a Model, got dense; call it"),
-        (lambda: nn.serial(head=3), r"layer head must be a Model, got 3"),
-        (lambda: nn.named("a", torch.relu), r"layer a must be a Model"),
-        (lambda: nn.residual(torch.relu), r"layer layer must be a Model"),
-        (lambda: nn.residual(nn.relu, None), r"layer shortcut must be a Model, got None"),
-        (lambda: nn.repeat(2, torch.relu), r"layer layer must be a Model"),
+        (lambda: nn.serial(nn.relu, nn.dense), r"layer 1 is the function dense, which makes a layer; call it: dense"),
+        (lambda: nn.serial(head=3), r"layer head must be a Model or a function of a tensor, got 3"),
+        (lambda: nn.named("a", torch.nn.ReLU), r"layer a is the class ReLU; a layer is a Model or a function"),
+        (lambda: nn.residual(torch.nn.ReLU()), r"layer layer is a torch.nn.Module, ReLU\(\).*take nn.from_module"),
+        (lambda: nn.residual(nn.relu, None), r"layer shortcut must be a Model or a function of a tensor, got None"),
+        (lambda: nn.repeat(2, 3), r"layer must be a Model or a function of a tensor, got 3"),
         (lambda: nn.repeat(-1, nn.relu), r"count must be a whole number of at least 0, got -1"),
         (lambda: nn.parallel(), r"at least one layer"),
         (lambda: nn.parallel(nn.relu, combine="mean"), r"combine must be 'sum', 'concat', 'tuple'.*got 'mean'"),
-        (lambda: nn.lam(3), r"f must be a function of the input, got 3"),
-        (lambda: nn.lam(torch.nn.ReLU()), r"f must be a function, got the module ReLU"),
+        (lambda: nn.composite("mine", None), r"forward must be a function of \(children, x\), got None"),
         (lambda: nn.named("", nn.relu), r"name must be a string, not empty and without a dot, got ''"),
         (lambda: nn.named("a.b", nn.relu), r"without a dot, got 'a.b'"),
         (lambda: nn.named(1, nn.relu), r"name must be a string.*got 1"),
@@ -317,7 +319,7 @@ def test_an_input_that_does_not_fit_names_the_layer_at_apply(transform):
 
 
 def test_a_foreign_error_gets_the_layer_as_a_note():
-    model = nn.serial(nn.relu, deep=nn.serial(nn.lam(lambda x: x.reshape(5))))
+    model = nn.serial(nn.relu, deep=nn.serial(lambda x: x.reshape(5)))
     for use in (lambda: model.init(KEY, X), lambda: model.apply({}, {}, X)):
         with pytest.raises(RuntimeError, match="shape") as caught:
             use()
@@ -345,11 +347,13 @@ def test_branches_of_different_shapes_are_an_error_not_broadcast(model):
 
 
 def test_branches_that_cannot_be_joined_are_an_error():
-    halve = nn.lam(lambda x: x[:2])
+    def halve(x):
+        return x[:2]
+
     with pytest.raises(ShapeMismatch, match=r"concat: .* one shape but for axis 1, got \(4, 3\) and \(2, 3\)"):
         nn.parallel(nn.identity, halve, combine="concat").apply({}, {}, X)
     with pytest.raises(NotATensor, match=r"sum: each layer must return a tensor, got tuple"):
-        nn.residual(nn.lam(lambda x: (x, x))).apply({}, {}, X)
+        nn.residual(lambda x: (x, x), lambda x: (x, x)).apply({}, {}, X)
 
 
 def test_a_key_that_is_none_is_an_error():

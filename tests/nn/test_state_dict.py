@@ -103,3 +103,30 @@ def test_at_most_ten_lines_are_listed(held):
 def test_one_name_for_a_parameter_and_a_buffer_is_an_error():
     with pytest.raises(DuplicateName, match=r"a parameter and a buffer have the name 0\.scale"):
         nn.to_state_dict({"0": {"scale": torch.ones(1)}}, {"0": {"scale": torch.ones(1)}})
+
+
+def test_what_does_not_agree_is_kept_and_reported_where_that_is_asked_for(held):
+    flat = {name: torch.full_like(value, 7) for name, value in nn.to_state_dict(*held).items()}
+    del flat["0.weight"]
+    flat |= {"9.bias": torch.ones(1), "5.bias": torch.ones(6)}
+    params, buffers, report = nn.from_state_dict(flat, *held, strict=False)
+    assert (report.missing, report.unexpected, report.wrong_shape) == (("0.weight",), ("9.bias",), ("5.bias",))
+    assert len(report.matched) == len(nn.to_state_dict(*held)) - 2
+    after, before = nn.to_state_dict(params, buffers), nn.to_state_dict(*held)
+    for name, value in after.items():
+        assert torch.equal(value, flat[name] if name in report.matched else before[name])
+
+
+def test_nothing_that_agrees_is_an_error_even_so(held):
+    with pytest.raises(TreeMismatch, match=r"missing: 0\.weight"):
+        nn.from_state_dict({"other": torch.ones(1)}, *held, strict=False)
+
+
+def test_tied_weights_stay_tied():
+    weight = torch.randn(3, 3)
+    flat = {"a.weight": weight, "b.weight": weight, "c.weight": weight.t(), "d.weight": weight.clone()}
+    params = {name: {"weight": torch.zeros(3, 3)} for name in "abcd"}
+    loaded, _ = nn.from_state_dict(flat, params, {})
+    assert loaded["a"]["weight"] is loaded["b"]["weight"]
+    assert len({loaded[name]["weight"].data_ptr() for name in "abcd"} | {weight.data_ptr()}) == 4
+    assert torch.equal(loaded["c"]["weight"], weight.t())

@@ -1,4 +1,4 @@
-"""Normalisation: batch norm, which carries statistics from batch to batch as values, and layer norm."""
+"""Batch norm, which carries its statistics from batch to batch as values."""
 
 import math
 from typing import Any
@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from functrain.errors import InvalidArgument, ShapeMismatch
-from functrain.nn.misfit import FAILURES, check_alike, check_floating, check_present
-from functrain.nn.model import EVALUATION, Buffers, Mode, Model, Params
-from functrain.nn.options import whole
+from functrain.nn.formula import stateful_layer
+from functrain.nn.model import Buffers, Model
+from functrain.nn.takes import alike, floating
 from functrain.schedule.hyper import is_number
 
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -51,55 +51,51 @@ def batch_norm(momentum: float | None = 0.1, eps: float = 1e-5, affine: bool = T
     """
     if momentum is not None and not (is_number(momentum) and 0 <= momentum <= 1):
         raise InvalidArgument(f"momentum must be a number in [0, 1] or None, got {momentum!r}")
-    _check_eps(eps)
-    names = ("weight", "bias") if affine else ()
+    check_eps(eps)
 
-    def init(key: Tensor, example: Any) -> tuple[Params, Buffers]:
-        check_floating("batch_norm", example)
-        if example.dim() < 2:
-            raise ShapeMismatch(
-                f"batch_norm: the input must be N x C or N x C x space, got shape {tuple(example.shape)}"
-            )
-        zeros, ones = example.new_zeros(example.shape[1]), example.new_ones(example.shape[1])
-        count = torch.zeros((), dtype=torch.int64, device=example.device)
-        buffers = {"running_mean": zeros, "running_var": ones, "num_batches_tracked": count}
-        return {"weight": ones.clone(), "bias": zeros.clone()} if affine else {}, buffers
+    def params(x):
+        return {"weight": x.new_ones(x.shape[1]), "bias": x.new_zeros(x.shape[1])} if affine else {}
 
-    def apply(params: Params, buffers: Buffers, x: Tensor, mode: Mode = EVALUATION) -> tuple[Tensor, Buffers]:
-        try:
-            scale, shift = (params["weight"], params["bias"]) if affine else (None, None)
-            mean, var = buffers["running_mean"], buffers["running_var"]
-            if x.dim() < 2 or x.shape[1] != mean.shape[0]:
-                raise _wrong_channels(x, mean)
-            if not mode.train:
-                return F.batch_norm(x, mean, var, scale, shift, False, 0.0, eps), buffers
-            if mode.weight is None:
-                y, *batch = _normalise(x, scale, shift, eps)
-            else:
-                y, *batch = _normalise_weighted(x, mode.weight, scale, shift, eps)
-            return y, _moved(buffers, momentum, batch)
-        except ShapeMismatch:
-            raise
-        except FAILURES:
-            check_present("batch_norm", params, names)
-            check_present("batch_norm", buffers, _STATISTICS, "buffers")
-            check_floating("batch_norm", x)
-            check_alike("batch_norm", x, buffers["running_mean"])
-            raise
+    def apply(p, b, x, mode):
+        _check_channels(x, b["running_mean"])
+        scale, shift = (p["weight"], p["bias"]) if affine else (None, None)
+        if not mode.train:
+            return F.batch_norm(x, b["running_mean"], b["running_var"], scale, shift, False, 0.0, eps), b
+        if mode.weight is None:
+            y, *batch = _normalise(x, scale, shift, eps)
+        else:
+            y, *batch = _normalise_weighted(x, mode.weight, scale, shift, eps)
+        return y, _moved(b, momentum, batch)
 
-    return Model(init, apply)
+    return stateful_layer("batch_norm", params, _statistics, apply, takes=_channels)
 
 
-def _check_eps(eps: Any) -> None:
+def _statistics(x: Tensor) -> Buffers:
+    channels = x.shape[1]
+    count = torch.zeros((), dtype=torch.int64, device=x.device)
+    return dict(zip(_STATISTICS, (x.new_zeros(channels), x.new_ones(channels), count), strict=True))
+
+
+def _channels(label: str, x: Any, params: Any) -> None:
+    floating(label, x)
+    if x.dim() < 2:
+        raise ShapeMismatch(f"{label}: the input must be N x C or N x C x space, got shape {tuple(x.shape)}")
+
+
+def _check_channels(x: Tensor, mean: Tensor) -> None:
+    if x.dim() < 2 or x.shape[1] != mean.shape[0]:
+        raise ShapeMismatch(
+            f"batch_norm: the input must be N x C or N x C x space with the C = {mean.shape[0]} channels (axis 1) that "
+            f"it was initialised for, got shape {tuple(x.shape)}"
+        )
+    if x.dtype != mean.dtype or x.device != mean.device:
+        alike("batch_norm", x, mean)
+
+
+def check_eps(eps: Any) -> None:
+    """Raise unless this can be added to a variance."""
     if not (is_number(eps) and 0 < eps < math.inf):
         raise InvalidArgument(f"eps must be a positive number, got {eps!r}")
-
-
-def _wrong_channels(x: Tensor, mean: Tensor) -> ShapeMismatch:
-    return ShapeMismatch(
-        f"batch_norm: the input must be N x C or N x C x space with the C = {mean.shape[0]} channels (axis 1) that it "
-        f"was initialised for, got shape {tuple(x.shape)}"
-    )
 
 
 Normalised = tuple[Tensor, Tensor, Tensor, Tensor | int]
@@ -171,59 +167,3 @@ def _moved(buffers: Buffers, momentum: float | None, batch: list[Any]) -> Buffer
         "running_var": var + (batch_var.to(var.dtype) - var) * part,
         "num_batches_tracked": count + counts,
     }
-
-
-def layer_norm(axes: int = 1, eps: float = 1e-5, affine: bool = True, bias: bool = True) -> Model:
-    """Return the layer that normalises over the last axes to mean 0 and variance 1, as `torch.nn.LayerNorm`.
-
-    Args:
-        axes: how many axes at the end are normalised together; their lengths come from the example.
-        eps: what is added to the variance, positive.
-        affine: whether a "weight" of the shape of these axes, beginning at one, multiplies the result.
-        bias: whether, with `affine`, a "bias" of that shape, beginning at zero, is added.
-
-    Raises:
-        InvalidArgument: an option is none of these.
-        ShapeMismatch, DtypeMismatch, DeviceMismatch: when initialised or applied, the input does not fit.
-        TreeMismatch: when applied, the parameters are of another model.
-
-    Reference: Ba et al., Layer normalization, 2016, https://arxiv.org/abs/1607.06450.
-
-    >>> from functrain import random
-    >>> layer = layer_norm()
-    >>> x = torch.tensor([[1.0, 3.0]])
-    >>> layer.apply(*layer.init(random.key(0), x), x)[0]
-    tensor([[-1.0000,  1.0000]])
-    """
-    whole("axes", axes)
-    _check_eps(eps)
-    names = ("weight", "bias")[: 1 + bool(bias)] if affine else ()
-
-    def init(key: Tensor, example: Any) -> tuple[Params, Buffers]:
-        check_floating("layer_norm", example)
-        if example.dim() < axes:
-            raise ShapeMismatch(
-                f"layer_norm: the input must have at least {axes} axes, got shape {tuple(example.shape)}"
-            )
-        shape = example.shape[-axes:]
-        begin = {"weight": example.new_ones(shape), "bias": example.new_zeros(shape)}
-        return {name: begin[name] for name in names}, {}
-
-    def apply(params: Params, buffers: Buffers, x: Tensor, mode: Mode = EVALUATION) -> tuple[Tensor, Buffers]:
-        try:
-            weight = params["weight"] if affine else None
-            shape = x.shape[-axes:] if weight is None else weight.shape
-            return F.layer_norm(x, shape, weight, params["bias"] if affine and bias else None, eps), buffers
-        except FAILURES:
-            check_present("layer_norm", params, names)
-            check_floating("layer_norm", x)
-            if affine and x.shape[-axes:] != params["weight"].shape:
-                raise ShapeMismatch(
-                    f"layer_norm: the input must be (..., {', '.join(map(str, params['weight'].shape))}), with the "
-                    f"axes that it was initialised for last, got shape {tuple(x.shape)}"
-                ) from None
-            if affine:
-                check_alike("layer_norm", x, params["weight"])
-            raise
-
-    return Model(init, apply)

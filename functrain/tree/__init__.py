@@ -1,0 +1,47 @@
+"""Trees of tensors: nested dicts, lists, tuples and frozen records, mapped, compared and addressed by dotted path.
+
+This is the only package that knows the pytree library (`torch.utils._pytree`, because `torch.func` speaks it too).
+
+>>> import torch
+>>> params = {"0": {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}}
+>>> paths(params)
+['0.weight', '0.bias']
+>>> map(lambda p: p.shape[0], params)
+{'0': {'weight': 2, 'bias': 2}}
+"""
+
+from functrain.tree.by_path import filter, leaves_with_path, paths, replace
+from functrain.tree.comparing import check_same, check_tensors, describe, differences, equal
+from functrain.tree.mapping import all, map, map_with_path
+from functrain.tree.nodes import evolve, node, static
+from functrain.tree.structures import Structure, Tree, flatten, leaves, structure, unflatten
+from functrain.tree.tensors import global_norm, size, stack, to, zeros_like
+
+__all__ = [
+    "Structure",
+    "Tree",
+    "all",
+    "check_same",
+    "check_tensors",
+    "describe",
+    "differences",
+    "equal",
+    "evolve",
+    "filter",
+    "flatten",
+    "global_norm",
+    "leaves",
+    "leaves_with_path",
+    "map",
+    "map_with_path",
+    "node",
+    "paths",
+    "replace",
+    "size",
+    "stack",
+    "static",
+    "structure",
+    "to",
+    "unflatten",
+    "zeros_like",
+]

@@ -1,0 +1,84 @@
+"""One function over all leaves."""
+
+import builtins
+from collections.abc import Callable
+from typing import Any
+
+import torch.utils._pytree as pytree
+from torch import Tensor
+
+from functrain.errors import TreeMismatch
+from functrain.tree.by_path import paths
+from functrain.tree.comparing import check_same
+from functrain.tree.structures import Tree, leaves, structure, unflatten
+
+
+def map(f: Callable, tree: Tree, *rest: Tree) -> Tree:
+    """Return the tree of `f(leaf, *leaves of the rest at the same place)`.
+
+    Raises `TreeMismatch` when the rest has not the structure of the first tree; the order of dict keys is free.
+
+    >>> map(lambda a, b: a + b, {"x": 1, "y": 2}, {"y": 20, "x": 10})
+    {'x': 11, 'y': 22}
+    """
+    try:
+        return _map(f, tree, *rest)
+    except _Differs:
+        pass
+    for other in rest:
+        check_same(tree, other)
+    raise TreeMismatch("the trees differ in the types of their branches")
+
+
+class _Differs(Exception):
+    """The trees of one `map` differ somewhere; never leaves this module."""
+
+
+def _map(f, tree, *rest):
+    if type(tree) is dict and len(rest) < 2:  # parameters are nested dicts: several times faster than the general path
+        if not rest:
+            return {k: f(v) if type(v) is Tensor else _map(f, v) for k, v in tree.items()}
+        other = rest[0]
+        if type(other) is not dict or other.keys() != tree.keys():
+            raise _Differs
+        return {k: f(v, o) if type(v) is type(o := other[k]) is Tensor else _map(f, v, o) for k, v in tree.items()}
+    if type(tree) is Tensor:
+        for other in rest:
+            if type(other) is dict:
+                raise _Differs
+        return f(tree, *rest)
+    found, spec = pytree.tree_flatten(tree)
+    others = [_flatten_as(spec, other) for other in rest]
+    return pytree.tree_unflatten([f(*group) for group in zip(found, *others, strict=True)], spec)
+
+
+def _flatten_as(spec, tree):
+    found, own = pytree.tree_flatten(tree)
+    if own == spec:
+        return found
+    try:  # the order of dict keys may still differ
+        found = spec.flatten_up_to(tree)
+    except ValueError:
+        raise _Differs from None
+    if not builtins.all(pytree.tree_structure(leaf).is_leaf() for leaf in found):
+        raise _Differs
+    return found
+
+
+def map_with_path(f: Callable, tree: Tree, *rest: Tree) -> Tree:
+    """Return the tree of `f(dotted path, leaf, *leaves of the rest)`.
+
+    >>> map_with_path(lambda path, leaf: f"{path}={leaf}", {"a": {"b": 1}})
+    {'a': {'b': 'a.b=1'}}
+    """
+    named = unflatten(structure(tree), paths(tree))
+    return map(lambda leaf, path, *others: f(path, leaf, *others), tree, named, *rest)
+
+
+def all(predicate: Callable[[Any], bool], tree: Tree) -> bool:
+    """Return whether the predicate holds for every leaf.
+
+    >>> all(lambda leaf: leaf > 0, {"a": 1, "b": 2})
+    True
+    """
+    return builtins.all(predicate(leaf) for leaf in leaves(tree))

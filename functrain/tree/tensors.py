@@ -1,0 +1,57 @@
+"""What is done with the tensors of a tree."""
+
+import torch
+from torch import Tensor
+
+from functrain.tree.mapping import map
+from functrain.tree.structures import Tree, leaves
+
+
+def stack(trees: list[Tree]) -> Tree:
+    """Return one tree whose leaves are the leaves of the trees stacked along a new first axis.
+
+    >>> stack([{"a": 1.0}, {"a": 2.0}])
+    {'a': tensor([1., 2.])}
+    """
+    return map(lambda *group: torch.stack([torch.as_tensor(leaf) for leaf in group]), *trees)
+
+
+def to(tree: Tree, where: torch.device | torch.dtype | str) -> Tree:
+    """Return the tree with its tensors on a device, or its floating-point tensors in a dtype.
+
+    >>> to({"w": torch.ones(2), "n": torch.tensor(3)}, torch.float64)
+    {'w': tensor([1., 1.], dtype=torch.float64), 'n': tensor(3)}
+    """
+    if isinstance(where, torch.dtype):
+        return map(lambda t: t.to(where) if isinstance(t, Tensor) and t.is_floating_point() else t, tree)
+    return map(lambda t: t.to(where) if isinstance(t, Tensor) else t, tree)
+
+
+def zeros_like(tree: Tree) -> Tree:
+    """Return the tree with each tensor replaced by zeros of its shape, dtype and device.
+
+    >>> zeros_like({"a": torch.ones(2)})
+    {'a': tensor([0., 0.])}
+    """
+    return map(torch.zeros_like, tree)
+
+
+def size(tree: Tree) -> int:
+    """Return the number of elements in all tensors of a tree.
+
+    >>> size({"weight": torch.ones(3, 2), "bias": torch.ones(3)})
+    9
+    """
+    return sum(leaf.numel() for leaf in leaves(tree) if isinstance(leaf, Tensor))
+
+
+def global_norm(tree: Tree) -> Tensor:
+    """Return the Euclidean norm of all leaves taken as one vector, a scalar; 0 for a tree without leaves.
+
+    >>> global_norm({"a": torch.tensor([3.0]), "b": torch.tensor([4.0])})
+    tensor(5.)
+    """
+    norms = [torch.linalg.vector_norm(leaf) for leaf in leaves(tree)]
+    if not norms:
+        return torch.zeros(())
+    return torch.linalg.vector_norm(torch.stack(norms))
