@@ -99,7 +99,8 @@ def _fold_over_chunks(task: Task, live: Live, phase: Phase, run: Run) -> Run:
                 break
             run = _begin_batch(task, live, run, chunk)
             if run.stopped is None and run.cursor.event == "step":
-                live.interruption.hold()
+                if phase.feed.donates:  # in plain Python the old state stays, and a dataset may hang in the call
+                    live.interruption.hold()
                 run = _advance(task, phase.feed, run, chunk)
                 live.interruption.release()
             run = _after_the_step(task, live, run)
