@@ -54,10 +54,13 @@ def _from_place_to_place(task: Task, live: Live, run: Run) -> Run:
     try:
         while run.stopped is None and run.cursor.event != "after_fit":
             run = PLACES[run.cursor.event](task, live, run)
+            live.interruption.release()
+        live.interruption.hold()  # until the caller has bound the run
+        return run
     except BaseException as error:
+        live.interruption.holding = False
         carry_run(error, run)
         raise
-    return run
 
 
 def _after_fit(task: Task, live: Live, run: Run) -> Run:
@@ -108,6 +111,14 @@ def _begin_epoch(task: Task, live: Live, run: Run) -> Run:
 def _batches(task: Task, live: Live, run: Run) -> Run:
     """Return the run after the rest of a phase, with what it measured in the epoch's row."""
     run = run_phase(task, live, run)
+    try:
+        return _phase_over(task, run)
+    except BaseException as error:  # the run before the phase is overwritten
+        carry_run(error, run)
+        raise
+
+
+def _phase_over(task: Task, run: Run) -> Run:
     if run.stopped is not None and run.stopped.scope == "fit":
         return run
     values = {**task.phases[run.phase].values(run), **_floats(computed(run.logged))}

@@ -92,11 +92,8 @@ def run_phase(task: Task, live: Live, run: Run) -> Run:
 def _fold_over_chunks(task: Task, live: Live, phase: Phase, run: Run) -> Run:
     cursor = run.cursor
     chunks = phase.feed.chunks(run.key, cursor.epoch, cursor.batch, steps_of(run.plan, cursor))
-    while run.stopped is None:
-        try:
-            chunk = next(chunks, None)
-            if chunk is None:
-                break
+    try:
+        while run.stopped is None and (chunk := next(chunks, None)) is not None:
             run = _begin_batch(task, live, run, chunk)
             if run.stopped is None and run.cursor.event == "step":
                 if phase.feed.donates:  # in plain Python the old state stays, and a dataset may hang in the call
@@ -104,11 +101,12 @@ def _fold_over_chunks(task: Task, live: Live, phase: Phase, run: Run) -> Run:
                 run = _advance(task, phase.feed, run, chunk)
                 live.interruption.release()
             run = _after_the_step(task, live, run)
-        except BaseException as error:
-            live.interruption.holding = False
-            carry_run(error, run)
-            raise
-    return run
+        live.interruption.hold()  # until the loop has bound the run
+        return run
+    except BaseException as error:
+        live.interruption.holding = False
+        carry_run(error, run)
+        raise
 
 
 def _begin_batch(task: Task, live: Live, run: Run, chunk: Chunk) -> Run:
