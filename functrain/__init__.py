@@ -6,6 +6,7 @@ fold over batches with callbacks that return new state or a stop signal; and eve
 
 from functrain import (
     callbacks,
+    checkpoint,
     data,
     engine,
     errors,
@@ -19,6 +20,7 @@ from functrain import (
     train,
     tree,
 )
+from functrain.checkpoint import load, save
 from functrain.engine import Stop, check, fold, grad, jit, remat, scan, value_and_grad, vmap
 from functrain.train import (
     Callback,
@@ -53,6 +55,7 @@ __all__ = [
     "batch_at",
     "callbacks",
     "check",
+    "checkpoint",
     "data",
     "engine",
     "errors",
@@ -65,6 +68,7 @@ __all__ = [
     "init",
     "initializers",
     "jit",
+    "load",
     "log",
     "loop",
     "losses",
@@ -77,6 +81,7 @@ __all__ = [
     "progress",
     "random",
     "remat",
+    "save",
     "scan",
     "schedule",
     "train",

@@ -19,7 +19,7 @@ from torch._C._functorch import (  # pyright: ignore
 
 _is_autocast = torch._C._is_any_autocast_enabled  # pyright: ignore
 _PRE_DISPATCH = DispatchKey.PreDispatch
-# Not `is_compiling`, which is true in a trace of functrain's own, in other threads too.
+# Not `is_compiling`, which is true in a trace of functrain's own.
 _is_compiled = torch.compiler.is_dynamo_compiling
 
 

@@ -97,10 +97,10 @@ class InvalidMemory(FunctrainError, TypeError):
 
 
 class LabelOutOfRange(FunctrainError, IndexError):
-    """A label is no class of the prediction: below 0, or not below the number of classes.
+    """A label is no class of the prediction, or an index no entry of an embedding: below 0, or not below their number.
 
-    The message says the smallest and the largest label. Number the classes from 0, or widen the last layer; an example
-    that is to be ignored gets zero weight, not a special label.
+    The message says the smallest and the largest, or where code was compiled what it met. Number the classes from 0, or
+    widen the last layer; an example that is to be ignored gets zero weight, not a special label.
     """
 
 
@@ -222,4 +222,34 @@ class KeyReused(FunctrainError, ValueError):
 
     Two draws from one key are the same numbers, not independent ones. Give each draw a key of its own with `split` or
     `fold_in`.
+    """
+
+
+class NotSavable(FunctrainError, TypeError):
+    """Something in a value that is to be saved is neither a tensor with memory, nor data, nor a container of them.
+
+    The message names it by dotted path. Functions, models and classes are not saved: leave them out, and make them
+    again in the script that restores.
+    """
+
+
+class CannotSave(FunctrainError, OSError):
+    """A file cannot be written: the disk is full or read-only, or something else stands in its place.
+
+    The message says which file and why. What stood there before is as it was, and nothing half-done is left behind.
+    """
+
+
+class NoCheckpoint(FunctrainError, FileNotFoundError):
+    """There is no checkpoint at a path; the message says what is there instead."""
+
+
+class NewerFormat(FunctrainError, ValueError):
+    """A checkpoint was saved by a newer functrain, in a format that this one does not know. Install a newer one."""
+
+
+class LawBroken(FunctrainError, AssertionError):
+    """A part of a training does not do what all parts of its kind do; raised by `functrain.testing`.
+
+    The message says which part, which law, and where it is broken.
     """

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree, weighted
-from functrain.errors import InvalidArgument, ShapeMismatch
+from functrain.errors import DtypeMismatch, InvalidArgument, ShapeMismatch
 
 
 @attrs.frozen
@@ -32,7 +32,7 @@ class Metric:
         init: (device=None) -> the accumulator that has seen nothing, a small tree of tensors on that device.
         measure: (prediction, target) -> the values, a tree of tensors (n, ...) with as many rows as examples.
         add: (accumulator, values, weight=None) -> the accumulator that has seen these values too; the weight has
-            shape (n,), None counts each example once.
+            shape (n,), or of more leading axes of the values for elements, None counts each once.
         merge: (accumulator, accumulator) -> the accumulator that has seen what both have.
         compute: accumulator -> the number, a float64 scalar; NaN when nothing was seen.
 
@@ -86,6 +86,7 @@ def mean(f: Callable[[Any, Any], Tensor]) -> Metric:
 
     Raises:
         ShapeMismatch: in `add`, when `f` gives a scalar or the weight does not fit the values.
+        DtypeMismatch: in `add`, when `f` gives complex values.
 
     >>> error = mean(lambda prediction, target: (prediction - target).abs())
     >>> one = error.update(error.init(), torch.tensor([1.0, 2.0]), torch.zeros(2))
@@ -112,11 +113,21 @@ def _merge(a: Mean, b: Mean) -> Mean:
 
 def _is_correct(prediction: Tensor, target: Tensor) -> Tensor:
     _check_labels(prediction, target)
-    return prediction.argmax(-1) == target
+    largest, found = prediction.max(-1)
+    return _or_nan(found == target, largest)
+
+
+def _or_nan(correct: Tensor, largest: Tensor) -> Tensor:
+    """Return 1 and 0 for right and wrong, and NaN where the prediction holds NaN, of which none is the largest."""
+    return torch.where(largest.isnan(), torch.nan, correct.to(torch.float32))
 
 
 accuracy: Metric = mean(_is_correct)
-"""The part of the labels that the largest prediction hits: prediction (n, ..., classes), integer target (n, ...)."""
+"""The part of the labels that the largest prediction hits: prediction (n, ..., classes), integer target (n, ...).
+
+It is NaN where a prediction is. One class alone is refused, as nothing is chosen there; for yes or no take
+`mean(lambda prediction, target: (prediction > 0) == target)`.
+"""
 
 
 def top_k(k: int) -> Metric:
@@ -132,7 +143,9 @@ def top_k(k: int) -> Metric:
 
     Raises:
         InvalidArgument: k is no whole number of at least 1; in `measure`, when there are fewer than k classes.
-        ShapeMismatch: in `measure`, when the target has not the prediction's shape without its classes.
+        ShapeMismatch: in `measure`, when the target has not the prediction's shape without its classes, or there is
+            one class alone.
+        DtypeMismatch: in `measure`, when the target is no integers, or the prediction is complex.
 
     >>> metric = top_k(2)
     >>> acc = metric.update(metric.init(), torch.tensor([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0]]), torch.tensor([2, 0]))
@@ -146,7 +159,8 @@ def top_k(k: int) -> Metric:
         _check_labels(prediction, target)
         if k > prediction.shape[-1]:
             raise InvalidArgument(f"top_k({k}) needs at least {k} classes, got {prediction.shape[-1]}")
-        return (prediction.topk(k).indices == target.unsqueeze(-1)).any(-1)
+        values, indices = prediction.topk(k)
+        return _or_nan((indices == target.unsqueeze(-1)).any(-1), values[..., 0])
 
     return mean(is_among)
 
@@ -174,3 +188,12 @@ def _check_labels(prediction: Tensor, target: Tensor) -> None:
             f"target must have one label per prediction, shape {tuple(prediction.shape[:-1])} for a prediction of "
             f"shape {tuple(prediction.shape)} with its classes last; got {tuple(target.shape)}"
         )
+    if prediction.shape[-1:] == (1,):
+        raise ShapeMismatch(
+            f"prediction has one class alone, shape {tuple(prediction.shape)}, so nothing is chosen; for yes or no "
+            "take metrics.mean(lambda prediction, target: (prediction > 0) == target) of two equal shapes"
+        )
+    if target.is_floating_point() or target.is_complex():
+        raise DtypeMismatch(f"target must be integer labels, got {target.dtype}; use target.long()")
+    if prediction.is_complex():
+        raise DtypeMismatch(f"prediction must be real numbers, got {prediction.dtype}; take its abs()")

@@ -19,6 +19,7 @@ LEVELS = {
     "errors": 0,
     "arguments": 0.1,
     "dispatch_state": 0,
+    "norms": 0,
     "operators": 0,
     "late": 1,
     "tree": 1,
@@ -39,16 +40,17 @@ LEVELS = {
     "optim": 3,
     "data": 3,
     "train": 4,
-    "callbacks": 5,
     "checkpoint": 5,
-    "plot": 6,
-    "sweep": 6,
-    "parallel": 6,
-    "": 7,  # functrain/__init__.py
+    "callbacks": 6,
+    "plot": 7,
+    "sweep": 7,
+    "parallel": 7,
+    "testing": 8,
+    "": 9,  # functrain/__init__.py
 }
 """Module or package -> level. A module imports from lower levels, and from its own package, alone."""
 
-RUNTIME = {"attrs", "rich", "safetensors", "toolz", "torch"}
+RUNTIME = {"attrs", "rich", "toolz", "torch"}
 """What may be imported when a module is; anything else only inside the function that needs it."""
 
 WITHOUT_EXAMPLE: dict[str, str] = {}

@@ -1,6 +1,6 @@
-"""A second fit of the same learner: what was traced for the first is found again. A 13-layer MLP, two epochs of 8 batches.
+"""A second fit of the same learner: what was traced for the first is found again.
 
-What is measured is the time of the second `fit` and that of the first one, in a fresh process. The check is the loss
+The model is an MLP of 13 layers, and a fit two epochs of 8 batches. What is measured is the time of the second `fit` and that of the first one, in a fresh process. The check is the loss
 after the fit.
 """
 
@@ -25,7 +25,10 @@ def _fits(jit: str) -> tuple[float, float, float]:
 
     generator = torch.Generator().manual_seed(0)
     rows = data.ArrayDataset(
-        (torch.randn(512, 32, generator=generator).to(DEVICE), torch.randint(10, (512,), generator=generator).to(DEVICE))
+        (
+            torch.randn(512, 32, generator=generator).to(DEVICE),
+            torch.randint(10, (512,), generator=generator).to(DEVICE),
+        )
     )
     hidden = [layer for _ in range(12) for layer in (nn.dense(64), nn.relu)]
     learner = ft.Learner(nn.serial(*hidden, nn.dense(10)), losses.cross_entropy, optim.adam(1e-3))

@@ -3,7 +3,7 @@
 from functrain.data.batch import Batch, as_batch
 from functrain.data.bunch import Bunch, loaders, one_batch
 from functrain.data.collate import Padded, pad, stack
-from functrain.data.dataset import ArrayDataset, Dataset, MappedDataset, map_input, sample
+from functrain.data.dataset import ArrayDataset, Dataset, MappedDataset, gather, map_input, sample
 from functrain.data.idx import read_idx
 from functrain.data.loading import Loader, batches, index_block, is_resident, loader
 from functrain.data.mnist_files import mnist, mnist_test
@@ -25,6 +25,7 @@ __all__ = [
     "batches",
     "digits",
     "fit_normalizer",
+    "gather",
     "index_block",
     "indices",
     "is_resident",

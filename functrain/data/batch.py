@@ -2,10 +2,12 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch
+from functrain.dispatch_state import is_plain
+from functrain.errors import DtypeMismatch, InvalidArgument, NotATensor, ShapeMismatch
 
 
 @tree.node
@@ -14,10 +16,11 @@ class Batch:
 
     Attributes:
         input: what the model takes: a tensor (n, ...), or a tree of such.
-        target: what the loss compares with: a tensor (n, ...), or a tree of such.
-        weight: the weight of each example, shape (n,), zero for padding; None when each counts once.
+        target: what the loss compares with: a tensor (n, ...), or a tree of such; None where the loss needs none.
+        weight: the weight of each example, shape (n,), zero for padding; or of each element, with more leading axes of
+            what the loss gives, such as (n, time) for tokens. Numbers of at least 0, or booleans. None when each counts
+            once.
 
-    >>> import torch
     >>> Batch(torch.zeros(4, 3), torch.zeros(4)).weight is None
     True
     """
@@ -27,33 +30,90 @@ class Batch:
     weight: Tensor | None = None
 
 
-def as_batch(batch: Any) -> Batch:
+def as_batch(batch: Any, padding: Tensor | None = None, what: str = "a batch") -> Batch:
     """Return a batch from what stands for one.
 
     Args:
         batch: a `Batch`, an (input, target) pair, or an (input, target, weight) triple; a tuple or a list.
+        padding: shape (n,), zero for the rows that only fill the batch up: their weight becomes zero. It is the weight
+            of a batch that has none.
+        what: what the batch is called in errors.
 
     Returns:
-        The `Batch`; the given one itself where it is one already.
+        The `Batch`; the same object where it is one already and nothing is padding.
 
     Raises:
         InvalidArgument: it is none of these, or it has no rows.
-        NotATensor: the input or the target holds no tensor, or the weight is none.
+        NotATensor: the input or the target holds no tensor (a target may be None), or the weight is none.
         ShapeMismatch: input, target and weight have not the same number of rows.
 
-    >>> import torch
     >>> as_batch((torch.zeros(2, 3), torch.tensor([0, 1]))).target
     tensor([0, 1])
+    >>> as_batch((torch.zeros(2), None, torch.tensor([0.5, 2.0])), padding=torch.tensor([1.0, 0.0])).weight
+    tensor([0.5000, 0.0000])
     """
     if not isinstance(batch, Batch):
-        if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
-            raise InvalidArgument(
-                "a batch must be a Batch, an (input, target) pair or an (input, target, weight) triple, "
-                f"got {_describe(batch)}"
-            )
-        batch = Batch(*batch)
-    _check(batch)
-    return batch
+        batch = Batch(*parts(batch, what))
+    _check(batch, what)
+    return batch if padding is None else tree.evolve(batch, weight=_padded(batch.weight, padding))
+
+
+def parts(value: Any, what: str, hint: str = "") -> tuple[Any, Any, Any]:
+    """Return (input, target, weight) of an example, a batch or the arrays of a dataset; the weight may be None.
+
+    Args:
+        value: an (input, target) pair, an (input, target, weight) triple, or a `Batch`.
+        what: what it is called in the error.
+        hint: the end of the error, with the remedy.
+
+    Raises:
+        InvalidArgument: it is none of these.
+
+    >>> parts((0.5, 1), "an example")
+    (0.5, 1, None)
+    """
+    if isinstance(value, Batch):
+        return value.input, value.target, value.weight
+    if isinstance(value, (tuple, list)) and len(value) in (2, 3):
+        return value[0], value[1], value[2] if len(value) == 3 else None
+    raise InvalidArgument(
+        f"{what} must be an (input, target) pair, an (input, target, weight) triple or a Batch, got "
+        f"{_describe(value)}{hint}"
+    )
+
+
+def check_weight(weight: Any, what: str) -> None:
+    """Raise unless these are weights: a tensor (n, ...) of finite numbers of at least 0, or of booleans; or None.
+
+    Values are looked at where that waits for nothing: on the CPU, while nothing is traced or transformed.
+
+    >>> check_weight(torch.tensor([0.5, -1.0]), "the weights of the dataset")
+    Traceback (most recent call last):
+        ...
+    functrain.errors.InvalidArgument: the weights of the dataset must be finite and at least 0, got -1
+    """
+    if weight is None or not _is_weight(weight, what) or weight.numel() == 0:
+        return
+    if weight.dtype != torch.bool and weight.device.type == "cpu" and is_plain():
+        low, high = (bound.item() for bound in weight.detach().aminmax())
+        if not (low >= 0 and high < float("inf")):
+            wrong = high if low >= 0 else low
+            raise InvalidArgument(f"{what} must be finite and at least 0, got {wrong:g}")
+
+
+def _is_weight(weight: Any, what: str) -> bool:
+    if not isinstance(weight, Tensor):
+        raise NotATensor(f"{what} must be a tensor of shape (n, ...) or None, got {_describe(weight)}")
+    if weight.is_complex():
+        raise DtypeMismatch(f"{what} must be real numbers or booleans, got {tree.describe(weight)}")
+    return True
+
+
+def _padded(weight: Tensor | None, padding: Tensor) -> Tensor:
+    if weight is None:
+        return padding
+    # Not a product, whose dtype would be another one than that of batches without padding.
+    return weight.masked_fill((padding == 0).reshape(-1, *[1] * (weight.dim() - 1)), 0)
 
 
 def _describe(value: Any) -> str:
@@ -64,28 +124,33 @@ def _describe(value: Any) -> str:
     return tree.describe(value)
 
 
-def _check(batch: Batch) -> None:
+def _check(batch: Batch, what: str) -> None:
     # Shapes alone, a microsecond: this runs at each eager step, and under every transform.
-    n = _rows(batch.input, "input")
+    n = _rows(batch.input, what, "input")
     if n == 0:
-        raise InvalidArgument("the batch has no rows; a batch needs at least one example")
-    targets = _rows(batch.target, "target")
-    if targets != n:
-        raise ShapeMismatch(f"the batch has {n} rows of input and {targets} rows of target; each example needs both")
+        raise InvalidArgument(f"{what} has no rows; a batch needs at least one example")
+    if not _is_none(batch.target):
+        targets = _rows(batch.target, what, "target")
+        if targets != n:
+            raise ShapeMismatch(f"{what} has {n} rows of input and {targets} rows of target; each example needs both")
     weight = batch.weight
-    if weight is not None:
-        if not isinstance(weight, Tensor):
-            raise NotATensor(
-                f"the batch's weight must be a tensor of shape ({n},) or None, got {tree.describe(weight)}"
-            )
-        if weight.dim() != 1 or weight.shape[0] != n:
-            raise ShapeMismatch(f"the batch's weight must have shape ({n},), one for a row, got {tuple(weight.shape)}")
+    if weight is not None and _is_weight(weight, f"{what}: weight") and weight.shape[:1] != (n,):
+        raise ShapeMismatch(
+            f"{what}: weight must have shape ({n},), one for a row, or ({n}, ...), one for an element; got "
+            f"{tuple(weight.shape)}"
+        )
 
 
-def _rows(part: Any, what: str) -> int:
+def _is_none(target: Any) -> bool:
+    if target is None or isinstance(target, Tensor):
+        return target is None
+    return all(leaf is None for leaf in tree.leaves(target))
+
+
+def _rows(part: Any, what: str, name: str) -> int:
     first = part if isinstance(part, Tensor) else next((x for x in tree.leaves(part) if isinstance(x, Tensor)), None)
     if first is None:
-        raise NotATensor(f"the batch's {what} holds no tensor, got {_describe(part)}; convert it with torch.as_tensor")
+        raise NotATensor(f"{what}: {name} holds no tensor, got {_describe(part)}; convert it with torch.as_tensor")
     if first.dim() == 0:
-        raise ShapeMismatch(f"the batch's {what} is a scalar; a batch has its examples along the first axis")
+        raise ShapeMismatch(f"{what}: {name} is a scalar; a batch has its examples along the first axis")
     return first.shape[0]

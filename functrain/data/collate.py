@@ -54,7 +54,7 @@ def pad(examples: Sequence[Any], length: int | None = None, value: float = 0) ->
     or a scalar is stacked. For other arguments in a loader, use `functools.partial(pad, length=100)`.
 
     Args:
-        examples: trees of one structure.
+        examples: trees of one structure; a leaf may be None throughout.
         length: the length to fill up to; None for that of the longest sequence of these examples. A constant length
             gives batches of one shape, which compile once.
         value: what to fill with.
@@ -94,7 +94,7 @@ def _tensors(path: str, leaves: Sequence[Any]) -> list[Tensor]:
 
 
 def _stacked(path: str, *leaves: Any) -> Tensor | None:
-    if all(leaf is None for leaf in leaves):  # the weight of batches that have none
+    if all(leaf is None for leaf in leaves):  # the target or the weight where there is none
         return None
     tensors = _tensors(path, leaves)
     shapes = {tuple(tensor.shape): None for tensor in tensors}
@@ -107,7 +107,9 @@ def _stacked(path: str, *leaves: Any) -> Tensor | None:
     return torch.stack(tensors)
 
 
-def _padded(length: int | None, value: float, path: str, *leaves: Any) -> Tensor | Padded:
+def _padded(length: int | None, value: float, path: str, *leaves: Any) -> Tensor | Padded | None:
+    if all(leaf is None for leaf in leaves):
+        return None
     tensors = _tensors(path, leaves)
     if all(tensor.dim() == 0 for tensor in tensors):
         return torch.stack(tensors)

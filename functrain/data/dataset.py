@@ -10,13 +10,16 @@ from toolz import curry
 from torch import Tensor
 
 from functrain import tree
+from functrain.data.batch import Batch, parts
 from functrain.dispatch_state import is_plain
 from functrain.errors import DtypeMismatch, IndexOutOfRange, InvalidArgument, ShapeMismatch
 
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Anything that has a length and gives an example for an index from 0 on; `loader` wants (input, target) pairs.
+    """Anything that has a length and gives an example for an index from 0 on.
+
+    `loader` wants (input, target) pairs, (input, target, weight) triples or `Batch`es of one example.
 
     >>> isinstance([(0.5, 1), (0.7, 0)], Dataset)
     True
@@ -32,8 +35,8 @@ class Dataset(Protocol):
 
 
 def _check_arrays(_dataset: Any, _attribute: Any, arrays: Any) -> None:
-    tree.check_tensors(arrays, "the dataset's arrays")
-    named = tree.leaves_with_path(arrays)
+    tree.check_tensors(arrays, "the dataset's arrays", or_none=True)
+    named = [(path, leaf) for path, leaf in tree.leaves_with_path(arrays) if leaf is not None]
     if not named:
         raise InvalidArgument("the dataset has no arrays; pass a tree of tensors, such as ArrayDataset((x, y))")
     for path, array in named:
@@ -53,11 +56,13 @@ def _check_arrays(_dataset: Any, _attribute: Any, arrays: Any) -> None:
 class ArrayDataset:
     """Examples held as a tree of tensors with equal first axes, usually the pair `ArrayDataset((x, y))`.
 
+    Or the triple `ArrayDataset((x, y, weight))`; and the target may be None.
+
     An integer index gives one example, the tree without the first axis. A slice, a list of integers, an index tensor
     or a mask of shape (n,) gives the tree of those rows, which for a pair is a batch; slices are views.
 
     Attributes:
-        arrays: the tree of tensors, each of shape (n, ...), n at least 1.
+        arrays: the tree of tensors, each of shape (n, ...), n at least 1; None stays None in each example.
 
     Raises:
         NotATensor: a leaf is no tensor.
@@ -78,7 +83,7 @@ class ArrayDataset:
     arrays: Any = attrs.field(validator=_check_arrays)
 
     def __len__(self) -> int:
-        return tree.leaves(self.arrays)[0].shape[0]
+        return next(leaf.shape[0] for leaf in tree.leaves(self.arrays) if leaf is not None)
 
     def __getitem__(self, index: Any) -> Any:
         n = len(self)
@@ -88,11 +93,11 @@ class ArrayDataset:
             index = int(index)
         if isinstance(index, Integral) and not isinstance(index, bool):
             at = _position(int(index), n)
-            return tree.map(lambda array: array[at], self.arrays)
+            return _each(lambda array: array[at], self.arrays)
         return gather(self.arrays, _indices(index, n))
 
     def __repr__(self) -> str:
-        row = tree.map(lambda array: _Word(tree.describe(array[0])), self.arrays)
+        row = _each(lambda array: _Word(tree.describe(array[0])), self.arrays)
         return f"ArrayDataset({len(self):,} rows of {row})"
 
 
@@ -103,18 +108,22 @@ class _Word(str):
 
 
 def gather(arrays: Any, indices: Tensor) -> Any:
-    """Return the tree of these rows of each tensor; the indices are taken as they are, unchecked.
+    """Return the tree of these rows of each tensor, None where it is None; the indices are not checked.
 
     >>> gather({"x": torch.tensor([5, 6, 7])}, torch.tensor([2, 0]))
     {'x': tensor([7, 5])}
     """
-    return tree.map(lambda array: array.index_select(0, indices.to(array.device)), arrays)
+    return _each(lambda array: array.index_select(0, indices.to(array.device)), arrays)
+
+
+def _each(f: Callable[[Tensor], Any], arrays: Any) -> Any:
+    return tree.map(lambda array: None if array is None else f(array), arrays)
 
 
 def _slice(arrays: Any, rows: slice, n: int) -> Any:
     if rows.step is not None and rows.step < 0:  # tensors have no negative steps
         return gather(arrays, torch.tensor(range(n)[rows], dtype=torch.int64))
-    return tree.map(lambda array: array[rows], arrays)
+    return _each(lambda array: array[rows], arrays)
 
 
 def _position(index: int, n: int) -> int:
@@ -166,7 +175,7 @@ class MappedDataset:
 
     Attributes:
         f: the function of one input.
-        dataset: the dataset of (input, target) pairs below.
+        dataset: the dataset below, of (input, target) pairs, triples with a weight, or `Batch`es.
 
     >>> MappedDataset(str.upper, [("a", 0), ("b", 1)])[1]
     ('B', 1)
@@ -178,9 +187,13 @@ class MappedDataset:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        input, target = check_pair(self.dataset[index], "an example of the dataset")
-        return self.f(input), target
+    def __getitem__(self, index: int) -> Any:
+        return _with_input(self.f, self.dataset[index], "an example of the dataset")
+
+
+def _with_input(f: Callable[[Any], Any], value: Any, what: str) -> Any:
+    input, *_ = parts(value, what)
+    return tree.evolve(value, input=f(input)) if isinstance(value, Batch) else (f(input), *value[1:])
 
 
 @curry
@@ -191,13 +204,13 @@ def map_input(f: Callable[[Any], Any], dataset: Any) -> Any:
         f: a function of inputs that treats each row by itself, such as what `fit_normalizer` returns. An
             `ArrayDataset` calls it once with all rows, shape (n, ...); any other dataset with one input, when asked
             for that example.
-        dataset: a dataset of (input, target) pairs.
+        dataset: a dataset of (input, target) pairs, (input, target, weight) triples or `Batch`es.
 
     Returns:
         An `ArrayDataset` for an `ArrayDataset`, else a `MappedDataset`.
 
     Raises:
-        InvalidArgument: the dataset is not one of (input, target) pairs.
+        InvalidArgument: the dataset is not one of these.
         ShapeMismatch: the function changed the number of rows.
 
     >>> from toolz import pipe
@@ -207,20 +220,7 @@ def map_input(f: Callable[[Any], Any], dataset: Any) -> Any:
     """
     if not isinstance(dataset, ArrayDataset):
         return MappedDataset(f, dataset)
-    inputs, targets = check_pair(dataset.arrays, "the tree of the ArrayDataset")
-    return ArrayDataset((f(inputs), targets))
-
-
-def check_pair(value: Any, what: str, hint: str = "") -> Any:
-    """Return the value, an (input, target) pair; raise `InvalidArgument` that names it when it is none.
-
-    >>> check_pair((0.5, 1), "an example")
-    (0.5, 1)
-    """
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        return value
-    came = f"{type(value).__name__} of {len(value)}" if isinstance(value, (tuple, list, dict)) else tree.describe(value)
-    raise InvalidArgument(f"{what} must be an (input, target) pair, got {came}{hint}")
+    return ArrayDataset(_with_input(f, dataset.arrays, "the tree of the ArrayDataset"))
 
 
 def sample(dataset: Any, i: int = 0) -> Any:

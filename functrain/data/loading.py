@@ -9,9 +9,9 @@ from torch import Tensor
 
 from functrain import random, tree
 from functrain.data import sampler as samplers
-from functrain.data.batch import Batch
+from functrain.data.batch import Batch, as_batch, check_weight, parts
 from functrain.data.collate import stack
-from functrain.data.dataset import ArrayDataset, Dataset, check_pair, gather
+from functrain.data.dataset import ArrayDataset, Dataset, gather
 from functrain.data.sampler import Sampler
 from functrain.errors import InvalidArgument
 
@@ -75,10 +75,10 @@ class Loader:
         if self.collate is not stack:
             return
         if isinstance(self.dataset, ArrayDataset):
-            check_pair(self.dataset.arrays, "the tree of the ArrayDataset")
+            check_weight(parts(self.dataset.arrays, "the tree of the ArrayDataset")[2], "the weights of the dataset")
         elif isinstance(self.dataset, (tuple, list, Tensor)):  # where looking at an example costs nothing
             hint = "; put tensors in ArrayDataset((x, y))" if isinstance(self.dataset[0], Tensor) else ""
-            check_pair(self.dataset[0], "an example of the dataset", hint)
+            parts(self.dataset[0], "an example of the dataset", hint)
 
     def __len__(self) -> int:
         return samplers.steps_per_epoch(self.sampler, len(self.dataset))
@@ -93,11 +93,12 @@ def loader(
     """Return a loader of batches.
 
     Args:
-        dataset: (input, target) examples: an `ArrayDataset((x, y))`, whose rows are gathered at once, or anything with
-            `__len__` and `__getitem__`, whose examples are fetched one by one.
+        dataset: examples (input, target), (input, target, weight) or `Batch`: an `ArrayDataset((x, y))`, whose rows are
+            gathered at once, or anything with `__len__` and `__getitem__`, whose examples are fetched one by one.
         sampler: `sequential(batch_size)` or `shuffled(batch_size)`.
-        collate: makes an (input, target) pair of a list of examples: `stack`, `pad`, or one of your own.
-        transform: a pure function (key, batch) -> batch, applied to each batch; its key is that batch's own.
+        collate: makes a batch of a list of examples, a pair, a triple or a `Batch`: `stack`, `pad`, or one of your own.
+        transform: a pure function (key, batch) -> batch, applied to each batch; its key is that batch's own. It may
+            return a pair or a triple too.
 
     Returns:
         A `Loader`, whose `len` is the number of batches in an epoch.
@@ -123,11 +124,14 @@ def batches(loader: Loader, key: Tensor | None = None, epoch: int = 0, start: in
         start: the first batch to yield, from 0.
 
     Yields:
-        A `Batch` each; from a sequential sampler and an `ArrayDataset`, views of its arrays. The weight is None, or
-        with remainder "pad" and a last batch that needs filling, a tensor in every batch.
+        A `Batch` each; from a sequential sampler and an `ArrayDataset`, views of its arrays. The weight is the
+        dataset's, None where it has none; with remainder "pad" and a last batch that needs filling, it is a tensor in
+        every batch, and zero for the rows that fill it.
 
     Raises:
-        InvalidArgument: there is no such epoch or step, or the examples are no (input, target) pairs.
+        InvalidArgument: there is no such epoch or step, the examples are no pairs or triples, or a weight is negative
+            or not finite.
+        Exception: whatever the dataset raises, with a note that names the index of the example.
 
     >>> rows = ArrayDataset((torch.arange(10.0), torch.arange(10)))
     >>> [batch.target.tolist() for batch in batches(loader(rows, samplers.sequential(3)), start=2)]
@@ -168,28 +172,31 @@ def is_resident(loader: Loader) -> bool:
 
 def _in_views(loader: Loader, rows: ArrayDataset, start: int) -> Iterator[Batch]:
     """Yield the batches of examples as they lie: views of the arrays, which are ten times faster than copies."""
-    (inputs, targets), sampler = rows.arrays, loader.sampler
+    (inputs, targets, weights), sampler = parts(rows.arrays, "the dataset"), loader.sampler
     size, n = sampler.batch_size, len(rows)
-    plain = isinstance(inputs, Tensor) and isinstance(targets, Tensor)
+    plain = weights is None and isinstance(inputs, Tensor) and isinstance(targets, Tensor)
     weigh = _weigher(loader)
     for step in range(start, len(loader)):
         first, last = step * size, (step + 1) * size
         if last > n and sampler.remainder == "pad":
-            filled_inputs, filled_targets = gather((inputs, targets), samplers.indices(sampler, None, n, 0, step))
-            yield Batch(filled_inputs, filled_targets, weigh(step))
+            filled = gather(rows.arrays, samplers.indices(sampler, None, n, 0, step))
+            yield as_batch(filled, padding=weigh(step))
         elif plain:
             yield Batch(inputs[first:last], targets[first:last], weigh(step))
         else:
-            row_inputs, row_targets = rows[first:last]
-            yield Batch(row_inputs, row_targets, weigh(step))
+            yield as_batch(rows[first:last], padding=weigh(step))
 
 
 def _by_index(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iterator[Batch]:
     rows, weigh = _in_memory(loader), _weigher(loader)
     indices = _indices(loader, key, epoch, start)
     found = _one_by_one(loader, indices) if rows is None else _gathered(rows, indices, loader.sampler.batch_size)
-    for step, (inputs, targets) in enumerate(found, start):
-        yield Batch(inputs, targets, weigh(step))
+    for step, batch in enumerate(found, start):
+        padding = weigh(step)
+        if type(batch) is tuple and len(batch) == 2:
+            yield Batch(*batch, padding)
+        else:
+            yield as_batch(batch, padding)
 
 
 def _indices(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iterator[Tensor]:
@@ -206,14 +213,21 @@ def _gathered(rows: ArrayDataset, indices: Iterator[Tensor], size: int) -> Itera
 
     One call for several is quicker, as long as what it makes stays in the processor's cache until it is used.
     """
-    leaves, structure = tree.flatten(rows.arrays)
-    is_pair = structure == tree.structure((0, 0))  # the usual case, without building a tree
+    everything, structure = tree.flatten(rows.arrays)
+    leaves = [leaf for leaf in everything if leaf is not None]
+    is_pair = len(leaves) == 2 and structure == tree.structure((0, 0))  # the usual case, without building a tree
     nbytes = sum(_nbytes(leaf) for leaf in leaves) * size // len(rows)
     several = max(1, GATHERED // max(1, nbytes))
     for found in indices:
         for some in found.split(size * several):
             batches = zip(*(_selected(leaf, some.to(leaf.device), size) for leaf in leaves), strict=True)
-            yield from batches if is_pair else (tree.unflatten(structure, batch) for batch in batches)
+            yield from batches if is_pair else (_restored(structure, everything, batch) for batch in batches)
+
+
+def _restored(structure: tree.Structure, everything: list[Any], batch: Iterable[Tensor]) -> Any:
+    """Return the tree of the batch's tensors, with None where the dataset has None."""
+    some = iter(batch)
+    return tree.unflatten(structure, [None if leaf is None else next(some) for leaf in everything])
 
 
 def _selected(array: Tensor, indices: Tensor, size: int) -> Iterable[Tensor]:
@@ -237,10 +251,29 @@ def _one_by_one(loader: Loader, indices: Iterator[Tensor]) -> Iterator[Any]:
 
 
 def _collated(loader: Loader, row: Tensor) -> Any:
-    examples = [loader.dataset[index] for index in row.tolist()]
+    indices = row.tolist()
+    examples = [_example(loader.dataset, index) for index in indices]
     if loader.collate is stack:
-        check_pair(examples[0], "an example of the dataset")
-    return check_pair(loader.collate(examples), "what the collate function returns")
+        parts(examples[0], "an example of the dataset")
+    try:
+        batch = as_batch(loader.collate(examples), what="what the collate function returns")
+        check_weight(batch.weight, "the weights of the examples")
+    except Exception as error:
+        error.add_note(f"raised while collating the examples of the indices {_listed(indices)}")
+        raise
+    return batch
+
+
+def _example(dataset: Dataset, index: int) -> Any:
+    try:
+        return dataset[index]
+    except Exception as error:
+        error.add_note(f"raised by the dataset ({type(dataset).__name__}) for the example of index {index}")
+        raise
+
+
+def _listed(indices: list[int]) -> str:
+    return ", ".join(map(str, indices[:16])) + f" and {len(indices) - 16} more" * (len(indices) > 16)
 
 
 def _weigher(loader: Loader) -> Callable[[int], Tensor | None]:
@@ -257,7 +290,9 @@ def _weigher(loader: Loader) -> Callable[[int], Tensor | None]:
 
 
 def _device(dataset: Any) -> torch.device | None:
-    return tree.leaves(dataset.arrays)[0].device if isinstance(dataset, ArrayDataset) else None
+    if not isinstance(dataset, ArrayDataset):
+        return None
+    return next(leaf.device for leaf in tree.leaves(dataset.arrays) if leaf is not None)
 
 
 def _transformed(
@@ -265,7 +300,7 @@ def _transformed(
 ) -> Iterator[Batch]:
     key = random.fold_in(random.check_key(key), "transform", epoch)
     for step, batch in enumerate(found, start):
-        yield transform(random.fold_in(key, step), batch)
+        yield as_batch(transform(random.fold_in(key, step), batch), what="what the loader's transform returns")
 
 
 def index_block(loader: Loader, key: Tensor | None, epoch: int, start: int, stop: int) -> tuple[Tensor, Tensor | None]:

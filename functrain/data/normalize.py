@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.data.dataset import ArrayDataset, check_pair
+from functrain.data.batch import parts
+from functrain.data.dataset import ArrayDataset
 from functrain.errors import DtypeMismatch, InvalidArgument, NotATensor
 
 
@@ -38,7 +39,8 @@ def fit_normalizer(train: Any, axis: int | None = None) -> Normalizer:
     is shifted to zero and not scaled. Sums are in float64; the deviation is the population's (divided by the count).
 
     Args:
-        train: the training inputs, a floating-point tensor (n, ...), or an `ArrayDataset` of (input, target) pairs.
+        train: the training inputs, a floating-point tensor (n, ...), or an `ArrayDataset` with inputs. Its rows count
+            once each, those whose weights are all zero not at all.
         axis: None for one mean and one deviation over everything; or the axis that keeps statistics of its own: 1 for
             each feature of (n, features) or each channel of (n, channels, height, width).
 
@@ -52,7 +54,7 @@ def fit_normalizer(train: Any, axis: int | None = None) -> Normalizer:
     >>> fit_normalizer(torch.tensor([[0.0, 5.0], [2.0, 5.0]]), axis=1)
     Normalizer(mean=tensor([1., 5.]), std=tensor([1., 1.]))
     """
-    x = check_pair(train.arrays, "the tree of the ArrayDataset")[0] if isinstance(train, ArrayDataset) else train
+    x = _counting_inputs(train) if isinstance(train, ArrayDataset) else train
     _check_floating(x)
     if x.dim() == 0 or x.numel() == 0:
         raise InvalidArgument(f"the training inputs are empty or a scalar, got shape {tuple(x.shape)}; pass (n, ...)")
@@ -60,10 +62,18 @@ def fit_normalizer(train: Any, axis: int | None = None) -> Normalizer:
     over = [a for a in range(x.dim()) if a != axis]
     count = x.numel() // (1 if axis is None else x.shape[axis])
     # By parts, so that a large array is never whole in float64.
-    parts = x.detach().split(max(1, 2**22 // max(1, x[0].numel())))
-    mean = sum(part.double().sum(over, keepdim=True) for part in parts) / count
-    variance = sum((part.double() - mean).square().sum(over, keepdim=True) for part in parts) / count
+    pieces = x.detach().split(max(1, 2**22 // max(1, x[0].numel())))
+    mean = sum(part.double().sum(over, keepdim=True) for part in pieces) / count
+    variance = sum((part.double() - mean).square().sum(over, keepdim=True) for part in pieces) / count
     return Normalizer(_shaped(mean, axis, x), _shaped(_scale(variance.sqrt(), mean, x), axis, x))
+
+
+def _counting_inputs(train: ArrayDataset) -> Any:
+    x, _, weight = parts(train.arrays, "the tree of the ArrayDataset")
+    if weight is None or not isinstance(x, Tensor):
+        return x
+    counts = (weight != 0).flatten(1).any(1) if weight.dim() > 1 else weight != 0
+    return x if bool(counts.all()) else x[counts]
 
 
 def _check_floating(x: Any) -> None:

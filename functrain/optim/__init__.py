@@ -13,7 +13,7 @@ gradients into updates and gives the next state. `chain` composes transforms; a 
 """
 
 from functrain.optim.accumulation import Accumulated, accumulate
-from functrain.optim.groups import by_path
+from functrain.optim.groups import Grouped, by_path
 from functrain.optim.optimizers import adam, adamw, sgd
 from functrain.optim.primitives import (
     AdamState,
@@ -25,6 +25,7 @@ from functrain.optim.primitives import (
     scale_by_learning_rate,
     trace,
 )
+from functrain.optim.skipping import Skipped, skip_nonfinite
 from functrain.optim.transform import (
     Context,
     Transform,
@@ -34,12 +35,15 @@ from functrain.optim.transform import (
     identity,
     named,
     stateless,
+    updates_made,
 )
 
 __all__ = [
     "Accumulated",
     "AdamState",
     "Context",
+    "Grouped",
+    "Skipped",
     "TraceState",
     "Transform",
     "accumulate",
@@ -57,6 +61,8 @@ __all__ = [
     "scale_by_adam",
     "scale_by_learning_rate",
     "sgd",
+    "skip_nonfinite",
     "stateless",
     "trace",
+    "updates_made",
 ]

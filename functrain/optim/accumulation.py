@@ -7,10 +7,17 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument
 from functrain.optim.leaves import plus
-from functrain.optim.transform import Context, Transform, counter, device, with_state
+from functrain.optim.transform import (
+    Context,
+    Transform,
+    counter,
+    device,
+    has_updated,
+    only_where,
+    with_state,
+)
 
 
 @tree.node
@@ -18,8 +25,8 @@ class Accumulated:
     """The state of `accumulate`.
 
     Attributes:
-        batches: batches since the last update, an int64 scalar.
-        updates: updates given out, an int64 scalar.
+        batches: batches since the last flush, an int64 scalar.
+        updates: updates that were made, an int64 scalar.
         weight: the sum of these batches' weights, a float64 scalar.
         loss: the weighted sum of their losses, a float64 scalar.
         total: the weighted sum of their gradients, in float32 at least.
@@ -38,8 +45,9 @@ def accumulate(k: int, transform: Transform | None = None) -> Any:
     """Return the transform that lets another one see the mean gradient of k batches, once every k batches.
 
     The mean is weighted by the batches' weights (`Context.weight`), so k batches give the gradient that one batch of
-    all their examples would give, also when they are ragged or padded. In between, the updates are zero. The transform
-    inside counts its own updates; its loss and weight are those of the k batches together.
+    all their examples would give, also when they are ragged or padded. In between, the updates are zero, and the
+    transform inside does not run; nor does it where all weights of the k batches are zero. The loss and the weight that
+    it sees are those of the k batches together; `Context.updates` is passed on as it is. See `updates_made`.
 
     Args:
         k: how many batches, at least 1.
@@ -69,15 +77,13 @@ def accumulate(k: int, transform: Transform | None = None) -> Any:
     def update(updates: Any, state: Accumulated, params: Any, context: Context) -> tuple[Any, Accumulated]:
         summed = _add_batch(updates, state, context)
         full = summed.batches == k
-        if is_plain() and full.device.type == "cpu" and not full:
-            return tree.zeros_like(updates), summed  # spares the inner update; the same bits as the choice below
-        emitted, flushed = _flush(transform, updates, summed, params, context)
-        return (
-            tree.map(lambda u: torch.where(full, u, torch.zeros_like(u)), emitted),
-            tree.map(lambda new, old: torch.where(full, new, old), flushed, summed),
+        kept = tree.evolve(summed, batches=torch.where(full, torch.zeros_like(summed.batches), summed.batches))
+        # Weights that sum to zero mean that only padding was seen: that is no update.
+        return only_where(
+            full & (summed.weight > 0), lambda: _flush(transform, updates, summed, params, context), updates, kept
         )
 
-    return Transform(partial(_init, transform), update, transform.hypers)
+    return Transform(partial(_init, transform), update, transform.hypers, made=lambda state: state.updates)
 
 
 def _init(transform: Transform, params: Any) -> Accumulated:
@@ -99,12 +105,11 @@ def _add_batch(updates: Any, state: Accumulated, context: Context) -> Accumulate
 
 
 def _flush(transform: Transform, updates: Any, summed: Accumulated, params: Any, context: Context) -> tuple:
-    # A sum of weights of zero means that only padding was seen: then the mean is zero, not NaN.
-    mass = summed.weight + (summed.weight == 0)
+    mass = summed.weight + (summed.weight == 0)  # where nothing was seen this is computed too, and not used
     mean = tree.map(lambda g, total: (total / mass).to(g.dtype), updates, summed.total)
     seen = Context(
         context.position,
-        summed.updates,
+        context.updates,
         context.epoch,
         context.step,
         context.key,
@@ -112,10 +117,11 @@ def _flush(transform: Transform, updates: Any, summed: Accumulated, params: Any,
         summed.weight,
     )
     emitted, inner = transform.update(mean, summed.inner, params, seen)
+    happened = has_updated(transform, summed.inner, inner)
     zero = torch.zeros_like
     return emitted, Accumulated(
         zero(summed.batches),
-        summed.updates + 1,
+        summed.updates + (1 if happened is None else happened),
         zero(summed.weight),
         zero(summed.loss),
         tree.map(zero, summed.total),

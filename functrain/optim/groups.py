@@ -5,18 +5,35 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from functrain import tree
 from functrain.errors import DuplicateName, InvalidArgument
-from functrain.optim.transform import Context, Transform, check_form, named
+from functrain.optim.transform import Context, Transform, check_form, counter, has_updated, named
 
 Pattern = str | Callable[[str], bool]
+
+
+@tree.node
+class Grouped:
+    """The state of `by_path` where some group may make no update.
+
+    Attributes:
+        groups: the states of the groups, by name.
+        updates: how often some group made an update, an int64 scalar.
+    """
+
+    groups: dict[str, Any]
+    updates: Tensor
 
 
 def by_path(groups: Mapping[Pattern, Transform]) -> Transform:
     """Return the transform that gives each parameter to the group that claims its path; each leaf has exactly one.
 
     A group's transform sees its own leaves alone, as a flat dict by path; so clipping inside a group is by the norm of
-    that group. The state is a dict of the groups' states.
+    that group. The state is a dict of the groups' states, or where some group may make no update a `Grouped`: an update
+    of the parameters is made when some group makes one (see `updates_made`).
 
     Args:
         groups: a transform for each pattern of dotted paths (a shell pattern, where `*` also matches dots) or predicate
@@ -31,7 +48,6 @@ def by_path(groups: Mapping[Pattern, Transform]) -> Transform:
 
     See also: `chain`, which composes one after another.
 
-    >>> import torch
     >>> from functrain import optim
     >>> groups = by_path({"*.weight": optim.sgd(lr=0.1, weight_decay=0.5), "*.bias": optim.sgd(lr=0.2)})
     >>> params = {"0": {"weight": torch.tensor([2.0]), "bias": torch.tensor([2.0])}}
@@ -57,20 +73,34 @@ def by_path(groups: Mapping[Pattern, Transform]) -> Transform:
             parts[name][path] = leaf
         return parts
 
-    def init(params: Any) -> dict[str, Any]:
+    def init(params: Any) -> Any:
         parts = split(params)
-        return {name: transform.init(parts[name]) for name, transform in transforms.items()}
+        states = {name: transform.init(parts[name]) for name, transform in transforms.items()}
+        return Grouped(states, counter(params)) if gated else states
 
-    def update(updates: Any, state: dict[str, Any], params: Any, context: Context) -> tuple[Any, dict[str, Any]]:
+    def update(updates: Any, state: Any, params: Any, context: Context) -> tuple[Any, Any]:
         check_form(updates, params, "the gradients")
+        before = state.groups if gated else state
         gradients, values, states = split(updates), split(params), {}
         for name, transform in transforms.items():
-            gradients[name], states[name] = transform.update(gradients[name], state[name], values[name], context)
+            gradients[name], states[name] = transform.update(gradients[name], before[name], values[name], context)
         structure = tree.structure(updates)
-        return tree.unflatten(structure, [gradients[name][path] for name, path in owners(structure)]), states
+        merged = tree.unflatten(structure, [gradients[name][path] for name, path in owners(structure)])
+        if not gated:
+            return merged, states
+        used = {name: transform for name, transform in transforms.items() if values[name]}
+        return merged, Grouped(states, state.updates + _some_updated(used, before, states))
 
+    gated = any(transform.made is not None for transform in transforms.values())
     hypers = {key: hyper for name, t in transforms.items() for key, hyper in named(name, t).hypers.items()}
-    return Transform(init, update, hypers)
+    return Transform(init, update, hypers, made=(lambda state: state.updates) if gated else None)
+
+
+def _some_updated(transforms: Mapping[str, Transform], before: Any, after: Any) -> Tensor | int:
+    happened = [has_updated(transform, before[name], after[name]) for name, transform in transforms.items()]
+    if any(one is None for one in happened):
+        return 1
+    return torch.stack(happened).any() if happened else 0  # pyright: ignore
 
 
 def _checked(groups: Mapping[Pattern, Transform]) -> tuple[dict[str, Transform], dict[str, Callable[[str], bool]]]:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from functrain.dispatch_state import is_transformed
 from functrain.errors import TreeMismatch
 from functrain.schedule import Hyper, Number
 
@@ -63,6 +64,42 @@ def lerp(a: Tensor, b: Tensor, part: Number) -> Tensor:
     tensor([0.2500, 0.2500])
     """
     return a + times(b - a, part) if isinstance(part, Tensor) else torch.lerp(a, b, part)
+
+
+def wide_zeros(leaf: Tensor) -> Tensor:
+    """Return zeros shaped like a leaf to sum in: in float32 at least, as sums in a short dtype lose what is small.
+
+    >>> wide_zeros(torch.ones(2, dtype=torch.float16))
+    tensor([0., 0.])
+    """
+    return torch.zeros_like(leaf, dtype=torch.promote_types(leaf.dtype, torch.float32))
+
+
+def by_parts(f: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a function of leaves that takes a complex number as two real ones, as PyTorch's optimizers do.
+
+    >>> by_parts(torch.abs)(torch.tensor([-3.0 + 4.0j]))
+    tensor([3.+4.j])
+    """
+
+    def of_leaves(*leaves: Tensor) -> Tensor:
+        if not leaves[0].is_complex():
+            return f(*leaves)
+        return torch.view_as_complex(f(*(torch.view_as_real(leaf.resolve_conj()) for leaf in leaves)).contiguous())
+
+    return of_leaves
+
+
+def root(a: Tensor) -> Tensor:
+    """Return the square root, with the derivative 0 at 0: where all gradients were 0, an infinite one times 0 is NaN.
+
+    >>> torch.func.grad(lambda g: root(g * g))(torch.tensor(0.0))
+    tensor(0.)
+    """
+    if not (a.requires_grad or is_transformed()):
+        return a.sqrt()
+    positive = a > 0
+    return torch.where(positive, torch.where(positive, a, 1.0).sqrt(), a.detach())
 
 
 def moving(factor: Number = 1) -> Callable[[Tensor, Tensor], Tensor]:

@@ -7,11 +7,13 @@ Every hyperparameter is a number or a `Schedule`, and a scalar tensor works too 
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from functrain import schedule, tree
 from functrain.errors import InvalidArgument
-from functrain.optim.leaves import is_zero, lerp, like, plus, plus_square, times
+from functrain.norms import scaled_norm
+from functrain.optim.leaves import by_parts, is_zero, lerp, like, plus, plus_square, root, times, wide_zeros
 from functrain.optim.transform import Context, Transform, counter, stateless, stepped, with_params, with_state
 from functrain.schedule import Hyper, Number
 
@@ -89,7 +91,7 @@ class TraceState:
     """The state of `trace`.
 
     Attributes:
-        buffer: the running sum b, shaped like the parameters.
+        buffer: the running sum b, shaped like the parameters, in float32 at least.
         count: updates seen, an int64 scalar; `()` without dampening, which needs none.
     """
 
@@ -130,7 +132,7 @@ def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Tr
 
     def init(params: Any) -> TraceState:
         # A buffer of zeros makes the first one the gradient itself; only dampening must know which is the first.
-        return TraceState(tree.zeros_like(params), counter(params) if damped else ())
+        return TraceState(tree.map(wide_zeros, params), counter(params) if damped else ())
 
     def update(updates: Any, state: TraceState, params: Any, context: Context) -> tuple[Any, TraceState]:
         decay = schedule.value(momentum, context)
@@ -140,7 +142,7 @@ def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Tr
             fresh, count = scaled(updates, kept), count + 1
         buffer = with_state(lambda g, b: plus(g, b, decay), fresh, state.buffer)
         ahead = tree.map(lambda g, b: plus(g, b, decay), updates, buffer) if nesterov else buffer
-        return ahead, TraceState(buffer, count)
+        return tree.map(as_given, ahead, updates), TraceState(buffer, count)
 
     return Transform(init, update, {"momentum": momentum, **({"dampening": dampening} if damped else {})})
 
@@ -148,8 +150,8 @@ def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Tr
 def clip_by_global_norm(max_norm: Hyper) -> Transform:
     """Return the transform that shortens what is too long: u = g * min(1, max_norm / |g|).
 
-    |g| is the Euclidean norm of all leaves taken as one vector, so the direction stays. A norm that is NaN or infinite
-    makes every update NaN; it is not hidden. (Pascanu et al., 2013, https://proceedings.mlr.press/v28/pascanu13.html.)
+    |g| is the Euclidean norm of all leaves taken as one vector, so the direction stays; no square on the way to it
+    overflows. Where an element is NaN or infinite every update becomes NaN; it is not hidden. (Pascanu et al., 2013, https://proceedings.mlr.press/v28/pascanu13.html.)
 
     Args:
         max_norm: at least 0; the hyperparameter "max_norm".
@@ -164,11 +166,14 @@ def clip_by_global_norm(max_norm: Hyper) -> Transform:
     schedule.check_hyper("max_norm", max_norm, minimum=0)
 
     def f(updates: Any, params: Any, context: Context) -> Any:
-        norm = tree.global_norm(updates)
+        unit, norm = scaled_norm(tree.leaves(updates))
         limit = schedule.value(max_norm, context)
         # The division where the norm is not zero: 0 / 0 would be NaN for max_norm 0 and no gradient at all.
-        factor = (limit / (norm + (norm == 0))).clamp(max=1.0)
-        return scaled(updates, factor)
+        factor = (limit / unit / (norm + (norm == 0))).clamp(max=1.0)
+        factor = torch.where(norm.isfinite(), factor, torch.nan)
+        # In two steps, since the factor of a very large norm is no normal number of a short dtype.
+        first = torch.where(factor > 0, factor, 1.0).detach().sqrt()
+        return scaled(scaled(updates, first), factor / first)
 
     return stateless(f, {"max_norm": max_norm})
 
@@ -179,8 +184,8 @@ class AdamState:
 
     Attributes:
         count: updates seen, an int64 scalar.
-        first: the decaying mean m of the gradients.
-        second: the decaying mean v of their squares.
+        first: the decaying mean m of the gradients, in float32 at least.
+        second: the decaying mean v of their squares, in float32 at least.
     """
 
     count: Tensor
@@ -193,7 +198,8 @@ def scale_by_adam(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Tran
 
     m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,  and in the t-th update
     u = (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps). (Kingma and Ba, 2015, https://arxiv.org/abs/1412.6980.)
-    Scheduled b1 and b2 correct the bias with their current value, as PyTorch's one-cycle schedule does.
+    Scheduled b1 and b2 correct the bias with their current value, as PyTorch's one-cycle schedule does. A complex
+    number counts as two real ones, as in PyTorch. Where g or g^2 is not finite in the dtype of v, the update is NaN.
 
     Args:
         b1: in [0, 1), the decay of the mean; the hyperparameter "b1".
@@ -215,21 +221,34 @@ def scale_by_adam(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Tran
     schedule.check_hyper("eps", eps, minimum=0)
 
     def init(params: Any) -> AdamState:
-        return AdamState(counter(params), tree.zeros_like(params), tree.zeros_like(params))
+        return AdamState(counter(params), tree.map(wide_zeros, params), tree.map(wide_zeros, params))
 
     def update(updates: Any, state: AdamState, params: Any, context: Context) -> tuple[Any, AdamState]:
         d1, d2, e = (schedule.value(hyper, context) for hyper in (b1, b2, eps))
         count = state.count + 1
-        first = with_state(lambda g, m: lerp(m, g, 1 - d1), updates, state.first)
-        second = with_state(lambda g, v: plus_square(times(v, d2), g, 1 - d2), updates, state.second)
+        first = with_state(lambda g, m: lerp(m, g.to(m.dtype), 1 - d1), updates, state.first)
+        square = by_parts(lambda g, v: plus_square(times(v, d2), g.to(v.dtype), 1 - d2))
+        second = with_state(square, updates, state.second)
         # In float64, and for all leaves at once: the same as in the formula, with both corrections moved to one factor.
         t = count.double()
-        root = (1 - d2**t).sqrt()
-        factor, floor = root / (1 - d1**t), root * e
-        ratios = tree.map(lambda m, v: times(m, factor) / (v.sqrt() + like(floor, v)), first, second)
-        return ratios, AdamState(count, first, second)
+        correction = (1 - d2**t).sqrt()
+        factor, floor = correction / (1 - d1**t), correction * e
+        # With 0 * v, which is NaN where the square of a gradient overflowed: m / inf would be 0, and hide it for ever.
+        ratio = by_parts(lambda m, v: plus(times(m, factor) / (root(v) + like(floor, v)), v, 0))
+        ratios = tree.map(ratio, first, second)
+        return tree.map(as_given, ratios, updates), AdamState(count, first, second)
 
     return Transform(init, update, {"b1": b1, "b2": b2, "eps": eps})
+
+
+def as_given(update: Tensor, given: Tensor) -> Tensor:
+    """Return an update in the dtype of what came in.
+
+    >>> import torch
+    >>> as_given(torch.ones(1), torch.ones(1, dtype=torch.float16)).dtype
+    torch.float16
+    """
+    return update if update.dtype == given.dtype else update.to(given.dtype)
 
 
 def scaled(updates: Any, factor: Number) -> Any:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from functrain import schedule, tree
+from functrain.dispatch_state import is_plain
 from functrain.errors import DuplicateName, InvalidArgument, TreeMismatch
 from functrain.late import Late
 from functrain.optim.leaves import moving
@@ -20,9 +21,9 @@ class Context(Late):
 
     Attributes:
         position: the fraction of training done, in [0, 1].
-        updates: updates completed, from 0.
+        updates: updates of the parameters that the whole optimizer made, from 0; the same for all its pieces.
         epoch: epochs completed, with their fraction.
-        step: batches done, from 0; inside `accumulate`, `updates` is less.
+        step: batches done, from 0; where some batches make no update (see `updates_made`), `updates` is less.
         key: the run's root random key, or None; a transform that draws folds in `step` and a name of its own.
         loss: the loss of this batch, a scalar.
         weight: the sum of the weights of this batch's examples, by which `accumulate` averages.
@@ -51,12 +52,16 @@ class Transform:
         move: None, or a shortcut (updates, state, params, context) -> (params, state): `update` with its result added
             to the parameters in one operation, and like `apply_updates` it refuses other structures and shapes. See
             `moved`.
+        made: None where each call of `update` makes an update of the parameters; or state -> how many were made up to
+            this state, an int64 scalar, where a call may make none, as in `accumulate`. A call that makes none gives
+            updates of zero. See `updates_made`.
     """
 
     init: Callable[[Any], Any]
     update: Callable[[Any, Any, Any, Context], tuple[Any, Any]]
     hypers: Mapping[str, Hyper] = attrs.field(factory=dict)
     move: Callable[[Any, Any, Any, Context], tuple[Any, Any]] | None = None
+    made: Callable[[Any], Tensor] | None = None
 
 
 def stateless(f: Callable[[Any, Any, Context], Any], hypers: Mapping[str, Hyper] | None = None) -> Transform:
@@ -85,6 +90,8 @@ def chain(*transforms: Transform) -> Transform:
     """Return the transforms one after another as one: the updates of each go into the next.
 
     Chaining is associative, and `identity` (or `chain()`) is its identity. The state is the tuple of their states.
+    Where a piece makes no update (see `updates_made`), the pieces after it do not run: their states stay, and the
+    updates are zero, so that weight decay or momentum after `accumulate` counts its updates and not its batches.
 
     Args:
         *transforms: the pieces, in the order in which the gradients pass them.
@@ -110,7 +117,9 @@ def chain(*transforms: Transform) -> Transform:
 
     def update(updates: Any, state: tuple, params: Any, context: Context) -> tuple[Any, tuple]:
         check_form(updates, params, "the gradients")
-        return _through(updating, updates, state, params, context)
+        if gate is None:
+            return _through(updating, updates, state, params, context)
+        return _through_gates(transforms, updates, state, params, context)
 
     def move(updates: Any, state: tuple, params: Any, context: Context) -> tuple[Any, tuple]:
         if len(ending) > 1:  # one that is alone looks at what it is given itself
@@ -118,9 +127,12 @@ def chain(*transforms: Transform) -> Transform:
         return _through(ending, updates, state, params, context)
 
     updating = tuple(transform.update for transform in transforms)
-    last = transforms[-1].move if transforms else None
+    gate = max((index for index, transform in enumerate(transforms) if transform.made is not None), default=None)
+    last = transforms[-1].move if transforms and gate is None else None
     ending: Any = (*updating[:-1], last)
-    return Transform(init, update, _merge_hypers(transforms), None if last is None else move)
+    counted = None if gate is None else transforms[gate].made
+    made = None if gate is None or counted is None else lambda state: counted(state[gate])
+    return Transform(init, update, _merge_hypers(transforms), None if last is None else move, made)
 
 
 def _through(
@@ -131,6 +143,67 @@ def _through(
         updates, after = piece(updates, before, params, context)
         states.append(after)
     return updates, tuple(states)
+
+
+def _through_gates(
+    pieces: tuple[Transform, ...], updates: Any, state: tuple, params: Any, context: Context
+) -> tuple[Any, tuple]:
+    if not pieces:
+        return updates, ()
+    updates, after = pieces[0].update(updates, state[0], params, context)
+    happened = has_updated(pieces[0], state[0], after)
+
+    def rest() -> tuple[Any, tuple]:
+        return _through_gates(pieces[1:], updates, state[1:], params, context)
+
+    changed, others = rest() if happened is None else only_where(happened, rest, updates, state[1:])
+    return changed, (after, *others)
+
+
+def only_where(happens: Tensor, f: Callable[[], tuple[Any, Any]], updates: Any, state: Any) -> tuple[Any, Any]:
+    """Return f(), a pair (updates, state), where a condition holds; elsewhere updates of zero, and the state as it is.
+
+    >>> only_where(torch.tensor(False), lambda: ({"w": torch.ones(1)}, ()), {"w": torch.ones(1)}, ())
+    ({'w': tensor([0.])}, ())
+    """
+    if is_plain() and happens.device.type == "cpu" and not happens:
+        return tree.zeros_like(updates), state  # spares the computation; the same bits as the choice below
+    made, after = f()
+    return (
+        tree.map(lambda u: torch.where(happens, u, torch.zeros_like(u)), made),
+        tree.map(lambda new, old: torch.where(happens, new, old), after, state),
+    )
+
+
+def updates_made(transform: Transform, opt_state: Any) -> Tensor | None:
+    """Return how many updates of the parameters a transform made up to this state; None where each call makes one.
+
+    What one call made is the difference between the state after it and the state before it. A training loop counts
+    `TrainState.updates` so, and gives that count to all pieces as `Context.updates`: schedules by updates, inside and
+    outside of `accumulate`, read the updates that were made.
+
+    Args:
+        transform: the transform, the whole optimizer or a piece of it.
+        opt_state: its state.
+
+    >>> from functrain import optim
+    >>> transform, params = optim.accumulate(2, optim.sgd(0.1)), {"w": torch.ones(1)}
+    >>> state = transform.init(params)
+    >>> for batch in range(5):
+    ...     _, state = transform.update(params, state, params, Context(updates=updates_made(transform, state)))
+    >>> updates_made(transform, state), updates_made(optim.sgd(0.1), ((),))
+    (tensor(2), None)
+    """
+    return None if transform.made is None else transform.made(opt_state)
+
+
+def has_updated(transform: Transform, before: Any, after: Any) -> Tensor | None:
+    """Return whether the call between two states made an update, a boolean scalar; None where each call makes one.
+
+    >>> has_updated(identity, (), ()) is None
+    True
+    """
+    return None if transform.made is None else transform.made(after) != transform.made(before)
 
 
 def named(name: str, transform: Transform) -> Transform:

@@ -27,30 +27,42 @@ class _Phases:
         if not isinstance(position, Tensor) or (position.dim() == 0 and is_readable(position)):
             return self._at_known(position)
         # Which phase it is may not steer Python here, so every phase is computed and one chosen.
-        found = self._in_phase(0, position)
+        found, slack = self._in_phase(0, position), _slack(position)
         for i, start in enumerate(self.edges[1:-1], 1):
-            found = torch.where(position >= start, self._in_phase(i, position), found)
+            found = torch.where(position >= start - slack, self._in_phase(i, position), found)
         return found
 
     def _at_known(self, position):
-        i = 0
-        while i + 1 < len(self.schedules) and position >= self.edges[i + 1]:
+        i, slack = 0, _slack(position)
+        while i + 1 < len(self.schedules) and position >= self.edges[i + 1] - slack:
             i += 1
         return self._in_phase(i, position)
 
     def _in_phase(self, i, position):
         start, end = self.edges[i], self.edges[i + 1]
         here = (position - start) / (end - start)
-        return self.schedules[i].f(here.clamp(0.0, 1.0) if isinstance(here, Tensor) else here)
+        return self.schedules[i].f(here.clamp(0.0, 1.0) if isinstance(here, Tensor) else min(max(here, 0.0), 1.0))
 
     def __repr__(self):
         return f"combine({list(self.parts)!r}, {list(self.schedules)!r})"
 
 
+def _slack(position: Any) -> float:
+    """Return by how much a position may miss an edge that it stands for.
+
+    Neither 0.1 + 0.2 nor m / n is exact, so the step in which a phase begins may be a rounding error before its edge;
+    the step before is farther away than this in any run of up to a million steps, in float64 of a billion.
+    """
+    if isinstance(position, Tensor) and position.dtype != torch.float64:
+        return min(torch.finfo(position.dtype).eps * 4, 1e-3) if position.is_floating_point() else 0.0
+    return 1e-10
+
+
 def combine(parts: Sequence[float], schedules: Sequence[Schedule]) -> Schedule:
     """Return the schedules one after another, each whole schedule over its part of the time.
 
-    Where two phases meet, the later one counts. The end of the last phase is given exactly.
+    Where two phases meet, the later one counts, exactly: a phase that begins when m of n steps are done is in force at
+    position m / n. The end of the last phase is given exactly.
 
     Args:
         parts: the fraction of the time that each phase takes, positive, with the sum 1 (to 1e-6).

@@ -128,7 +128,8 @@ def feed(
     short_kind = "rows" if resident else "batch"
 
     def make(kind: str, backend: str) -> Callable:
-        key = (advance.key, kind, backend, donate)
+        # With the sizes, so that a sweep over them makes several functions of few traces, not one of many.
+        key = (advance.key, kind, backend, donate, source.batch_size, chunk if kind == "chunk" else 1)
         return kept(advance.owner, key, lambda: compiled(WAYS[kind](advance.f), donate, backend))
 
     others = "aten" if jit == "inductor" and compile_shapes == "first" else str(jit)
@@ -171,19 +172,9 @@ def _as_row(result: Any) -> tuple[Carry, Any]:
 
 def _gathering(f: Callable) -> Callable[..., Any]:
     def gathered(carry: Carry, arrays: Any, row: dict[str, Tensor]) -> Any:
-        parts = tree.map(lambda array: array.index_select(0, row["index"]), arrays)
-        return f(carry, _weighed(data.as_batch(parts), row.get("weight")))
+        return f(carry, data.as_batch(data.gather(arrays, row["index"]), padding=row.get("weight")))
 
     return gathered
-
-
-def _weighed(batch: data.Batch, weight: Tensor | None) -> data.Batch:
-    if weight is None:
-        return batch
-    own = batch.weight  # those of the dataset, if it has any
-    if own is not None:
-        weight = own * weight.to(own.dtype).reshape(-1, *[1] * (own.dim() - 1))
-    return attrs.evolve(batch, weight=weight)
 
 
 def _by_rows(f: Callable) -> Callable:
@@ -243,7 +234,7 @@ def _resident(source: Source, chunk: int, key: Tensor, epoch: int, start: int, s
     """Yield chunks of the rows' indices; the compiled call gathers them from the arrays."""
     loader: Any = source.batches
     arrays, n, size = loader.dataset.arrays, len(loader.dataset), loader.sampler.batch_size
-    device = tree.leaves(arrays)[0].device
+    device = next(leaf.device for leaf in tree.leaves(arrays) if leaf is not None)
     end = len(loader) if stop is None else stop
     if start >= end:
         return

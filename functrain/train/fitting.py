@@ -35,7 +35,7 @@ from functrain.train.sources import Source, open_source, source, sources
 from functrain.train.state import TrainState, data_key, plan, progress
 from functrain.train.step import batch_values, begin, eval_stages, hyper_values, train_stages, train_step
 from functrain.train.stop import Stops
-from functrain.train.tally import Tally, measured_by, summed
+from functrain.train.tally import Tally, measured_by, summed, without
 
 
 def fit(
@@ -212,9 +212,12 @@ def _logs(learner: Learner, step: Any, wanted: bool) -> dict[str, Any] | None:
     weight = step.batch.weight
     rows = tree.leaves(step.batch.input)[0].shape[0]
     total = torch.full_like(step.state.step, rows, dtype=torch.float64) if weight is None else weight.sum().double()
-    if step.halt is not None:
-        total = torch.where(step.halt.when & ~step.halt.kept, 0.0, total)
-    return {"shown": shown, "merged": step.logged, "weight": total}
+    logged = step.logged
+    if step.halt is not None:  # what a stopped batch has logged does not count
+        out = step.halt.when & ~step.halt.kept
+        total = torch.where(out, 0.0, total)
+        logged = {name: without(log, out) for name, log in logged.items()}
+    return {"shown": shown, "merged": logged, "weight": total}
 
 
 # Without training

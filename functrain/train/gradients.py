@@ -7,6 +7,7 @@ from torch import Tensor
 
 from functrain import losses, tree
 from functrain.engine.transforms.gradients import differentiate, pull_back
+from functrain.train.tally import LOSS, Measured
 
 Stage = Callable[[Any], Any]
 
@@ -31,7 +32,7 @@ def differentiated(inner: Stage) -> Stage:
 
 
 def differentiated_mean(apply: Callable[[Any, Any], tuple[Any, Any]], loss: Callable[[Any, Any], Tensor]) -> Stage:
-    """Return `differentiated(chain(forward, compare(loss), mean_loss))`, in a fraction of the time.
+    """Return `differentiated(chain(forward, compared(loss), mean_loss))`, in a fraction of the time.
 
     Nobody looks at the steps in between, so there are none; and the mean needs no place in the graph.
 
@@ -45,11 +46,32 @@ def differentiated_mean(apply: Callable[[Any, Any], tuple[Any, Any]], loss: Call
 
         def losses_of(params: dict[str, Any]) -> tuple[Tensor, Tensor | float, Any]:
             prediction, buffers = apply(step, params)
-            values = loss(prediction, batch.target)
-            new = {"prediction": prediction, "buffers": buffers, "losses": values}
-            return values, losses.shares(values, batch.weight), new
+            compared = compare(loss(prediction, batch.target), batch.weight)
+            values = compared["losses"]
+            return (
+                values,
+                losses.shares(values, batch.weight),
+                {"prediction": prediction, "buffers": buffers, **compared},
+            )
 
         new, grads = pull_back(losses_of, step.state.params)
+        if parts := new.pop("parts"):
+            new["logged"] = {**step.logged, **parts}
         return tree.evolve(step, **new, grads=grads)
 
     return stage
+
+
+def compare(result: Any, weight: Tensor | None) -> dict[str, Any]:
+    """Return the values of a loss that train as "losses", and as "parts" what else it named, measured over the batch.
+
+    >>> import torch
+    >>> compare(torch.ones(2), None)
+    {'losses': tensor([1., 1.]), 'parts': {}}
+    """
+    if isinstance(result, Tensor):
+        return {"losses": result, "parts": {}}
+    named = losses.by_name(result)
+    values = named.pop("loss")
+    parts = {n: Measured(LOSS, LOSS.add(LOSS.init(p.device), p.detach(), weight)) for n, p in named.items()}
+    return {"losses": values, "parts": parts}

@@ -18,7 +18,7 @@ from functrain.train.planning import begin_run, make_plan
 from functrain.train.run import Run
 from functrain.train.sources import Source, source, sources
 from functrain.train.stop import Stopped, Stops, scope_of
-from functrain.train.tally import Measured
+from functrain.train.tally import Measured, value_of
 
 
 def loop(
@@ -129,7 +129,15 @@ def _advancing(step: Callable[[Any, Any], Any], stops: Stops) -> Callable[[Carry
         stop = result if isinstance(result, Stop) else None
         state, logs = (result.carry, result.y) if isinstance(result, Stop) else result
         logs = {} if logs is None else {name: _as_log(name, value) for name, value in logs.items()}
-        y = {"shown": _shown(logs), "merged": logs, "weight": _weight(batch, carry.stop.device)} if logs else None
+        y = (
+            {
+                "shown": {n: value_of(v) for n, v in logs.items()},
+                "merged": logs,
+                "weight": _weight(batch, carry.stop.device),
+            }
+            if logs
+            else None
+        )
         if stop is None:
             return tree.evolve(carry, state=state), y
         scope = scope_of(stop, "step")  # of the batch alone, nothing is left to end
@@ -151,10 +159,6 @@ def _as_log(name: str, value: Any) -> Any:
             f"{tree.describe(value)}"
         )
     return number.detach()
-
-
-def _shown(logs: dict[str, Any]) -> dict[str, Tensor]:
-    return {n: v.metric.compute(v.accumulator) if isinstance(v, Measured) else v for n, v in logs.items()}
 
 
 def _weight(batch: Any, device: torch.device) -> Tensor:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import data, random, tree
+from functrain import data, losses, random, tree
 from functrain.engine.tracing.to_graph import trace
-from functrain.errors import DeviceMismatch, InvalidArgument, NotATensor, ShapeMismatch
+from functrain.errors import DeviceMismatch, DuplicateName, InvalidArgument, NotATensor, ShapeMismatch
 from functrain.optim import Transform
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.learner import Learner, metrics_of
@@ -124,9 +124,11 @@ def _check(learner: Learner, state: TrainState, batch: data.Batch, train: bool) 
         state = tree.evolve(state, params=tree.map(_variable, state.params))
     step = forward(applied(learner.model))(begin(learner, state, batch, "valid"))
     prediction, target = step.prediction, step.batch.target
-    values = learner.loss(prediction, target)
+    result = learner.loss(prediction, target)
     rows = tree.leaves(batch.input)[0].shape[0]
+    values = result if isinstance(result, Tensor) else losses.by_name(result)["loss"]
     _check_values(values, rows)
+    _check_parts(learner, result)
     if train and tree.leaves(state.params) and not values.requires_grad:
         raise InvalidArgument(
             "the loss does not depend on the parameters, so that training would change nothing: a function on the way "
@@ -139,6 +141,12 @@ def _check(learner: Learner, state: TrainState, batch: data.Batch, train: bool) 
     measured = {name: m.measure(prediction, target) for name, m in metrics_of(learner, "valid").items()}
     added = step.metric.add(step.metric.init(state.step.device), {"loss": values, **measured}, batch.weight)
     _check_logs(step.metric.compute(added))
+
+
+def _check_parts(learner: Learner, result: Any) -> None:
+    for name in () if isinstance(result, Tensor) else losses.by_name(result):
+        if name in metrics_of(learner, "valid"):
+            raise DuplicateName(f"the loss has a part {name!r}, and so is a metric called; rename one of them")
 
 
 def _variable(leaf: Tensor) -> Tensor:

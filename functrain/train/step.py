@@ -20,15 +20,15 @@ from functrain.data import Batch, as_batch
 from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument
 from functrain.metrics import Metric
-from functrain.optim.transform import moved
+from functrain.optim.transform import has_updated, moved
 from functrain.schedule import Progress
 from functrain.train.events import Callback
-from functrain.train.gradients import Stage, differentiated, differentiated_mean
+from functrain.train.gradients import Stage, compare, differentiated, differentiated_mean
 from functrain.train.handlers import handlers
 from functrain.train.learner import Learner, metrics_of, schedules
 from functrain.train.state import TrainState, progress
 from functrain.train.stop import Halt, Stops, settle
-from functrain.train.tally import Tally, add, measured_by, summed
+from functrain.train.tally import Tally, add, measured_by, summed, value_of
 from functrain.train.weights import row_weights, without_influence
 
 
@@ -193,7 +193,7 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: St
     if after_pred is None and after_loss is None:
         graded = differentiated_mean(apply, learner.loss)
     else:  # which may change anything
-        graded = differentiated(_chain(forward(apply), after_pred, compare(learner.loss), mean_loss, after_loss))
+        graded = differentiated(_chain(forward(apply), after_pred, compared(learner.loss), mean_loss, after_loss))
     return _chain(
         on("begin_step"),
         graded,
@@ -222,7 +222,7 @@ def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: Sto
         on("begin_step"),
         forward(applied(learner.model)),
         on("after_pred"),
-        compare(learner.loss),
+        compared(learner.loss),
         on("after_loss"),
         tally(metrics_of(learner, "valid")),
         on("after_step"),
@@ -287,11 +287,12 @@ def forward(apply: Callable[[Step, Any], tuple[Any, Any]]) -> Stage:
     return stage
 
 
-def compare(loss: Callable[[Any, Any], Tensor]) -> Stage:
-    """Return the stage that compares the prediction with the target."""
+def compared(loss: Callable[[Any, Any], Any]) -> Stage:
+    """Return the stage that compares the prediction with the target; named parts of the loss are logged."""
 
     def stage(step: Step) -> Step:
-        return tree.evolve(step, losses=loss(step.prediction, step.batch.target))
+        new = compare(loss(step.prediction, step.batch.target), step.batch.weight)
+        return tree.evolve(step, losses=new["losses"], logged={**step.logged, **new["parts"]})
 
     return stage
 
@@ -323,15 +324,14 @@ def update(optimizer: optim.Transform) -> Stage:
 def _updated(optimizer: optim.Transform, step: Step) -> TrainState:
     state, context = step.state, optim.Context.late(partial(_context, step))
     params, opt_state = moved(optimizer, step.grads, state.opt_state, state.params, context)
-    made = getattr(optimizer, "made", None)  # where a call may make no update of the parameters
-    more = 1 if made is None else made(opt_state) - made(state.opt_state)
+    happened = has_updated(optimizer, state.opt_state, opt_state)  # None where each call makes an update
+    more = 1 if happened is None else happened
     return tree.evolve(state, params=params, buffers=step.buffers, opt_state=opt_state, updates=state.updates + more)
 
 
 def _context(step: Step) -> optim.Context:
     at, weight = step.progress, step.batch.weight
-    total = float(step.losses.shape[0]) if weight is None else weight.sum()
-    state = step.begun[0]
+    total, state = losses.mass(step.losses, weight), step.begun[0]
     return optim.Context(at.position, at.updates, at.epoch, state.step, state.key, step.loss, total)
 
 
@@ -349,7 +349,8 @@ def tally(metrics: dict[str, Metric]) -> Stage:
 def batch_values(step: Step) -> dict[str, Tensor]:
     """Return the values over the batch of a step alone, by name."""
     empty = step.metric.init(step.state.step.device)
-    return {**step.metric.compute(step.metric.add(empty, step.measured, step.batch.weight)), **step.logged}
+    measured = step.metric.compute(step.metric.add(empty, step.measured, step.batch.weight))
+    return {**measured, **{name: value_of(log) for name, log in step.logged.items()}}
 
 
 def hyper_values(learner: Learner, step: Step) -> dict[str, Tensor]:

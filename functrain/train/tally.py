@@ -131,6 +131,23 @@ def _as_means(values: Tensor, weights: Tensor) -> metrics.Mean:
     return metrics.Mean(torch.where(weights == 0, 0.0, values.double() * weights), weights)
 
 
+def value_of(log: Any) -> Tensor:
+    """Return the value of a log over its batch.
+
+    >>> value_of(torch.tensor(3.0))
+    tensor(3.)
+    """
+    return log.metric.compute(log.accumulator) if isinstance(log, Measured) else log
+
+
+def without(log: Any, out: Tensor) -> Any:
+    """Return the log, or where a condition holds, what adds nothing to others; a scalar's weight sees to that."""
+    if not isinstance(log, Measured):
+        return log
+    empty = log.metric.init(out.device)
+    return Measured(log.metric, tree.map(lambda none, some: torch.where(out, none, some), empty, log.accumulator))
+
+
 def computed(so_far: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the values of what was logged, by name."""
     return {name: log.metric.compute(log.accumulator) for name, log in so_far.items()}

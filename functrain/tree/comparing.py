@@ -89,8 +89,8 @@ def _form(leaf: Any) -> str:
     return describe(leaf) if isinstance(leaf, Tensor) else "a leaf"
 
 
-def check_tensors(tree: Tree, what: str) -> None:
-    """Raise `NotATensor` unless every leaf is a tensor.
+def check_tensors(tree: Tree, what: str, or_none: bool = False) -> None:
+    """Raise `NotATensor` unless every leaf is a tensor; with `or_none`, unless it is a tensor or None.
 
     >>> check_tensors({"lr": 0.1}, "the optimizer state")
     Traceback (most recent call last):
@@ -98,6 +98,6 @@ def check_tensors(tree: Tree, what: str) -> None:
     functrain.errors.NotATensor: the optimizer state: leaf lr must be a tensor, got float; use torch.as_tensor
     """
     for path, leaf in leaves_with_path(tree):
-        if not isinstance(leaf, Tensor):
+        if not isinstance(leaf, Tensor) and not (or_none and leaf is None):
             where = f"leaf {path}" if path else "it"
             raise NotATensor(f"{what}: {where} must be a tensor, got {type(leaf).__name__}; use torch.as_tensor")

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from functrain import norms
 from functrain.tree.mapping import map
 from functrain.tree.structures import Tree, leaves
 
@@ -46,12 +47,9 @@ def size(tree: Tree) -> int:
 
 
 def global_norm(tree: Tree) -> Tensor:
-    """Return the Euclidean norm of all leaves taken as one vector, a scalar; 0 for a tree without leaves.
+    """Return the Euclidean norm of all leaves taken as one vector, a scalar in float32 at least; 0 without leaves.
 
     >>> global_norm({"a": torch.tensor([3.0]), "b": torch.tensor([4.0])})
     tensor(5.)
     """
-    norms = [torch.linalg.vector_norm(leaf) for leaf in leaves(tree)]
-    if not norms:
-        return torch.zeros(())
-    return torch.linalg.vector_norm(torch.stack(norms))
+    return norms.norm(leaves(tree))

@@ -274,3 +274,30 @@ def test_memory_is_not_kept_by_the_chain_of_states():
     gc.collect()
     assert not any(issubclass(type(o), Donated) for o in gc.get_objects())
     assert s._base is None
+
+
+@pytest.mark.parametrize("view", [lambda t: t[::2], lambda t: t.t(), lambda t: t[:1].expand(5, 3), lambda t: t[1]])
+def test_a_donated_view_that_is_returned_unchanged_is_that_view(view):
+    base = torch.arange(12.0).view(4, 3)
+    given = view(base)
+    at, strides, expected = given.data_ptr(), given.stride(), given.clone()
+    f = jit(lambda v, x: (v, x + 1), donate=0)
+    for _ in range(2):
+        given, _ = f(given, torch.ones(2))
+        assert (given.data_ptr(), given.stride()) == (at, strides)
+        assert torch.equal(given, expected)
+    assert base.flatten().tolist() == list(range(12))
+    assert len(f.traces) == 1
+
+
+@pytest.mark.parametrize("view", [lambda t: t[1], lambda t: t.t(), lambda t: t.view(3, 4)])
+def test_a_donated_view_that_is_changed_is_changed_in_a_copy_of_its_strides(view):
+    base = torch.arange(12.0).view(4, 3)
+    given = view(base)
+    expected, strides = given * 2, given.stride()
+    new = jit(lambda v: v * 2, donate=0)(given)
+    assert torch.equal(new, expected)
+    assert new.stride() == strides
+    assert base.flatten().tolist() == list(range(12))
+    with pytest.raises(DonatedValueUsed):
+        given + 1

@@ -63,3 +63,11 @@ def test_a_variable_of_the_environment_runs_programs_as_recorded(monkeypatch):
     f = ft.jit(lambda p, b: p - 0.1 * (p @ b), donate=0)
     expected = p - 0.1 * (p @ b)
     assert torch.equal(f(p, b), expected)  # to the bit: nothing is fused
+
+
+def test_an_operation_that_was_tried_does_not_bind_the_trace_to_where_its_argument_stands():
+    memory = torch.randn(4, 3, 3, generator=torch.Generator().manual_seed(0))
+    f = ft.engine.jit(lambda x: torch.linalg.qr(x)[1] * 2)
+    for x in memory:
+        assert torch.equal(f(x), torch.linalg.qr(x)[1] * 2)
+    assert len(f.traces) == 1

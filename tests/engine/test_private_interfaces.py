@@ -99,14 +99,22 @@ def test_a_tensor_can_change_its_class_and_answers_by_it():
 
 
 def test_the_holders_of_a_storage_are_counted():
-    from functrain.engine.calling.donation import ALONE, address, holders, storage
+    from functrain.engine.calling.donation import ALONE, holders
 
     x = torch.ones(2)
-    assert holders(address(storage(x))) == ALONE, "the count of a storage means something else now"
+    assert holders(x.untyped_storage()._cdata) == ALONE, "the count of a storage means something else now"
     y = x.detach()
-    assert holders(address(storage(x))) == ALONE + 1
+    assert holders(x.untyped_storage()._cdata) == ALONE + 1
     del y
-    assert holders(address(storage(x))) == ALONE
+    assert holders(x.untyped_storage()._cdata) == ALONE
+
+
+def test_the_check_of_tensors_refuses_one_tensor_passed_twice():
+    from functrain.engine.calling.tree_code import tensor_check
+
+    x, y = torch.ones(2), torch.ones(2)
+    assert tensor_check([x, y])(y, x)
+    assert not tensor_check([x, y])(x, x), "two arguments that are one tensor must be looked for otherwise now"
 
 
 def test_data_is_a_new_tensor_on_the_same_memory():

@@ -22,9 +22,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from functrain import tree
 from functrain.engine.statics.static_checks import same_as
 from functrain.engine.statics.static_values import identical, settled, snapshot
+from tests.engine.records import Loose, Node
 
 Pair = collections.namedtuple("Pair", "a b")
 Other = collections.namedtuple("Other", "a b")
@@ -39,16 +39,6 @@ class Point:
 @attrs.frozen
 class Slim(Point):
     pass
-
-
-@attrs.define
-class Loose:
-    x: object
-
-
-@tree.node
-class Node:
-    x: object
 
 
 @dataclasses.dataclass

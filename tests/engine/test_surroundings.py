@@ -12,8 +12,9 @@ import toolz
 import torch
 
 import functrain as ft
-from functrain import losses, nn, optim, tree
+from functrain import losses, nn, optim
 from functrain.engine.statics.surroundings import surroundings
+from tests.engine.records import Loose, Node
 
 SCALE, TABLE, UNUSED = 1.0, {"a": [1]}, 0
 config = types.ModuleType("config")
@@ -23,16 +24,6 @@ config.inner.depth = {"n": 1}
 
 @attrs.frozen
 class Frozen:
-    x: object
-
-
-@attrs.define
-class Loose:
-    x: object
-
-
-@tree.node
-class Node:
     x: object
 
 

@@ -17,7 +17,9 @@ def test_a_transform_sees_the_batch_as_it_is(jit):
     state = ft.init(learner, ft.random.key(0), rows[:1])
     halved = data.loader(rows, data.sequential(4), transform=lambda key, b: data.Batch(b.input / 2, b.target))
     assert ft.evaluate(learner, state, halved, jit=jit)["loss"] == 2.25
-    mixing = data.loader(rows, data.sequential(4), transform=lambda key, b: data.Batch(b.input - b.input.mean(), b.target))
+    mixing = data.loader(
+        rows, data.sequential(4), transform=lambda key, b: data.Batch(b.input - b.input.mean(), b.target)
+    )
     expected = (4 * 1.0 + 4 * 1.0 + 2 * 0.5) / 10
     assert ft.evaluate(learner, state, mixing, jit=jit)["loss"] == pytest.approx(expected)
 
@@ -51,11 +53,13 @@ MIXING = {
 def test_code_that_mixes_rows_is_refused_where_padding_was_asked_for(case, jit):
     options = dict(MIXING[case])
     handler, transform = options.pop("handler", {}), options.pop("transform", None)
-    learner, state, train, _ = problem(model=options.pop("model", nn.dense(3)), optimizer=optim.sgd(0.1), remainder="pad")
+    learner, state, train, _ = problem(
+        model=options.pop("model", nn.dense(3)), optimizer=optim.sgd(0.1), remainder="pad"
+    )
     learner = attrs.evolve(learner, **options)
     train = attrs.evolve(train, transform=transform)
     callbacks = [ft.Callback("mine", handler)]
-    with pytest.raises(PaddingCounts, match="train: remainder='pad' fills .* a step changes"):
+    with pytest.raises(PaddingCounts, match=r"train: remainder='pad' fills .* a step changes"):
         ft.fit(learner, state, train=train, epochs=1, jit=jit, callbacks=callbacks)
     for remainder in ("keep", "drop"):
         kept = attrs.evolve(train, sampler=data.shuffled(8, remainder))
@@ -66,7 +70,9 @@ def test_code_that_mixes_rows_is_refused_where_padding_was_asked_for(case, jit):
 def test_code_that_heeds_the_weights_is_padded(jit):
     learner, state, train, valid = problem(remainder="pad")  # batch norm, dropout, a schedule and momentum
     valid = attrs.evolve(valid, sampler=data.sequential(16, "pad"))
-    noisy = attrs.evolve(train, transform=lambda key, b: attrs.evolve(b, input=b.input + ft.random.normal(key, b.input.shape)))
+    noisy = attrs.evolve(
+        train, transform=lambda key, b: attrs.evolve(b, input=b.input + ft.random.normal(key, b.input.shape))
+    )
     for loader in (train, noisy):
         run = ft.fit(learner, state, train=loader, valid=valid, epochs=1, jit=jit, callbacks=[ft.callbacks.finite()])
         assert int(run.state.updates) == 7

@@ -40,7 +40,7 @@ def test_overfitting_one_batch():
         (dict(chunk=0), "chunk must be a whole number"),
         (dict(jit="fast"), "jit must be one of"),
         (dict(jit=True), "jit must be one of"),
-        (dict(train=[1, 2]), "a batch must be a Batch, an .input, target. pair"),
+        (dict(train=[1, 2]), "a batch must be an .input, target. pair"),
         (dict(train=3), "train must be a Loader, or an iterable of batches, got int"),
         (dict(train=[]), "train is empty"),
         (dict(epochs=None), "pass epochs or steps"),

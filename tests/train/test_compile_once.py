@@ -113,9 +113,7 @@ def test_a_step_of_ones_own_is_traced_once(traces):
         return {"mean": batch.input.mean()}
 
     for _ in range(2):
-        ft.loop(
-            step, torch.tensor(0.0), key=ft.random.key(0), train=train, epochs=2, valid=train, evaluate=evaluate
-        )
+        ft.loop(step, torch.tensor(0.0), key=ft.random.key(0), train=train, epochs=2, valid=train, evaluate=evaluate)
         once = once if _ else len(traces)  # noqa: F821
     assert len(traces) == once
 

@@ -202,7 +202,10 @@ def of(train, **options):
 
 
 PLACES = {
-    **{event: lambda train, event=event: {"callbacks": [ft.Callback("bad", {event: fail})]} for event in ft.train.EVENTS},
+    **{
+        event: lambda train, event=event: {"callbacks": [ft.Callback("bad", {event: fail})]}
+        for event in ft.train.EVENTS
+    },
     "dataset": lambda train: of(train, dataset=Failing(train.dataset), sampler=data.sequential(8)),
     "collate": lambda train: of(train, collate=fail, dataset=Rows(train.dataset)),
     "transform": lambda train: of(train, transform=failing_at(6)),
@@ -264,7 +267,8 @@ def test_in_a_script(tmp_path):
         try:
             ft.fit(learner, state, train=data.loader(rows, data.shuffled(8)), epochs=100000, callbacks=[begun])
         except KeyboardInterrupt as error:
-            print("interrupted at", int(error.run.state.step), bool(torch.isfinite(error.run.state.params["weight"]).all()))
+            state = error.run.state
+            print("interrupted at", int(state.step), bool(torch.isfinite(state.params["weight"]).all()))
         """)
     )
     with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as process:

@@ -42,9 +42,7 @@ def begin():
 @pytest.mark.parametrize("options", WAYS)
 def test_it_is_a_fold_of_the_step(options):
     state, train, valid = begin()
-    run = ft.loop(
-        least_squares, state, key=KEY, train=train, epochs=2, valid=valid, evaluate=valued, **options
-    )
+    run = ft.loop(least_squares, state, key=KEY, train=train, epochs=2, valid=valid, evaluate=valued, **options)
     by_hand, means = state, []
     for epoch in range(2):
         total = rows = 0.0
@@ -121,7 +119,9 @@ def test_host_events_come_and_step_events_are_refused():
     assert [n[0] for n in notes[:2]] == ["begin_fit", "begin_epoch"]
     assert [n[0] for n in notes].count("after_batch") == 7
     inside = ft.Callback("inside", {"after_grads": lambda step: None})
-    with pytest.raises(InvalidArgument, match="callback 'inside' handles 'after_grads', an event inside the step of fit"):
+    with pytest.raises(
+        InvalidArgument, match="callback 'inside' handles 'after_grads', an event inside the step of fit"
+    ):
         ft.loop(least_squares, state, key=KEY, train=train, epochs=1, callbacks=[inside])
 
 
@@ -156,4 +156,6 @@ def test_wrong_arguments_are_named():
             fit(step=lambda state, batch, log=log: (state, {"loss": log}))
     stopped = fit(callbacks=[ft.Callback("stop", {"after_chunk": lambda run: ft.Stop(run, scope="fit")})])
     with pytest.raises(RunMismatch, match="begun with epochs 1, and now epochs 2"):
-        ft.loop(least_squares, stopped, key=KEY, train=train, epochs=2, callbacks=[attrs.evolve(ft.Callback("stop", {}))])
+        ft.loop(
+            least_squares, stopped, key=KEY, train=train, epochs=2, callbacks=[attrs.evolve(ft.Callback("stop", {}))]
+        )

@@ -22,7 +22,7 @@ from functrain.train.gradients import differentiated, differentiated_mean
 from functrain.train.step import (
     applied,
     begin,
-    compare,
+    compared,
     forward,
     mean_loss,
     train_stages,
@@ -67,7 +67,7 @@ def test_the_shortcut_without_handlers_is_the_chain_of_stages(batch, weight):
     learner = learner_of(model=model)
     given = data.Batch(*batch, None if weight is None else torch.tensor(weight))
     step = begin(learner, ft.init(learner, ft.random.key(0), batch), given)
-    inner = compose_left(forward(applied(model)), compare(learner.loss), mean_loss)
+    inner = compose_left(forward(applied(model)), compared(learner.loss), mean_loss)
     found, expected = differentiated_mean(applied(model), learner.loss)(step), differentiated(inner)(step)
     for part in ("state", "prediction", "buffers", "losses", "grads"):
         assert tree.equal(getattr(found, part), getattr(expected, part)), part

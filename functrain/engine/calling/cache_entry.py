@@ -1,6 +1,8 @@
 """One entry of the cache of a compiled function: the generated call path for one signature."""
 
+import functools
 import re
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +13,16 @@ from torch import Tensor
 from functrain import tree
 from functrain.engine.backends.aten.predictions import Mispredicted
 from functrain.engine.calling.call_arguments import Call
-from functrain.engine.calling.donation import ALONE, Donated, address, donated_class, holders, separate, storage
+from functrain.engine.calling.donation import (
+    ALONE,
+    Donated,
+    Taken,
+    donated_class,
+    holders,
+    lost_class,
+    separate,
+)
+from functrain.engine.calling.locks import donating
 from functrain.engine.calling.tree_code import TENSOR, Writer, tensor_check, write_apart, write_together
 from functrain.engine.statics.surroundings import Surroundings
 from functrain.engine.tracing.meta.geometry import bitwise_equal
@@ -32,6 +43,7 @@ class Entry:
         run_apart: runs a `Call` whose donated tensors may share their memory with others.
         signature: dotted path -> what the trace depends on, in words.
         compiled: what the backend returned.
+        first: held by the first call, which compares what was predicted.
     """
 
     run: Callable
@@ -39,6 +51,7 @@ class Entry:
     run_apart: Callable[[Call], Any]
     signature: dict[str, str]
     compiled: Callable
+    first: Any = attrs.field(factory=threading.Lock)
 
 
 @attrs.frozen
@@ -48,6 +61,7 @@ class Compiled:
     Attributes:
         run: from a list of tensors to a list of tensors.
         pairs: (input, result): the donated input in whose memory the result is put.
+        written: those of these inputs that are written to: the others are returned as they are.
         spec: the structure of the result.
         tensor_at: which leaves of the result are tensors; the others are None.
         traced: the trace.
@@ -57,6 +71,7 @@ class Compiled:
 
     run: Callable
     pairs: tuple[tuple[int, int], ...]
+    written: tuple[int, ...]
     spec: tree.Structure
     tensor_at: list[int]
     traced: Traced
@@ -68,27 +83,37 @@ def make_entry(call: Call, made: Compiled) -> Entry:
     """Return the entry for the signature of a call."""
     # What the functions below refer to must not be the call: it holds the tensors, and the entry lives on.
     classes = {i: donated_class(made.name, call.tensor_paths[i]) for i in call.donated}
-    fail = _failing(call, made)
+    fail = _failing(made)
     names = [f"x{k}" for k, value in enumerate(call.static) if value is TENSOR]
     writer = Writer()
     _guards(writer, call, made, names)
-    guards = list(writer.lines)
-    writer.add("return True")
-    matches = writer.function("matches(args, kwargs)", f"jit {made.name}")
-    writer.lines = guards
-    _write_call(writer, call, made, names, classes, fail)
+    matches = _matching(writer, list(writer.lines), made.name)
+    _write_call(writer, made, names, classes, fail)
     run = writer.function("run(args, kwargs)", f"jit {made.name}")
     return Entry(run, matches, _apart(made, classes, fail), call.signature, made.run)
 
 
-def _failing(call: Call, made: Compiled) -> Callable[[BaseException, list[Tensor]], None]:
-    """Return what is done when the compiled function raises: donated memory that it wrote to is lost, and says so."""
-    lost = {i: donated_class(made.name, call.tensor_paths[i], lost=True) for i in call.donated}
+def _matching(writer: Writer, guards: list[str], name: str) -> Callable:
+    """Return the function that says whether arguments match, which is compiled when it is first called: seldom."""
 
-    def fail(error: BaseException, tensors: list[Tensor], run: Callable = made.run) -> None:
-        if made.pairs and _has_written(error, run):
-            for i, cls in lost.items():
-                tensors[i].__class__ = cls
+    @functools.cache
+    def compiled() -> Callable:
+        lines, writer.lines = writer.lines, [*guards, "return True"]
+        made = writer.function("matches(args, kwargs)", f"jit {name}")
+        writer.lines = lines
+        return made
+
+    return lambda args, kwargs: compiled()(args, kwargs)
+
+
+def _failing(made: Compiled) -> Callable[..., None]:
+    """Return what is done when the compiled function raises: donated memory that it wrote to is lost, and says so."""
+
+    def fail(error: BaseException, donated: tuple[Tensor, ...], kinds: tuple[type, ...] = (), run: Any = None) -> None:
+        lost = bool(made.written) and _has_written(error, run or made.run)
+        for tensor, kind in zip(donated, kinds or [Tensor] * len(donated), strict=True):
+            cls = type(tensor)
+            tensor.__class__ = lost_class(cls) if lost and issubclass(cls, Donated) else kind
         _explain(error, made.name)
 
     return fail
@@ -97,43 +122,52 @@ def _failing(call: Call, made: Compiled) -> Callable[[BaseException, list[Tensor
 def _apart(made: Compiled, classes: dict[int, type], fail: Callable) -> Callable[[Call], Any]:
     """Return the function that runs a call whose donated tensors may share their memory with others."""
     together = _together(made.spec, made.tensor_at)
-    written = [i for i, _ in made.pairs]
+    closed = {id(t) for t in made.traced.closed}
 
     def run_apart(again: Call) -> Any:
-        tensors = separate(again.tensors, again.originals, written, made.traced.closed, made.traced.offsets)
-        checked = vars(made.run).pop("checked", None)
+        # Compared with what was predicted, as long as no call has returned.
+        checked = vars(made.run).get("checked")
         run = made.run if checked is None else checked()
+        with donating:
+            tensors = separate(again.tensors, again.originals, made.written, made.traced.closed, made.traced.offsets)
+            # What the function closes over too, it still has to read.
+            late = {i: classes[i] for i in classes if id(again.originals[i]) in closed}
+            taken = Taken(again.originals, tensors, {i: cls for i, cls in classes.items() if i not in late})
         try:
             results = run(tensors)
         except BaseException as error:
-            fail(error, again.originals, run)
+            fail(error, taken.tensors, taken.kinds, run)
             raise
+        vars(made.run).pop("checked", None)
         for i, k in made.pairs:
-            results[k] = tensors[i].data if tensors[i] is again.originals[i] else tensors[i]
-        kept = {id(t) for i, t in enumerate(again.originals) if i not in classes}
-        for i, cls in classes.items():
-            if id(again.originals[i]) not in kept and not isinstance(again.originals[i], Donated):
-                again.originals[i].__class__ = cls
+            results[k] = tensors[i]
+        Taken(again.originals, tensors, late)
         return together(results)
 
     return run_apart
 
 
-def _write_call(writer: Writer, call: Call, made: Compiled, names: list[str], classes: dict, fail: Callable) -> None:
+def _write_call(writer: Writer, made: Compiled, names: list[str], classes: dict, fail: Callable) -> None:
     """Write the call of the compiled function, and the lines that put its result together."""
-    if made.pairs:
-        _write_shared(writer, [names[i] for i, _ in made.pairs], names, call, made.traced.closed)
+    given = list(names)
+    writer.add("taken = ()")
     writer.add("try:")
-    writer.add(f"    r = {writer.constant(made.run)}([{', '.join(names)}])")
+    if classes:
+        writer.add(f"    with {writer.constant(donating)}:")
+        _write_shared(writer, [names[i] for i in made.written], [names[i] for i in classes], made.traced.closed)
+        for i in classes:
+            given[i] = f"y{i}"
+            writer.add(f"        y{i} = {names[i]}.data")
+        writer.add(f"        taken = ({''.join(f'{names[i]}, ' for i in classes)})")
+        for i, cls in classes.items():
+            writer.add(f"        {names[i]}.__class__ = {writer.constant(cls)}")
+    writer.add(f"    r = {writer.constant(made.run)}([{', '.join(given)}])")
     writer.add("except BaseException as error:")
-    writer.add(f"    {writer.constant(fail)}(error, [{', '.join(names)}])")
+    writer.add(f"    {writer.constant(fail)}(error, taken)")
     writer.add("    raise")
     expressions = [f"r[{k}]" for k in range(len(made.tensor_at))]
     for i, k in made.pairs:
         expressions[k] = f"y{i}"
-        writer.add(f"y{i} = {names[i]}.data")
-    for i, cls in classes.items():
-        writer.add(f"{names[i]}.__class__ = {writer.constant(cls)}")
     leaves = _leaves(made.spec, made.tensor_at, expressions)
     writer.add(f"return {write_together(writer, made.spec, leaves)}")
 
@@ -185,32 +219,32 @@ def _same_values(asked: tuple[tuple[Tensor, Tensor], ...]) -> bool:
     return all(bitwise_equal(now, then) for now, then in asked)
 
 
-def _write_shared(writer: Writer, written: list[str], names: list[str], call: Call, constants: list[Tensor]) -> None:
-    """Write the check that the memory to be written to is nobody else's."""
-    address_of, holders_of = writer.constant(address), writer.constant(holders)
-    counts = f"map({holders_of}, map({address_of}, map({writer.constant(storage)}, ({', '.join(written)},))))"
-    writer.add(f"if {{*{counts}}} != {writer.constant({ALONE})}: return {writer.constant(RETRY)}")
-    retry = writer.constant(RETRY)
-    others = [n for n in names if n not in written]
-    passed = [t for k, t in enumerate(call.originals) if names[k] in others]
-    if len({id(t) for t in passed}) == len(passed):
-        # One set tells whether any two are the same; two that are not donated may be, and take the longer way then.
-        writer.add(f"if len({{*map(id, ({', '.join(names)},))}}) != {len(names)}: return {retry}")
-    else:
-        writer.add(f"own = {{*map(id, ({', '.join(written)},))}}")
-        shared = f"not own.isdisjoint(map(id, ({', '.join(others)},)))"
-        writer.add(f"if len(own) != {len(written)} or {shared}: return {retry}")
-    for t in constants:
-        writer.add(f"if {' or '.join(f'{n} is {writer.constant(t)}' for n in written)}: return {retry}")
+def _write_shared(writer: Writer, written: list[str], donated: list[str], constants: list[Tensor]) -> None:
+    """Write the check that the memory to be written to is nobody else's, and that nothing donated is closed over."""
+    # That no two arguments are the same tensor, the check of the signature has seen to.
+    retry, holders_of = writer.constant(RETRY), writer.constant(holders)
+    if written:  # one by one: a fifth quicker than by map
+        shared = " or ".join(f"{holders_of}({name}.untyped_storage()._cdata) != {ALONE}" for name in written)
+        writer.add(f"        if {shared}: return {retry}")
+    if constants:
+        closed = writer.constant(frozenset(map(id, constants)))
+        writer.add(f"        if not {closed}.isdisjoint(map(id, ({', '.join(donated)},))): return {retry}")
 
 
 def _explain(error: BaseException, name: str) -> None:
-    # A trace holds no values, so that the kernel is the first to see the labels.
-    found = re.match(r"Target (-?\d+) is out of bounds", str(error))
-    if found and isinstance(error, IndexError):
+    # A trace holds no values, so that the kernel is the first to see labels and indices.
+    label = re.match(r"Target (-?\d+) is out of bounds", str(error))
+    if label and isinstance(error, IndexError):
         raise LabelOutOfRange(
-            f"target: the label {found[1]}, met by the compiled function {name}, is no class of the prediction; number "
+            f"target: the label {label[1]}, met by the compiled function {name}, is no class of the prediction; number "
             "the classes from 0, widen the last layer, or give what is to be ignored zero weight"
+        ) from error
+    limit = re.search(r"index out of bounds: 0 <= \w+ < (\d+)", str(error))  # what Inductor's code says, of either
+    if limit or "index out of range in self" in str(error):
+        allowed = f"not from 0 to {int(limit[1]) - 1}" if limit else "out of range"
+        raise LabelOutOfRange(
+            f"an index or a label met by the compiled function {name} is {allowed}: an embedding's input, or a target; "
+            "number them from 0, or take more entries or classes. Without jit the error names the layer and the indices"
         ) from error
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.engine.calling.donation import check_usable
-from functrain.engine.calling.tree_code import TENSOR, Opaque
+from functrain.engine.calling.tree_code import TENSOR, Again, Opaque
 from functrain.errors import NotATensor, NotTraceable, UnhashableStatic
 
 
@@ -19,11 +19,11 @@ class Call:
 
     Attributes:
         spec: the structure of `(*args, *values of kwargs by name)`.
-        static: for each leaf `TENSOR`, or its value.
-        tensors: the tensors among the leaves, plain and without gradients.
+        static: for each leaf `TENSOR`, `Again` where it is a tensor that came before, or its value.
+        tensors: the tensors among the leaves, each once, plain and without gradients.
         originals: the same as they were passed.
         tensor_paths: their dotted paths.
-        donated: which of the tensors are donated.
+        donated: which of the tensors are donated: one that is passed elsewhere too, and kept there, is not.
         signature: dotted path -> what a trace depends on, in words.
         positional: the number of positional arguments.
         keywords: the names of the others, sorted.
@@ -52,8 +52,15 @@ class Call:
     def rebuild(self, tensors: Any) -> tuple[tuple, dict]:
         """Return (args, kwargs) with these tensors in place of its own."""
         remaining = iter(tensors)
-        leaves = [next(remaining) if value is TENSOR else value for value in self.static]
-        everything = tree.unflatten(self.spec, [v.value if isinstance(v, Opaque) else v for v in leaves])
+        leaves: list[Any] = []
+        for value in self.static:
+            if value is TENSOR:
+                leaves.append(next(remaining))
+            elif isinstance(value, Again):
+                leaves.append(leaves[value.leaf])
+            else:
+                leaves.append(value.value if isinstance(value, Opaque) else value)
+        everything = tree.unflatten(self.spec, leaves)
         args = everything[: self.positional]
         return tuple(args), dict(zip(self.keywords, everything[self.positional :], strict=True))
 
@@ -80,19 +87,30 @@ def read_call(args: tuple, kwargs: dict, names: tuple[str, ...], donate: frozens
     leaves, spec = tree.flatten(wrapped)
     paths, owners = _paths(wrapped, labels)
     check_usable(zip(paths, leaves, strict=True))
-    values, originals, tensor_paths, donated, signature = [], [], [], [], {}
-    for path, leaf, owner in zip(paths, leaves, owners, strict=True):
-        if isinstance(leaf, Tensor):
-            if at[owner] in donate:
-                donated.append(len(originals))
-            originals.append(leaf)
-            tensor_paths.append(path)
-            values.append(TENSOR)
-        else:
-            values.append(_hashable(leaf, path))
-        signature[path] = _described(leaf)
+    values = _static_values(leaves, paths)
+    at_first = [k for k, value in enumerate(values) if value is TENSOR]
+    kept = {id(leaf) for leaf, owner in zip(leaves, owners, strict=True) if at[owner] not in donate}
+    donated = [i for i, k in enumerate(at_first) if id(leaves[k]) not in kept]
+    signature = {path: _described(leaf) for path, leaf in zip(paths, leaves, strict=True)}
+    signature |= {paths[k]: f"the same as {paths[v.leaf]}" for k, v in enumerate(values) if isinstance(v, Again)}
+    originals, tensor_paths = [leaves[k] for k in at_first], [paths[k] for k in at_first]
     tensors = [_plain(t, p) for t, p in zip(originals, tensor_paths, strict=True)]
     return Call(spec, values, tensors, originals, tensor_paths, donated, signature, len(args), keywords)
+
+
+def _static_values(leaves: list[Any], paths: list[str]) -> list[Any]:
+    """Return what stands for each leaf in a signature."""
+    first: dict[int, int] = {}
+    values = []
+    for k, (leaf, path) in enumerate(zip(leaves, paths, strict=True)):
+        if not isinstance(leaf, Tensor):
+            values.append(_hashable(leaf, path))
+        elif id(leaf) in first:
+            values.append(Again(first[id(leaf)]))
+        else:
+            first[id(leaf)] = k
+            values.append(TENSOR)
+    return values
 
 
 def _paths(wrapped: tuple, labels: list[str]) -> tuple[list[str], list[int]]:

@@ -1,12 +1,11 @@
 """Donation: arguments whose memory a compiled function may use for its results.
 
-A donated tensor changes its class when the call returns: the new class answers every use with `DonatedValueUsed`. That
-costs some 50 ns a tensor, and nothing when it is not used.
+A donated tensor changes its class before the compiled function runs, which is passed another tensor of its memory: the
+new class answers every use with `DonatedValueUsed`, in other threads too. That costs some 50 ns a tensor, and nothing
+when it is not used.
 """
 
-from collections import Counter
 from collections.abc import Iterable
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -16,11 +15,9 @@ from functrain.engine.graph.in_place import duplicated
 from functrain.engine.tracing.meta.geometry import is_dense
 from functrain.errors import DonatedValueUsed
 
-storage = Tensor.untyped_storage
-address = attrgetter("_cdata")
 holders = torch._C._storage_Use_Count
 _alone = torch.empty(1)
-ALONE = holders(address(storage(_alone)))
+ALONE = holders(_alone.untyped_storage()._cdata)
 """How many hold the storage of a tensor that shares it with no other: the tensor, and the Python object of it."""
 
 
@@ -43,7 +40,7 @@ class Donated(Tensor):
         return f"<{type(self).described}>"
 
 
-def donated_class(function: str, path: str, lost: bool = False) -> type[Donated]:
+def donated_class(function: str, path: str) -> type[Donated]:
     """Return the class for a tensor donated to a function at some dotted path.
 
     >>> x = torch.ones(2)
@@ -56,8 +53,31 @@ def donated_class(function: str, path: str, lost: bool = False) -> type[Donated]
     functrain.errors.DonatedValueUsed: state.params.weight was donated to step, which has been reused for the result; \
 go on with the value that the call returned, or donate a copy
     """
-    described = f"{path} was donated to {function}" + (", whose call then failed" if lost else "")
-    return type("Donated", (Donated,), {"described": described})
+    return type("Donated", (Donated,), {"described": f"{path} was donated to {function}"})
+
+
+def lost_class(cls: type[Donated]) -> type[Donated]:
+    """Return the class for a donated tensor whose values a call that failed has overwritten in part."""
+    return type("Donated", (cls,), {"described": f"{cls.described}, whose call then failed"})
+
+
+class Taken:
+    """The donated tensors of a call, of which nobody can make use any more.
+
+    Attributes:
+        tensors: the donated tensors.
+        kinds: what their classes were.
+    """
+
+    def __init__(self, originals: list[Tensor], tensors: list[Tensor], classes: dict[int, type]) -> None:
+        """Take the tensors, and put others of the same memory into the list in their place."""
+        check_usable((type(originals[i]).__name__, originals[i]) for i in classes)
+        for i in classes:
+            tensors[i] = tensors[i].data if tensors[i] is originals[i] else tensors[i]
+        self.tensors = tuple(originals[i] for i in classes)
+        self.kinds = tuple(map(type, self.tensors))
+        for tensor, cls in zip(self.tensors, classes.values(), strict=True):
+            tensor.__class__ = cls
 
 
 def check_usable(named: Iterable[tuple[str, Any]]) -> None:
@@ -112,7 +132,11 @@ def _ends_alike(argument: str, result: str) -> bool:
 
 
 def separate(
-    tensors: list[Tensor], originals: list[Tensor], written: list[int], constants: list[Tensor], whole: frozenset[int]
+    tensors: list[Tensor],
+    originals: list[Tensor],
+    written: Iterable[int],
+    constants: list[Tensor],
+    whole: frozenset[int],
 ) -> list[Tensor]:
     """Return the tensors with a copy in place of each one to be written to whose memory somebody else may hold.
 
@@ -123,11 +147,11 @@ def separate(
         constants: tensors that the function closes over.
         whole: the inputs of which the function looks at the storage, beyond their own elements.
     """
-    passed = Counter(id(t) for t in (*originals, *constants))
+    closed = {id(t) for t in constants}
     result = list(tensors)
     for i in written:
-        same = passed[id(originals[i])] > 1 or tensors[i] is not originals[i]
-        if same or holders(address(tensors[i].untyped_storage())) > ALONE:
+        same = id(originals[i]) in closed or tensors[i] is not originals[i]
+        if same or holders(tensors[i].untyped_storage()._cdata) > ALONE:
             result[i] = copied_whole(tensors[i]) if i in whole else duplicated(tensors[i])
     return result
 

@@ -17,13 +17,14 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import tree
 from functrain.dispatch_state import dispatch_modes, is_plain, peek_interpreter_stack
 from functrain.engine.backends.aten.predictions import Mispredicted
 from functrain.engine.backends.freed_memory import keep_freed_memory, largest_value
 from functrain.engine.calling.cache_entry import RETRY, Compiled, Entry, make_entry
 from functrain.engine.calling.call_arguments import Call, read_call, same_arguments
+from functrain.engine.calling.call_results import Results
 from functrain.engine.calling.donation import pair
+from functrain.engine.calling.locks import tracing
 from functrain.engine.calling.tree_code import MISS
 from functrain.engine.graph.functionalizing import functionalized
 from functrain.engine.graph.queries import outputs, placeholders
@@ -31,7 +32,7 @@ from functrain.engine.graph.replaying import replay
 from functrain.engine.graph.simplifying import simplify
 from functrain.engine.statics.surroundings import surroundings
 from functrain.engine.tracing.to_graph import Traced, trace
-from functrain.errors import InvalidArgument, NonTensorOutput, TooManyTraces
+from functrain.errors import InvalidArgument, TooManyTraces
 
 BACKENDS = {
     "aten": "functrain.engine.backends.aten.source",
@@ -41,6 +42,7 @@ BACKENDS = {
 """Name -> the module whose `compile(gm, example_inputs, donated)` makes a function of a list of tensors."""
 
 MOST_RETRACES = 8
+"""How many traces are worth a warning; the next come at 16, 32 and so on."""
 MOST_LESSONS = 4
 """How often a function is traced again because a value was laid out another way; then it runs as it was recorded."""
 REPLAY = "FUNCTRAIN_REPLAY"
@@ -92,8 +94,10 @@ def jit(
 
     `f` is a pure function of trees: it returns tensors (or None) and changes nothing. Tensors in the arguments are
     dynamic; whatever else is in them is static: a new value, like a new shape, dtype, device, memory layout or
-    structure, makes a new trace. Tensors that `f` closes over are taken by reference; which ones is settled by the
-    trace (a variable of its own, or a global, that is bound to another tensor is noticed, one further inside is not).
+    structure, makes a new trace; so does one tensor at two places. What `f` closes over is compared at each call, by
+    type and value, tensors by identity. (Not seen: names that are computed, as `globals()[prefix + name]`; what is
+    rebound in a library but plain values; the insides of objects of the standard library and of classes written in C;
+    a change by another thread during a trace. `docs/explanation/engine.md` says it in full.) Threads may share it.
 
     Inside another `jit`, `grad` or `vmap`, and where an argument requires gradients, `f` itself runs; otherwise results
     have no autograd history. A result that is an argument unchanged is that tensor itself.
@@ -154,6 +158,7 @@ class Jitted:
         self._around: Any = None
         self._reasons: list[str] = []
         self._entries: tuple[Entry, ...] = ()
+        self._fresh: dict[Entry, Trace] = {}  # what no call has returned from yet
         self.traces: tuple[Trace, ...] = ()
         functools.update_wrapper(self, f, updated=())
 
@@ -175,8 +180,9 @@ class Jitted:
         True
         """
         call = self._read(args, kwargs)
-        traced, results = self._trace(call)
-        return Lowered(traced.gm, lambda: (self._compile(call, traced, results), self)[1])
+        with tracing():
+            traced, results = self._trace(call)
+        return Lowered(traced.gm, lambda: self._compiled_for(call, traced, results))
 
     def __repr__(self) -> str:
         return f"jit({_name(self._f)}, backend={self._backend!r})"
@@ -202,28 +208,56 @@ class Jitted:
         call = self._read(args, kwargs)
         if torch.is_grad_enabled() and any(t.requires_grad for t in call.originals):
             return self._f(*args, **kwargs)
-        for entry in self._entries:
-            if entry.matches(call.args, call.kwargs) is not MISS:
-                return entry.run_apart(call)
-        traced, results = self._trace(call)
-        if torch.is_grad_enabled() and any(t.requires_grad for t in traced.closed):
-            return self._f(*args, **kwargs)  # a graph would cut what is closed over off from its gradient
-        return self._first_call(call, traced, results)
-
-    def _first_call(self, call: Call, traced: Traced, results: "_Results") -> Any:
-        """Run a new trace, which compares what it predicted; a difference is learned, and the function traced again."""
-        for _ in range(MOST_LESSONS):
-            before = self._entries, self.traces
+        for attempt in range(MOST_LESSONS + 1):
             try:
-                return self._compile(call, traced, results).run_apart(call)
+                entry = self._entry(call, replayed=attempt == MOST_LESSONS)
+                if entry is None:
+                    break  # a graph would cut what is closed over off from its gradient
+                return entry.run_apart(call) if entry in self._entries else self._first_call(entry, call)
             except Mispredicted as error:
                 error.learn()
-            self._entries, self.traces = before
-            traced, results = self._trace(call)
-        return self._compile(call, traced, results, replayed=True).run_apart(call)
+        return self._f(*args, **kwargs)
 
-    def _trace(self, call: Call) -> tuple[Traced, "_Results"]:
-        results = _Results()
+    def _entry(self, call: Call, replayed: bool) -> Entry | None:
+        """Return the entry for a call, made if there is none; None where a tensor closed over requires gradients."""
+        entry = self._fitting(call)
+        if entry is not None:
+            return entry
+        with tracing():
+            entry = self._fitting(call)  # made by another thread
+            if entry is not None:
+                return entry
+            traced, results = self._trace(call)
+            if torch.is_grad_enabled() and any(t.requires_grad for t in traced.closed):
+                return None
+            return self._compile(call, traced, results, replayed)
+
+    def _fitting(self, call: Call) -> Entry | None:
+        entries = (*self._entries, *self._fresh)
+        return next((one for one in entries if one.matches(call.args, call.kwargs) is not MISS), None)
+
+    def _first_call(self, entry: Entry, call: Call) -> Any:
+        """Run a new entry, which compares what it predicted; only when it has returned others may use it.
+
+        Raises:
+            Mispredicted: a value is laid out another way; the entry is gone.
+        """
+        with entry.first:
+            trace = self._fresh.get(entry)
+            if trace is not None:
+                try:
+                    result = entry.run_apart(call)
+                except Mispredicted:
+                    del self._fresh[entry]
+                    self.traces = tuple(one for one in self.traces if one is not trace)
+                    raise
+                self._entries = (entry, *self._entries)
+                del self._fresh[entry]
+                return result
+        return self._unusual(call.args, call.kwargs)  # another thread has made the first call meanwhile
+
+    def _trace(self, call: Call) -> tuple[Traced, Results]:
+        results = Results()
 
         def flat(*tensors: Tensor) -> list[Tensor]:
             args, kwargs = call.rebuild(tensors)
@@ -243,22 +277,33 @@ class Jitted:
             self._reasons.append(self._around.changed())
             self._around = surroundings(self._f, self._around)
 
-    def _compile(self, call: Call, traced: Traced, results: "_Results", replayed: bool = False) -> Entry:
+    def _compiled_for(self, call: Call, traced: Traced, results: Results) -> "Jitted":
+        for attempt in range(MOST_LESSONS + 1):
+            with tracing():
+                try:
+                    self._compile(call, traced, results, replayed=attempt == MOST_LESSONS)
+                    break
+                except Mispredicted as error:
+                    error.learn()
+                traced, results = self._trace(call)
+        return self
+
+    def _compile(self, call: Call, traced: Traced, results: Results, replayed: bool = False) -> Entry:
         began = time.perf_counter()
         replayed = replayed or self._backend == "replay" or bool(os.environ.get(REPLAY))
-        run, pairs = (replay(traced.gm), ()) if replayed else self._compiled(call, traced, results)
-        made = Compiled(run, pairs, results.spec, results.tensor_at, traced, self._around, _name(self._f))
+        run, pairs, written = (replay(traced.gm), (), ()) if replayed else self._compiled(call, traced, results)
+        made = Compiled(run, pairs, written, results.spec, results.tensor_at, traced, self._around, _name(self._f))
         entry = make_entry(call, made)
         seconds = time.perf_counter() - began
-        reason = self._reason(call)
-        self._entries = (entry, *self._entries)
-        self.traces = (*self.traces, Trace(reason, traced.gm, traced.seconds, seconds))
-        if len(self.traces) > MOST_RETRACES:
+        trace = self._fresh[entry] = Trace(self._reason(call), traced.gm, traced.seconds, seconds)
+        self.traces = (*self.traces, trace)
+        count = len(self.traces)
+        if count >= MOST_RETRACES and count & (count - 1) == 0:
             self._warn()
         return entry
 
-    def _compiled(self, call: Call, traced: Traced, results: "_Results") -> tuple[Callable, tuple]:
-        """Return the function of a list of tensors, and which donated input each of its results is put into."""
+    def _compiled(self, call: Call, traced: Traced, results: Results) -> tuple[Callable, tuple, tuple]:
+        """Return the function of a list of tensors, what donated input each result is put into, and what is written."""
         gm = simplify(functionalized(traced.gm))
         gm.meta["name"] = _name(self._f)
         inputs = {n: i for i, n in enumerate(placeholders(gm.graph))}
@@ -266,21 +311,23 @@ class Jitted:
         described = [(p, n.meta["val"], inputs.get(n)) for p, n in zip(results.paths, nodes, strict=True)]
         donated = {i: (call.tensor_paths[i], traced.inputs[i]) for i in call.donated}
         pairs = tuple(sorted(pair(donated, described).items()))
+        written = tuple(i for i, k in pairs if inputs.get(nodes[k]) != i)
         largest = largest_value(gm)
         run = importlib.import_module(BACKENDS[self._backend]).compile(gm, traced.inputs, pairs)
         keep_freed_memory(largest)
-        return run, pairs
+        return run, pairs, written
 
     def _reason(self, call: Call) -> str:
-        if not self._entries:
+        if not self.traces:
             return "first call"
-        differences = min((same_arguments(entry.signature, call.signature) for entry in self._entries), key=len)
+        entries = (*self._entries, *self._fresh)
+        differences = min((same_arguments(entry.signature, call.signature) for entry in entries), key=len)
         reasons, self._reasons = self._reasons, []
         return "; ".join([*differences[:3], *reasons]) or "closed-over tensors, a mode or the default dtype differ"
 
     def _warn(self) -> None:
         seen: dict[str, list[str]] = {}
-        for entry in reversed(self._entries):
+        for entry in (*reversed(self._entries), *self._fresh):
             for path, what in entry.signature.items():
                 if what not in seen.setdefault(path, []):
                     seen[path].append(what)
@@ -292,27 +339,6 @@ class Jitted:
             TooManyTraces,
             stacklevel=5,
         )
-
-
-class _Results:
-    """What a trace returned: its structure, and which of its leaves are tensors."""
-
-    def take(self, result: Any, name: str) -> list[Tensor]:
-        leaves, self.spec = tree.flatten(result)
-        self.tensor_at, self.paths, found = [], [], []
-        named = tree.leaves_with_path(result)
-        for k, leaf in enumerate(leaves):
-            if isinstance(leaf, Tensor):
-                self.tensor_at.append(k)
-                self.paths.append(named[k][0])
-                found.append(leaf)
-            elif leaf is not None:
-                where = f" at {named[k][0]}" if named[k][0] else ""
-                raise NonTensorOutput(
-                    f"{name} returned {type(leaf).__name__}{where}: {leaf!r:.60}; under jit a result is made of "
-                    "tensors: use torch.as_tensor, or leave it out"
-                )
-        return found
 
 
 def _name(f: Callable) -> str:

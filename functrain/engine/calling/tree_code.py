@@ -25,6 +25,17 @@ TENSOR = object()
 
 
 @attrs.frozen
+class Again:
+    """Stands, among the static values of the leaves, for a tensor that is at an earlier leaf too.
+
+    Attributes:
+        leaf: the position of the first.
+    """
+
+    leaf: int
+
+
+@attrs.frozen
 class Opaque:
     """A whole argument that is static: a leaf, whatever it holds."""
 
@@ -78,7 +89,7 @@ def write_apart(writer: Writer, spec: tree.Structure, static: list[Any], root: s
     Args:
         writer: where the lines go.
         spec: the structure.
-        static: for each leaf `TENSOR`, or the static value that it must have.
+        static: for each leaf `TENSOR`, `Again`, or the static value that it must have.
         root: the name of a variable.
     """
     count = itertools.count()
@@ -166,6 +177,8 @@ def _fields(cls: type) -> tuple[list[str], list[str]]:
 
 
 def _differs(writer: Writer, name: str, value: Any) -> str:
+    if isinstance(value, Again):
+        return f"{name} is not x{value.leaf}"
     if isinstance(value, Opaque):
         value = value.value
     if value is None or value is True or value is False:

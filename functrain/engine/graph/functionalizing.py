@@ -14,7 +14,7 @@ from torch.fx import Graph, GraphModule, Node
 from functrain.engine.graph.aliasing import aliases
 from functrain.engine.graph.in_place import InPlace, Operand, View
 from functrain.engine.tracing.abstract_tensor import storage_of
-from functrain.engine.tracing.lazy_module import graph_module
+from functrain.engine.tracing.lazy_module import copied_node, graph_module
 from functrain.engine.tracing.meta.geometry import tensors_in
 from functrain.engine.tracing.meta.inference import infer
 from functrain.engine.tracing.operation_facts import argument, draws, without_write
@@ -51,7 +51,7 @@ def _copied(graph: Graph) -> Graph:
         if node.op == "output":
             new.output(torch.fx.map_arg(node.args[0], made.__getitem__))
         else:
-            made[node] = made[node.args[0]] if node.target in _SAME else new.node_copy(node, made.__getitem__)
+            made[node] = made[node.args[0]] if node.target in _SAME else copied_node(new, node, made.__getitem__)
     return new
 
 
@@ -83,7 +83,7 @@ class _Functional:
                 self.parent[node], self.root[node] = source, self.root[source]
                 self._replay(node)
             elif node not in self.root:  # a result of a write is there already
-                self._own(node, self.new.node_copy(node, self.current))
+                self._own(node, copied_node(self.new, node, self.current))
         return self.new
 
     def _own(self, node: Node, made: Node) -> None:
@@ -98,7 +98,7 @@ class _Functional:
         return made if version == memory.version else self._replay(node)
 
     def _replay(self, node: Node) -> Node:
-        made = self.current(node.args[0]) if node.target in _SAME else self.new.node_copy(node, self.current)  # pyright: ignore
+        made = self.current(node.args[0]) if node.target in _SAME else copied_node(self.new, node, self.current)  # pyright: ignore
         self.made[node] = self.memories[self.root[node]].version, made
         return made
 
@@ -118,7 +118,7 @@ class _Functional:
         elif roots:
             self._in_place(func, node, roots)
         else:  # what it may write to was not passed
-            self._own(node, self.new.node_copy(node, self.current))
+            self._own(node, copied_node(self.new, node, self.current))
 
     def _plainly(self, func: Any, node: Node, changed: list[Node]) -> Node | None:
         """Return an elementwise write to a whole memory as the same operation that writes nothing, or None."""

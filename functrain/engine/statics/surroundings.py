@@ -4,7 +4,9 @@ A function under `jit` runs once for each signature of its arguments, so whateve
 compared at each call. Looked through are, from the function on and however deep:
 
 - closed-over variables, default arguments, attributes of functions, and the global variables that the code reads;
-- attributes of the user's own modules that the code names (`config.scale`, `getattr(config, "scale")`);
+- attributes of the user's own modules that the code names (`config.scale`, `getattr(config, "scale")`), and of the
+  modules of libraries those of them that are numbers, strings, booleans or None (a flag, `math.pi`);
+- global variables that `globals()["name"]` names, in code that calls `globals`;
 - partials, bound methods and their `self`, wrapped functions, toolz's `curry` and `Compose`, jitted functions;
 - entries of containers; fields of records; attributes, slots and the class of objects, `nn.Module`s among them.
 
@@ -16,10 +18,13 @@ the walk is repeated and its records are compared, and the look is taken anew if
 
 What is not seen:
 
-- what the code does not name: `globals()[name]`, `getattr(config, name)`, a module's attribute behind a container;
-- global variables and attributes of installed packages, and variables of their closures, which nobody rebinds;
+- what the code does not name: `globals()[prefix + name]`, `getattr(config, name)`, an attribute of a module that stands
+  in a container or a record;
+- functions, classes and containers in the modules of installed packages, their functions' own global variables and the
+  variables of their closures, which nobody rebinds;
 - the inside of objects of the standard library, NumPy and PyTorch that are no containers (locks, loggers, files,
-  iterators, generators, context variables): it is theirs, changes at any time, and may be all of the process;
+  iterators, generators, context variables, `re` patterns), and what a class written in C keeps to itself: it is theirs,
+  changes at any time, and may be all of the process. Slots of a class written in Python are seen;
 - the values of tensors, as ever, and attributes set on them; a new `__class__` or `__dict__` of an object; attributes
   set on a function that had none; properties and `__getattr__` are not executed, though their code is looked through;
 - what the traced function itself changes. A trace runs it once, so a counter counts traces. What one trace has changed

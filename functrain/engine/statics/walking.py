@@ -23,6 +23,8 @@ from functrain.engine.statics.looking import Look
 from functrain.engine.statics.static_values import ABSENT, PLAIN, Itself, plain_float, plain_mapping, snapshot
 
 LISTS = (list, tuple, collections.deque)
+SETTINGS = frozenset({bool, int, float, str, type(None)})
+"""Types of what somebody may set in a library's module, a flag for one; its functions and classes nobody rebinds."""
 _WRAPPED = (staticmethod, classmethod, types.MethodType, property, functools.cached_property)
 _LEAVES = (str, bytes, int, float, complex, enum.Enum, type, types.ModuleType)
 _MEMOS = {"Jitted": ("_f",), "Names": ("declare", "begin")}
@@ -145,6 +147,7 @@ class Walk:
             for name in ("__code__", "__defaults__", "__kwdefaults__"):
                 self.look.attribute(f, name, getattr(f, name))
             found |= self._variables(f, path)
+            found |= self._attributes(f, found, path)
         return Thing((f.__code__, f.__globals__.get("__name__")), [*found], [*found.values()])
 
     def _cells(self, f: Any, own: bool, path: str) -> dict[str, Any]:
@@ -165,23 +168,31 @@ class Walk:
             if self._kept(path, name):
                 found[name] = value = scope.get(name, ABSENT)
                 self.look.some(scope, name, value)
-        modules = {name: value for name, value in found.items() if isinstance(value, types.ModuleType)}
-        for name in names.attributes:  # imported by the function itself
-            if name in sys.modules and name not in found:
-                modules[name] = sys.modules[name]
-        return found | self._attributes(modules, names.attributes, path)
+        if found.get("globals", True) is ABSENT:  # Python's own: it may be asked for what the code has as a string
+            for name in names.attributes:
+                if name in scope and name not in found and self._kept(path, name):
+                    found[name] = value = scope[name]
+                    self.look.some(scope, name, value)
+        return found
 
-    def _attributes(self, modules: dict[str, Any], names: tuple[str, ...], path: str) -> dict[str, Any]:
-        """Return what a function may read from users' modules, by dotted name."""
+    def _attributes(self, f: Any, held: dict[str, Any], path: str) -> dict[str, Any]:
+        """Return what a function may read from modules, by dotted name: of a library's, plain values alone."""
+        names = names_in(f.__code__).attributes
+        modules = {name: value for name, value in held.items() if isinstance(value, types.ModuleType)}
+        for name in names:  # imported by the function itself
+            if name in sys.modules and name not in held:
+                modules[name] = sys.modules[name]
         found, waiting, met = {}, [*modules.items()], set()
         while waiting:
             place, module = waiting.pop()
-            if id(module) in met or is_library_module(module.__name__):
+            if id(module) in met:
                 continue
             met.add(id(module))
+            library = is_library_module(module.__name__)
             for name in names:
                 value = vars(module).get(name, ABSENT)
-                if self._kept(path, f"{place}.{name}"):
+                seen = type(value) in SETTINGS if library else True
+                if seen and self._kept(path, f"{place}.{name}"):
                     found[f"{place}.{name}"] = value
                     self.look.some(vars(module), name, value)
                 if isinstance(value, types.ModuleType):

@@ -1,19 +1,45 @@
-"""`torch.compiler.is_compiling()` is true in a trace, so that library code takes the branch that can be compiled."""
+"""`torch.compiler.is_compiling()` is true in a trace, so that library code takes the branch that can be compiled.
+
+PyTorch keeps the answer in one variable for the process. A thread that trains eagerly meanwhile must not get another
+answer, so the variable holds what asks which thread it is.
+"""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _traces = 0
-_before = False
+
+
+class _InThisThread(threading.local):
+    """True in the threads that trace; elsewhere what the flag was before, and so it compares and reads."""
+
+    traces = 0
+    before: Any = False
+
+    def __bool__(self) -> bool:
+        return self.traces > 0 or bool(_InThisThread.before)
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self) == other
+
+    def __hash__(self) -> int:
+        return hash(bool(self))
+
+    def __repr__(self) -> str:
+        return repr(bool(self))
+
+
+_flag = _InThisThread()
 
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """Say that code is being compiled, as long as a trace runs in any thread.
+    """Say that code is being compiled, to code that runs in this thread.
 
     >>> with compiling():
     ...     torch.compiler.is_compiling()
@@ -21,15 +47,18 @@ def compiling() -> Iterator[None]:
     >>> torch.compiler.is_compiling()
     False
     """
-    global _traces, _before
+    global _traces
     with _lock:
-        if _traces == 0:
-            _before, torch.compiler._is_compiling_flag = torch.compiler._is_compiling_flag, True
+        if torch.compiler._is_compiling_flag is not _flag:  # a compiler in another thread may have put it back
+            _InThisThread.before = torch.compiler._is_compiling_flag
+            torch.compiler._is_compiling_flag = _flag  # pyright: ignore
         _traces += 1
+    _flag.traces += 1
     try:
         yield
     finally:
+        _flag.traces -= 1
         with _lock:
             _traces -= 1
             if _traces == 0:
-                torch.compiler._is_compiling_flag = _before
+                torch.compiler._is_compiling_flag = _InThisThread.before

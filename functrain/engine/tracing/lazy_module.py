@@ -1,8 +1,12 @@
-"""Graphs as modules whose Python code is made when somebody asks for it, which the engine mostly does not."""
+"""Graphs made quickly: modules whose Python code is made when somebody asks for it, and nodes without a search.
 
+`Graph.create_node` looks through all arguments for symbolic numbers, which takes longer than all else that it does.
+"""
+
+from collections.abc import Callable
 from typing import Any
 
-from torch.fx import Graph, GraphModule
+from torch.fx import Graph, GraphModule, Node, map_arg
 from torch.fx._lazy_graph_module import _LazyGraphModule
 
 
@@ -17,3 +21,33 @@ def graph_module(root: Any, graph: Graph) -> GraphModule:
     made = _LazyGraphModule(root, graph)
     made.meta.update(getattr(root, "meta", {}))
     return made
+
+
+def call_node(graph: Graph, target: Callable, args: tuple, kwargs: dict[str, Any], name: str) -> Node:
+    """Add a call to a graph, and return its node.
+
+    >>> graph = Graph()
+    >>> call_node(graph, abs, (graph.placeholder("x"),), {}, "size").format_node()
+    '%size : [num_users=0] = call_function[target=builtins.abs](args = (%x,), kwargs = {})'
+    """
+    return _filled(graph.create_node("call_function", target, (), {}, name), args, kwargs)
+
+
+def copied_node(graph: Graph, node: Node, current: Callable[[Node], Any]) -> Node:
+    """Add to a graph what a node of another one is, with what is known of its value, and return it.
+
+    >>> old, new = Graph(), Graph()
+    >>> x = old.placeholder("x")
+    >>> copied_node(new, x, {}.get).name
+    'x'
+    """
+    args, kwargs = map_arg(node.args, current), map_arg(node.kwargs, current)  # first: this may add nodes itself
+    made = graph.create_node(node.op, node.target, (), {}, node.name)
+    made.meta.update(node.meta)
+    return _filled(made, args, kwargs)  # pyright: ignore
+
+
+def _filled(node: Node, args: tuple, kwargs: dict[str, Any]) -> Node:
+    if args or kwargs:  # what the setters of `args` and `kwargs` call; a node's __setattr__ takes as long as the rest
+        node._update_args_kwargs(args, kwargs)
+    return node

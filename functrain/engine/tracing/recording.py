@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 from functrain.dispatch_state import outside_of_trace
 from functrain.engine.tracing.abstract_tensor import Abstract, abstract, storage_of
 from functrain.engine.tracing.asking import evaluated
-from functrain.engine.tracing.lazy_module import graph_module
+from functrain.engine.tracing.lazy_module import call_node, graph_module
 from functrain.engine.tracing.meta.devices import check_dtypes, device_of
 from functrain.engine.tracing.meta.geometry import mapped, tensors_in
 from functrain.engine.tracing.meta.inference import infer
@@ -107,6 +107,7 @@ class Recording:
         self.literals: set[str] = set()
         self.asked: list[tuple[Tensor, Tensor]] = []
         self.offsets: set[int] = set()
+        self._assumed: tuple[bool, str] | None = None
         self._closed: dict[int, Abstract] = {}
         self._owners: dict[int | None, str] = {}
         self._inputs: dict[int | None, int] = {}
@@ -153,6 +154,15 @@ class Recording:
         with outside_of_trace():
             return evaluated(self, self.known(tensor))
 
+    @contextmanager
+    def assuming(self, answer: bool, otherwise: str) -> Iterator[None]:
+        """Answer so where a block asks whether two tensors are equal; where that is wrong, the compiled call fails."""
+        before, self._assumed = self._assumed, (answer, otherwise)
+        try:
+            yield
+        finally:
+            self._assumed = before
+
     def looks_at_offset(self, tensor: Abstract) -> None:
         """Note that the storage offset of a tensor was looked at, which matters where its memory is an argument's."""
         if (position := self._inputs.get(storage_of(tensor))) is not None:
@@ -194,10 +204,18 @@ class Recording:
         try:
             values, named = mapped(self.value, args), {k: mapped(self.value, v) for k, v in kwargs.items()}
         except Refused as refused:
+            if refused.kind == "value" and self._assumed and func is aten.equal.default:
+                return self._assumption(args, *self._assumed)
             raise (Refused(kind) if refused.kind == "value" else refused) from None
         with outside_of_trace(), torch.no_grad():
             out = func(*values, **named)
         return mapped(self._literal, out)
+
+    def _assumption(self, operands: tuple[Abstract, Abstract], answer: bool, otherwise: str) -> bool:
+        with self.tracer:
+            equal = (operands[0] == operands[1]).all()
+            aten._assert_async.msg(equal if answer else equal.logical_not(), otherwise)
+        return answer
 
     def _check(self, known: Facts, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
         if known.draws and draws(func, args, kwargs):
@@ -228,13 +246,13 @@ class Recording:
         return type(out)(self._taken_apart(node, parts)) if type(out) is tuple else self._taken_apart(node, parts)
 
     def _node(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Node:
-        return self.graph.create_node("call_function", func, args, kwargs, func._opname)
+        return call_node(self.graph, func, args, kwargs, func._opname)
 
     def _taken_apart(self, node: Node, parts: list[Any]) -> list[Any]:
         node.meta["val"] = parts
         for k, part in enumerate(parts):
             if isinstance(part, Abstract):
-                self._tied(part, self.graph.call_function(operator.getitem, (node, k)))
+                self._tied(part, call_node(self.graph, operator.getitem, (node, k), {}, "getitem"))
         return parts
 
     def _rewritten(self, tensors: list[Abstract], out: Any, node: Node, device: torch.device) -> Any:
@@ -246,7 +264,7 @@ class Recording:
             return self._tied(made, node) if made.recording is None else made
         for k, part in enumerate(made if made is not None else ()):
             if isinstance(part, Abstract) and part.recording is None:
-                self._tied(part, self.graph.call_function(operator.getitem, (node, k)))
+                self._tied(part, call_node(self.graph, operator.getitem, (node, k), {}, "getitem"))
         return made
 
     def _reshaped(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Abstract:

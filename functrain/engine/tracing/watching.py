@@ -4,6 +4,7 @@
 writes what it read.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from functrain.dispatch_state import outside_of_trace
+from functrain.engine.tracing.recording import recording
+from functrain.engine.tracing.refusals import Refused
 
 
 class Watching(TorchFunctionMode):
@@ -29,15 +32,18 @@ class Watching(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Answer a function, or let it run."""
-        if func in _READS:
-            with outside_of_trace():
-                return func(self._value(args[0]), *args[1:], **(kwargs or {}))
-        if func in _OWN:
-            return _OWN[func](self._value, *args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        answer = _OWN.get(func)
+        if answer is None:
+            return func(*args, **(kwargs or {}))
+        return answer(self._value, *args, **(kwargs or {}))
 
 
-_READS: frozenset[Any] = frozenset((Tensor.tolist, Tensor.numpy, Tensor.__array__))
+def _reading(func: Callable) -> Callable:
+    def read(value: Callable[[Tensor], Tensor], tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+        with outside_of_trace():
+            return func(value(tensor), *args, **kwargs)
+
+    return read
 
 
 def _instance_norm(
@@ -85,7 +91,52 @@ def _listed(value: Callable[[Tensor], Tensor], lengths: Any) -> Any:
         return value(lengths).tolist()
 
 
+def _istft(_, *args, **kwargs):
+    """Return the inverse transform, which asks whether a window leaves gaps; that is checked when it runs."""
+    current = recording()
+    if current is None:
+        return torch.istft(*args, **kwargs)
+    with current.assuming(False, "istft: window overlap add min: 1, the windows leave a gap"):
+        return torch.istft(*args, **kwargs)
+
+
+_BASIC = (int, slice, type(None), type(...))
+
+
+def _is_flag(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dim() == 0 and index.dtype is torch.bool
+
+
+def _get_item(_, x, index):
+    """Return the rows; what a mask of no axes selects has none or one, which is no fixed shape."""
+    try:
+        return Tensor.__getitem__(x, index)
+    except Refused as refused:
+        flagged = any(map(_is_flag, index if isinstance(index, tuple) else (index,)))
+        raise (Refused("shape") if flagged and refused.kind == "value" else refused) from None
+
+
+def _set_item(_, x, index, value):
+    """Write where a mask of no axes is true: PyTorch asks for its value, a mask of one axis says the same."""
+    parts = index if isinstance(index, tuple) else (index,)
+    flags = [k for k, part in enumerate(parts) if _is_flag(part)]
+    others = [part for part in parts if not _is_flag(part)]
+    if len(flags) != 1 or not all(isinstance(part, _BASIC) and not isinstance(part, bool) for part in others):
+        return Tensor.__setitem__(x, index, value)
+    k = flags[0]
+    rows = Tensor.__getitem__(x, (*parts[:k], None, *parts[k + 1 :]))
+    before = sum(part is None or isinstance(part, slice) for part in parts[:k])
+    if any(part is ... for part in parts[:k]):
+        before += x.dim() - sum(isinstance(part, (int, slice)) for part in others)
+    return Tensor.__setitem__(rows, (*itertools.repeat(slice(None), before), parts[k].reshape(1)), value)
+
+
 _OWN: dict[Any, Callable] = {
+    **{func: _reading(func) for func in (Tensor.tolist, Tensor.numpy, Tensor.__array__)},
+    Tensor.__getitem__: _get_item,
+    Tensor.__setitem__: _set_item,
+    torch.istft: _istft,
+    Tensor.istft: _istft,
     F.instance_norm: _instance_norm,
     F.gaussian_nll_loss: _gaussian_nll_loss,
     F.ctc_loss: _ctc_loss,

@@ -3,7 +3,7 @@
 Inside `jit` the function is traced once into a body graph, and the outer graph gets one node, a `loop.Loop`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import attrs
@@ -35,7 +35,7 @@ def scan(
         f: (carry, x) -> (carry, y), or `Stop(carry, y, when=condition)`. Where steps are compiled on another device
             than the CPU, the steps after a stop are still computed, and ignored.
         carry: the first carry, a tree of tensors. `f` must keep its structure, shapes, dtypes and devices.
-        xs: a tree of tensors (n, ...), of which each step gets a row; None where each step gets None.
+        xs: a tree of tensors (n, ...), of which each step gets a row; where it is None, each step gets None.
         length: the number of steps n; needed where `xs` is None.
 
     Returns:
@@ -66,8 +66,8 @@ def _length(xs: Any, length: int | None) -> int:
         if length is None:
             raise InvalidArgument("scan needs the number of steps: pass xs, a tree of tensors, or length=n")
         return length
-    tree.check_tensors(xs, "the xs of scan")
-    found = {path: tuple(leaf.shape) for path, leaf in tree.leaves_with_path(xs)}
+    tree.check_tensors(xs, "the xs of scan", or_none=True)
+    found = {path: tuple(leaf.shape) for path, leaf in tree.leaves_with_path(xs) if leaf is not None}
     scalars = [path for path, shape in found.items() if not shape]
     if scalars:
         raise ShapeMismatch(f"each tensor of xs needs a first axis to scan over, but {_at(scalars[0])} is a scalar")
@@ -165,16 +165,28 @@ def _looped(f: Callable, carry: Any, xs: Any, steps: int) -> tuple[Any, Any]:
     return carry, None if spec is None else tree.unflatten(spec, [_stacked(group, steps) for group in zip(*ys)])  # noqa: B905
 
 
-def _rows(xs: Any, steps: int) -> Iterator[Any]:
+def _columns(xs: Any) -> tuple[list[Tensor], Callable[[Iterable[Any]], Any]]:
+    """Return the tensors of xs, and the function that makes a row's tree of a row of each."""
     leaves, spec = tree.flatten(xs)
-    if xs is None or not leaves:
+
+    def row(some: Iterable[Any]) -> Any:
+        following = iter(some)
+        return tree.unflatten(spec, [None if leaf is None else next(following) for leaf in leaves])
+
+    return [leaf for leaf in leaves if leaf is not None], row
+
+
+def _rows(xs: Any, steps: int) -> Iterator[Any]:
+    columns, row = _columns(xs)
+    if not columns:
         return iter([xs] * steps)
-    return (tree.unflatten(spec, row) for row in zip(*(leaf.unbind(0) for leaf in leaves), strict=True))
+    return (row(some) for some in zip(*(column.unbind(0) for column in columns), strict=True))
 
 
 def _zero_row(xs: Any) -> Any:
     # Zero steps still need the shapes of the outputs, which only f knows.
-    return None if xs is None else tree.map(lambda leaf: leaf.new_zeros(leaf.shape[1:]), xs)
+    columns, row = _columns(xs)
+    return row([column.new_zeros(column.shape[1:]) for column in columns])
 
 
 def _stacked(ys: tuple[Tensor, ...], steps: int) -> Tensor:
@@ -198,14 +210,14 @@ def _recorded(
     current: Recording, f: Callable, carry: Any, xs: Any, steps: int, masked: bool | None = None
 ) -> tuple[Any, Any]:
     start, spec = tree.flatten(carry)
-    columns, xs_spec = ([], None) if xs is None else tree.flatten(xs)
+    columns, row_of = _columns(xs)
     if masked is None:  # asking for the condition at each step costs nothing on the CPU, and a wait anywhere else
         masked = any(leaf.device.type != "cpu" for leaf in start)
     learned = _Learned()
     if masked:
         start = [*start, torch.zeros((), dtype=torch.bool, device=start[0].device)]
     examples: list[Tensor] = [*(abstract(t, t.shape) for t in start), *(abstract(t, t.shape[1:]) for t in columns)]
-    body = _trace_body(f, carry, spec, xs_spec, examples, masked, learned)
+    body = _trace_body(f, carry, spec, row_of, examples, masked, learned)
     consts = lift_constants(body)
     ys = _add_output_rows(body, learned, len(start))
     unalias(body, ())
@@ -219,16 +231,14 @@ def _recorded(
 
 
 def _trace_body(
-    f: Callable, carry: Any, spec: Any, xs_spec: Any, examples: list[Tensor], masked: bool, learned: _Learned
+    f: Callable, carry: Any, spec: Any, row_of: Callable, examples: list[Tensor], masked: bool, learned: _Learned
 ) -> GraphModule:
     n = spec.num_leaves
 
     def flat(*args: Tensor) -> list[Tensor]:
         old = list(args[:n])
         stopped, row = (args[n], args[n + 1 :]) if masked else (None, args[n:])
-        after, y, when = _unpack(
-            f(tree.unflatten(spec, old), None if xs_spec is None else tree.unflatten(xs_spec, row))
-        )
+        after, y, when = _unpack(f(tree.unflatten(spec, old), row_of(row)))
         _check_carry(carry, after)
         new = tree.leaves(after)
         leaves, learned.y_spec = _outputs(y)

@@ -61,6 +61,7 @@ def batch_norm(momentum: float | None = 0.1, eps: float = 1e-5, affine: bool = T
         scale, shift = (p["weight"], p["bias"]) if affine else (None, None)
         if not mode.train:
             return F.batch_norm(x, b["running_mean"], b["running_var"], scale, shift, False, 0.0, eps), b
+        _check_several(x)
         if mode.weight is None:
             y, *batch = _normalise(x, scale, shift, eps)
         else:
@@ -98,17 +99,20 @@ def check_eps(eps: Any) -> None:
         raise InvalidArgument(f"eps must be a positive number, got {eps!r}")
 
 
+def _check_several(x: Tensor) -> None:
+    if x.numel() // max(x.shape[1], 1) < 2:
+        raise ShapeMismatch(
+            f"batch_norm: training needs more than one value per channel to estimate the variance, got shape "
+            f"{tuple(x.shape)}; let the loader drop such a remainder (remainder='drop'), or take another batch size"
+        )
+
+
 Normalised = tuple[Tensor, Tensor, Tensor, Tensor | int]
 """The output, the mean and the unbiased variance of the batch, and whether (0 or 1) these count."""
 
 
 def _normalise(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float) -> Normalised:
     n = x.numel() // max(x.shape[1], 1)
-    if n < 2:
-        raise ShapeMismatch(
-            f"batch_norm: training needs more than one value per channel to estimate the variance, got shape "
-            f"{tuple(x.shape)}; let the loader drop or pad the remainder"
-        )
     # Without running statistics PyTorch's kernel changes nothing in place, so it can be traced, differentiated and
     # vmapped. It returns 1 / sqrt(variance + eps), from which the variance is had without a second pass.
     y, mean, inverse = torch.native_batch_norm(x, scale, shift, None, None, True, 0.0, eps)
@@ -159,11 +163,18 @@ def _weighted_mean(values: Tensor, share: Tensor) -> Tensor:
 def _moved(buffers: Buffers, momentum: float | None, batch: list[Any]) -> Buffers:
     batch_mean, batch_var, counts = batch
     mean, var, count = (buffers[name] for name in _STATISTICS)
-    part = 1 / (count + 1) if momentum is None else momentum
+    # Not 1 / (count + 1) alone: a quotient of integers is in the default dtype, float32.
+    part = (count + 1).to(torch.float64).reciprocal() if momentum is None else momentum
     if isinstance(counts, Tensor):
-        part = counts.to(mean.dtype) * part
+        part = counts.to(torch.float64) * part
     return {
-        "running_mean": mean + (batch_mean.to(mean.dtype) - mean) * part,
-        "running_var": var + (batch_var.to(var.dtype) - var) * part,
+        "running_mean": _towards(mean, batch_mean, part),
+        "running_var": _towards(var, batch_var, part),
         "num_batches_tracked": count + counts,
     }
+
+
+def _towards(old: Tensor, new: Tensor, part: float | Tensor) -> Tensor:
+    wide = torch.promote_types(old.dtype, torch.float32)
+    before = old.to(wide)
+    return (before + (new.to(wide) - before) * part).to(old.dtype)

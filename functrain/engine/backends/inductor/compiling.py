@@ -22,6 +22,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from functrain.dispatch_state import below_autocast, below_autograd
 from functrain.engine.backends.inductor import artifact
+from functrain.engine.backends.inductor.layouts import Layouts
 from functrain.engine.backends.inductor.stages import in_stages, is_apart
 from functrain.engine.backends.inductor.workarounds import respell
 from functrain.engine.graph.expanding import expanded
@@ -93,6 +94,7 @@ class _Plan:
         # Below autograd, because kernels write into tensors that they are given.
         source = _STEP.format(arguments=arguments, items=items)
         scope = {"call": call, "constants": self.constants, "mispredicted": _mispredicted}
+        scope["layouts"] = Layouts([node.meta["val"] for node in output_of(self.gm.graph).args[0]])
         scope |= {"below": below_autograd, "below_autocast": below_autocast}
         exec(source, scope)
         return scope["step"]
@@ -105,6 +107,8 @@ def step(inputs):
             out = call({arguments})
     except AssertionError as error:
         raise mispredicted(error) from error
+    if layouts:
+        out = layouts.applied(out)
     return [{items}]
 """
 

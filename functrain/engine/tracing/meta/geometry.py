@@ -70,13 +70,17 @@ def is_dense(x: Tensor) -> bool:
     return expected > 0
 
 
+# As the engine asks it: `Abstract.storage_offset` notes that the traced function did, and that joins the signature.
+offset_of = torch._C.TensorBase.storage_offset
+
+
 def extent(x: Tensor) -> tuple[int, int]:
     """Return where in its storage, in elements, a tensor begins and ends.
 
     >>> extent(torch.arange(10)[2::3])
     (2, 9)
     """
-    start = int(x.storage_offset())
+    start = int(offset_of(x))
     if x.numel() == 0:
         return start, start
     return start, start + 1 + sum((n - 1) * s for n, s in zip(x.shape, x.stride(), strict=True))  # pyright: ignore

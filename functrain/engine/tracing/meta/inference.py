@@ -95,7 +95,17 @@ def _of_write(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Return what a write returns: its arguments' own meta tensors, and new ones besides."""
     if _fits_in_place(func, args, kwargs):
         return args[0].meta
-    return trial_run(func, args, kwargs)
+    try:
+        return trial_run(func, args, kwargs)
+    except RuntimeError:
+        # How many values there must be depends on the mask, and that of zeros is false: the call itself will tell.
+        if func is torch.ops.aten.index_put_.default and _has_mask(args[1]) and args[0].dtype is args[2].dtype:
+            return args[0].meta
+        raise
+
+
+def _has_mask(indices: Any) -> bool:
+    return any(isinstance(index, Tensor) and index.dtype is torch.bool for index in indices)
 
 
 def _fits_in_place(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain.dispatch_state import outside_of_trace
-from functrain.engine.tracing.meta.geometry import extent, mapped, tensors_in
+from functrain.engine.tracing.meta.geometry import extent, mapped, offset_of, tensors_in
 from functrain.engine.tracing.refusals import Refused
 
 MOST_BYTES = 1 << 32
@@ -115,7 +115,7 @@ def _key(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) ->
 
 
 def _described(t: Tensor) -> tuple:
-    return tuple(t.shape), t.stride(), t.storage_offset(), t.dtype, t.is_conj(), t.is_neg()
+    return tuple(t.shape), t.stride(), offset_of(t), t.dtype, t.is_conj(), t.is_neg()
 
 
 def _seen(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
@@ -160,7 +160,7 @@ def _zeros(tensors: list[Tensor], number: int) -> list[Tensor]:
 
 
 def _placed(t: Tensor, memory: Tensor, number: int) -> Tensor:
-    made = memory.view(t.dtype).as_strided(t.shape, t.stride(), t.storage_offset())
+    made = memory.view(t.dtype).as_strided(t.shape, t.stride(), offset_of(t))
     if number and not (t.dtype.is_floating_point or t.dtype.is_complex or t.dtype is torch.bool):
         memory.view(t.dtype).fill_(number)
     made = torch.conj(made) if t.is_conj() else made

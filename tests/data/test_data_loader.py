@@ -298,7 +298,9 @@ def test_sequences_are_padded_by_collate():
 def test_a_collate_of_ones_own_sees_array_examples():
     dataset = ArrayDataset({"x": torch.arange(3.0), "y": torch.arange(3)})
     loader = data.loader(
-        dataset, data.sequential(2), collate=lambda es: (torch.stack([e["x"] for e in es]), es[0]["y"])
+        dataset,
+        data.sequential(2),
+        collate=lambda es: (torch.stack([e["x"] for e in es]), torch.stack([e["y"] for e in es])),
     )
     assert data.one_batch(loader).input.tolist() == [0.0, 1.0] and not data.is_resident(loader)
 
@@ -308,9 +310,9 @@ def test_a_collate_of_ones_own_sees_array_examples():
     [
         (
             lambda: data.loader((torch.zeros(4, 2), torch.zeros(4)), data.sequential(2)),
-            r"an example of the dataset must be an \(input, target\) pair, got float32\(4, 2\); put tensors in Array",
+            r"an example of the dataset must be an \(input, target\) pair, .* got float32\(4, 2\); put tensors",
         ),
-        (lambda: data.loader(torch.zeros(4, 2), data.sequential(2)), r"pair, got float32\(2,\); put tensors in"),
+        (lambda: data.loader(torch.zeros(4, 2), data.sequential(2)), r"Batch, got float32\(2,\); put tensors in"),
         (lambda: data.loader([], data.sequential(2)), "the dataset is empty; a loader needs at least one example"),
         (
             lambda: data.loader(iter([1]), data.sequential(2)),
@@ -323,12 +325,12 @@ def test_a_collate_of_ones_own_sees_array_examples():
         (lambda: data.loader(rows(3), data.sequential(2), transform=1), "transform must be a function, got 1"),
         (
             lambda: data.loader(ArrayDataset(torch.ones(3)), data.sequential(2)),
-            r"an \(input, target\) pair, got float32",
+            r"an \(input, target\) pair, .*got float32",
         ),
         (lambda: data.one_batch(data.loader([1, 2], data.sequential(2))), r"example of the dataset must be an \(input"),
         (
             lambda: data.one_batch(data.loader([1, 2], data.sequential(2), collate=sum)),
-            r"collate function returns must be an \(input, target\) pair, got int",
+            r"collate function returns must be an \(input, target\) pair, .*got int",
         ),
         (lambda: data.batches(data.loader(rows(3), data.sequential(2)), start=3), "steps 3 to 2 are not in an epoch"),
         (lambda: data.batches(data.loader(rows(3), data.sequential(2)), epoch=0.5), "epoch must be .* got 0.5"),

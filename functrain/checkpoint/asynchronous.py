@@ -1,0 +1,136 @@
+"""Saving beside the training: the value is copied at once, and a thread writes the copy.
+
+The thread sees its copy alone, never a tensor that is in use. A process is not forked while it writes: `os.fork` waits.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from functrain.checkpoint.files import as_path, checked_info, put
+from functrain.checkpoint.folders import make_folder, put_into
+from functrain.checkpoint.taking_apart import Parts, take_apart
+from functrain.checkpoint.writing import check_target
+from functrain.errors import CannotSave
+
+_writing = threading.Lock()
+"""Held while a thread writes, and by who forks."""
+
+
+def _hold_back_forks() -> None:
+    # In the child the lock is held by the thread that forked, which is the one thread that there is.
+    os.register_at_fork(before=_writing.acquire, after_in_parent=_writing.release, after_in_child=_writing.release)
+
+
+_hold_back_forks()
+
+
+@attrs.frozen(eq=False)
+class Background:
+    """Saves in a thread, one value at a time; opened by `background`.
+
+    What goes wrong in the thread is raised by the next call, whichever it is, or when it is closed.
+
+    Attributes:
+        thread: the one thread that writes.
+        waiting: what is being written.
+        process: the process that opened it.
+    """
+
+    thread: ThreadPoolExecutor
+    waiting: list[Future] = attrs.field(factory=list)
+    process: int = attrs.field(factory=os.getpid)
+
+    def save(self, path: str | os.PathLike, value: Any, *, info: Mapping[str, Any] | None = None) -> None:
+        """Copy a value, and begin to save it to one file, as `checkpoint.save` does."""
+        target = as_path(path)
+        self._begin(value, info, partial(check_target, target), lambda parts: put(target, parts, info))
+
+    def add(self, folder: str | os.PathLike, value: Any, *, info: Mapping[str, Any] | None = None) -> None:
+        """Copy a value, and begin to save it as the newest of a folder, as `checkpoint.add` does."""
+        target = as_path(folder)
+        self._begin(value, info, partial(make_folder, target), lambda parts: put_into(target, parts, info))
+
+    def check(self) -> None:
+        """Raise what went wrong in the thread since the last call, if anything; wait for nothing."""
+        if self.waiting and self.waiting[0].done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until everything is on the disk."""
+        self._check_process()
+        while self.waiting:
+            self.waiting.pop(0).result()
+
+    def _begin(self, value: Any, info: Any, check: Callable[[], None], write: Callable[[Parts], Any]) -> None:
+        self.wait()  # so there are never more than two copies of what is trained, whatever the disk does
+        parts = take_apart(value)
+        checked_info(info)
+        check()
+        self.waiting.append(self.thread.submit(_written, write, copied(parts)))
+
+    def _check_process(self) -> None:
+        if self.process != os.getpid():
+            raise CannotSave("this was opened in another process; open checkpoint.background() in the one that saves")
+
+
+def _written(write: Callable[[Parts], Any], parts: Parts) -> None:
+    with _writing:
+        write(parts)
+
+
+def copied(parts: Parts) -> Parts:
+    """Return a value that was taken apart with a copy of each tensor, on the CPU; the copy is finished.
+
+    >>> import torch
+    >>> x = torch.ones(2)
+    >>> copied(take_apart(x)).tensors[""] is x
+    False
+    """
+    return Parts(parts.outline, {name: _copy(tensor) for name, tensor in parts.tensors.items()})
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.device.type == "cpu" else tensor.cpu()
+
+
+@contextmanager
+def background() -> Iterator[Background]:
+    """Open what saves in a thread; when it is closed, everything is on the disk.
+
+    Raises:
+        CannotSave, NotSavable: as `save` and `add`, at the next call or when it is closed.
+
+    >>> import tempfile, torch
+    >>> from functrain import checkpoint
+    >>> x = torch.ones(2)
+    >>> with tempfile.TemporaryDirectory() as folder, background() as saving:
+    ...     saving.add(folder, {"x": x})
+    ...     _ = x.zero_()  # what was saved is what it was
+    ...     saving.wait()
+    ...     checkpoint.latest(folder).leaves
+    {'x': tensor([1., 1.])}
+    """
+    saving = Background(ThreadPoolExecutor(1, thread_name_prefix="functrain-checkpoint"))
+    try:
+        yield saving
+    except BaseException:
+        _finish_quietly(saving)
+        raise
+    finally:
+        saving.thread.shutdown()
+    saving.wait()
+
+
+def _finish_quietly(saving: Background) -> None:
+    """Wait for what is being written; what goes wrong there must not hide what went wrong before."""
+    for one in saving.waiting:
+        one.exception()
+    saving.waiting.clear()

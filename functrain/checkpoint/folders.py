@@ -1,0 +1,216 @@
+"""A folder of checkpoints: `add` one, look at them, restore the `latest`, `keep` some and delete the others.
+
+What is in a folder is read from its files each time, never remembered, so that a script that is started again, or two
+scripts, see the same.
+"""
+
+import math
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from functrain.checkpoint.files import NOTHING, as_path, outline, put, restore
+from functrain.checkpoint.taking_apart import Parts, take_apart
+from functrain.checkpoint.writing import sweep, sync_folder
+from functrain.errors import CannotSave, InvalidArgument, NoCheckpoint
+
+_NAME = re.compile(r"checkpoint-(\d{8,})\.safetensors")
+
+
+@attrs.frozen
+class Entry:
+    """A checkpoint in a folder.
+
+    Attributes:
+        path: its file.
+        number: its number in the folder, from 1; the newest has the largest.
+        info: what was written beside the value, numbers and strings by name.
+        time: when it was saved, UTC.
+        size: the bytes of its tensors.
+    """
+
+    path: str
+    number: int
+    info: Mapping[str, Any]
+    time: str
+    size: int
+
+
+def add(folder: str | os.PathLike, value: Any, *, info: Mapping[str, Any] | None = None) -> Path:
+    """Save a value as the newest checkpoint of a folder, and return its file.
+
+    Args:
+        folder: the folder; it is made if it is not there, in a folder that is.
+        value: as in `save`.
+        info: numbers and strings by name to be written beside it, such as {"step": 400, "valid/loss": 0.3}.
+
+    Raises:
+        NotSavable: something in the value cannot be saved; the message names it by dotted path.
+        CannotSave: the folder is none, or cannot be written to, or another process saves into it.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [add(folder, {"n": n}, info={"step": n}).name for n in range(2)]
+    ['checkpoint-00000001.safetensors', 'checkpoint-00000002.safetensors']
+    """
+    return put_into(as_path(folder), take_apart(value), info)
+
+
+def put_into(folder: Path, parts: Parts, info: Mapping[str, Any] | None) -> Path:
+    """Write a value that was taken apart as the newest of a folder; see `add`.
+
+    >>> put_into(Path("nowhere/at/all"), take_apart(3), None)
+    Traceback (most recent call last):
+        ...
+    functrain.errors.CannotSave: cannot save into nowhere/at/all: there is no folder nowhere/at; make it first
+    """
+    make_folder(folder)
+    sweep(folder, "checkpoint-")
+    number = 1 + max((int(match[1]) for match in map(_NAME.fullmatch, os.listdir(folder)) if match), default=0)
+    path = folder / f"checkpoint-{number:08d}.safetensors"
+    put(path, parts, info, number, replace=False)
+    return path
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder unless it is there, or raise `CannotSave`.
+
+    >>> make_folder(Path("."))
+    """
+    if folder.is_dir():
+        return
+    if os.path.lexists(folder):
+        raise CannotSave(f"cannot save into {folder}: it is a file, not a folder; delete it, or choose another name")
+    try:
+        folder.mkdir()
+        sync_folder(folder.parent)
+    except FileNotFoundError:
+        raise CannotSave(f"cannot save into {folder}: there is no folder {folder.parent}; make it first") from None
+    except FileExistsError:  # another process made it just now
+        make_folder(folder)
+    except OSError as error:
+        raise CannotSave(f"cannot make the folder {folder}: {os.strerror(error.errno or 0).lower()}") from error
+
+
+def entries(folder: str | os.PathLike) -> tuple[Entry, ...]:
+    """Return the checkpoints of a folder, oldest first; none for a folder that is not there.
+
+    Links, temporary files and files of other names are none. The data is not read.
+
+    Raises:
+        CorruptFile, NewerFormat: one of them cannot be read; the message names it.
+        NoCheckpoint: the folder is a file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = add(folder, 3, info={"step": 400})
+    ...     [(entry.number, entry.info) for entry in entries(folder)]
+    [(1, {'step': 400})]
+    """
+    found = []
+    for path in _files(as_path(folder)):
+        saved = outline(path)
+        number = saved.number or 0  # one that `save` wrote, and somebody renamed
+        found.append(Entry(str(path), number, saved.info, saved.time, saved.size))
+    return tuple(sorted(found, key=lambda entry: (entry.number, entry.path)))
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as inside:
+            return [Path(one.path) for one in inside if _NAME.fullmatch(one.name) and _is_regular(one)]
+    except FileNotFoundError:
+        return []
+    except NotADirectoryError:
+        raise NoCheckpoint(f"{folder} is a file, not a folder of checkpoints") from None
+
+
+def _is_regular(one: os.DirEntry) -> bool:
+    return stat.S_ISREG(one.stat(follow_symlinks=False).st_mode)
+
+
+def latest(folder: str | os.PathLike, like: Any = NOTHING) -> Any:
+    """Return the newest checkpoint of a folder, None where there is none, so that `latest(folder) or state` reads well.
+
+    Args:
+        folder: the folder; it need not be there.
+        like: as in `restore`.
+
+    Raises:
+        CorruptFile, NewerFormat: the newest cannot be read. It is not passed over in silence: delete it to go on from
+            the one before.
+        TreeMismatch: it has another structure than `like`.
+        NoCheckpoint: the folder is a file.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     before, path = latest(folder), add(folder, {"n": 3})
+    ...     before, latest(folder).leaves
+    (None, {'n': 3})
+    """
+    found = entries(folder)
+    return restore(found[-1].path, like) if found else None
+
+
+def keep(folder: str | os.PathLike, last: int, best: int = 0, by: str = "valid/loss", mode: str = "min") -> list[Path]:
+    """Delete all checkpoints of a folder but the newest and the best, and return which were deleted.
+
+    Args:
+        folder: the folder.
+        last: how many of the newest stay, at least 1.
+        best: how many of the best stay beside them.
+        by: the name in `info` by which they are compared; those that lack it, or have NaN, are not among the best.
+        mode: "min" when less is better, "max" when more is.
+
+    Raises:
+        InvalidArgument: a number or the mode is none of these, or no checkpoint has such a value.
+        CannotSave: one cannot be deleted.
+        CorruptFile, NewerFormat: one cannot be read; then none is deleted.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = [add(folder, 0, info={"valid/loss": loss}) for loss in (0.5, 0.1, 0.3, 0.2)]
+    ...     [path.name for path in keep(folder, last=1, best=1)]
+    ['checkpoint-00000001.safetensors', 'checkpoint-00000003.safetensors']
+    """
+    _check_keep(last, best, mode)
+    found = entries(folder)
+    staying = {entry.path for entry in (*found[-last:], *_best(found, best, by, mode))}
+    going = [Path(entry.path) for entry in found if entry.path not in staying]
+    try:
+        for path in going:
+            path.unlink(missing_ok=True)
+        if going:
+            sync_folder(as_path(folder))
+    except OSError as error:
+        raise CannotSave(f"cannot delete {error.filename}: {os.strerror(error.errno or 0).lower()}") from error
+    return going
+
+
+def _check_keep(last: Any, best: Any, mode: Any) -> None:
+    for name, number, least in (("last", last, 1), ("best", best, 0)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise InvalidArgument(f"{name} must be a whole number of at least {least}, got {number!r}")
+    if mode not in ("min", "max"):
+        raise InvalidArgument(f"mode must be 'min' or 'max', got {mode!r}")
+
+
+def _best(found: tuple[Entry, ...], best: int, by: str, mode: str) -> list[Entry]:
+    measured = [entry for entry in found if _is_number(entry.info.get(by))]
+    if best and found and not measured:
+        names = sorted({name for entry in found for name in entry.info})
+        raise InvalidArgument(
+            f"by: no checkpoint has a number {by!r} in its info, which has {', '.join(names) or 'nothing'}"
+        )
+    sign = 1 if mode == "min" else -1
+    # Of two that are equally good, the newer.
+    return sorted(measured, key=lambda entry: (sign * entry.info[by], -entry.number))[:best]
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and not math.isnan(value)

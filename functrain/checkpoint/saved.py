@@ -1,0 +1,215 @@
+"""What was saved, as data, and how it is put into a structure."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain.checkpoint.header import Header
+from functrain.checkpoint.outlines import index, node_of, pairs_of, plain, scalar_of
+from functrain.checkpoint.structures import Anything, Each, Optional, Static, described, difference, rebuilt
+from functrain.errors import InvalidArgument, TreeMismatch
+
+MOST_LINES = 10
+
+
+@attrs.frozen(eq=False, repr=False)
+class Saved:
+    """What was saved: data, in no structure but its own.
+
+    Attributes:
+        path: the file.
+        leaves: the tensors, numbers, strings and None by dotted path, in order. Tensors are on the CPU, with memory of
+            their own; two leaves that were one tensor are one.
+        info: what was written beside the value, numbers and strings by name.
+        versions: the versions of the libraries that saved it, by name.
+        time: when it was saved, UTC, as in 2026-01-31T12:00:00Z.
+        number: its number among the checkpoints of a folder, or None.
+        size: the bytes of its tensors.
+        outline: where the leaves stand, see `checkpoint.outlines`.
+        tensors: the tensors by the name that they have in the file.
+    """
+
+    path: str
+    leaves: Mapping[str, Any]
+    info: Mapping[str, Any]
+    versions: Mapping[str, str]
+    time: str
+    number: int | None
+    size: int
+    outline: Any
+    tensors: Mapping[str, Tensor]
+
+    def __repr__(self) -> str:
+        facts = [f"{len(self.leaves)} leaves", f"{len(self.tensors)} tensors of {_bytes(self.size)}"]
+        facts += [f"{name}={value!r}" for name, value in self.info.items()]
+        return f"Saved({self.path}: {', '.join(facts)})"
+
+    def __bool__(self) -> bool:
+        return True  # `latest(folder) or state` means the state where there is no checkpoint, never where it is small
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"
+
+
+def as_saved(path: str, header: Header, tensors: Mapping[str, Tensor]) -> Saved:
+    """Return the header and the tensors of a file as a `Saved`.
+
+    >>> as_saved("a", Header({}, {"list": [1, 2]}, {"step": 3}, {}, ""), {})
+    Saved(a: 2 leaves, 0 tensors of 0 B, step=3)
+    """
+    leaves = {
+        place: tensors[content] if kind == "tensor" else scalar_of(kind, content)
+        for place, (kind, content) in ((place, node_of(node)) for place, node in index(header.outline).items())
+        if kind in ("tensor", "scalar", "float", "complex")
+    }
+    info = {name: scalar_of(*node_of(value)) for name, value in header.info.items()}
+    size = sum(entry.nbytes for entry in header.entries.values())
+    return Saved(path, leaves, info, header.versions, header.time, header.number, size, header.outline, tensors)
+
+
+def as_plain(saved: Saved) -> Any:
+    """Return what was saved in dicts, lists and tuples; a record is a dict of its fields.
+
+    >>> as_plain(as_saved("a", Header({}, {"tuple": [1, {"dict": []}]}, {}, {}, ""), {}))
+    (1, {})
+    """
+    return plain(saved.outline, saved.tensors)
+
+
+def into(saved: Saved, like: Any) -> Any:
+    """Return what was saved in the structure of `like`: every leaf of it, no more, and of the same kind.
+
+    Args:
+        saved: what `restore` returned.
+        like: a value of the structure, such as a state that `init` made. Its leaves say which dtype, shape and device
+            are expected; a tensor on the device "meta" is one that has no memory, and stands for one on the CPU.
+            `Anything()`, `Optional(like)` and `Each(like)` stand where it cannot say.
+
+    Raises:
+        TreeMismatch: paths, shapes, dtypes or types differ; the message lists them, at most ten.
+        InvalidArgument: something in `like` is neither a container, nor a tensor, nor data.
+
+    >>> saved = as_saved("a", Header({}, {"list": [1, 2]}, {}, {}, ""), {})
+    >>> into(saved, {"0": 0, "1": 0})
+    {'0': 1, '1': 2}
+    """
+    filling = _Filling(saved, index(saved.outline))
+    value = rebuilt(like, filling.leaf)
+    surplus = [path for path in saved.leaves if path not in filling.used]
+    lines = filling.lines + [f"{path}: expected nothing, saved {described(saved.leaves[path])}" for path in surplus]
+    if lines:
+        shown = (
+            lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], f"and {len(lines) - MOST_LINES + 1} more"]
+        )
+        raise TreeMismatch("\n  ".join([f"{saved.path} has another structure than `like`:", *shown]))
+    return value
+
+
+@attrs.frozen
+class _Filling:
+    """Puts leaves into a structure, and notes which were used and what does not fit."""
+
+    saved: Saved
+    places: Mapping[str, Any]
+    used: set[str] = attrs.field(factory=set)
+    lines: list[str] = attrs.field(factory=list)
+    moved: dict[tuple, Tensor] = attrs.field(factory=dict)
+
+    def leaf(self, path: str, like: Any) -> Any:
+        """Return what was saved at a path."""
+        if path not in self.places:
+            return self._wrong(path, f"expected {_expected(like)}, saved nothing")
+        if isinstance(like, Static):
+            return self._static(path, like)
+        if isinstance(like, Anything):
+            return self._anything(path)
+        if isinstance(like, Optional):
+            return self._optional(path, like)
+        if isinstance(like, Each):
+            return self._each(path, like)
+        return self._plain_leaf(path, like)
+
+    def _plain_leaf(self, path: str, like: Any) -> Any:
+        if path not in self.saved.leaves:
+            kind, _ = node_of(self.places[path])
+            return self._wrong(path, f"expected {described(like)}, saved a {kind}")
+        self.used.add(path)
+        value = self.saved.leaves[path]
+        line = difference(like, value)
+        if line is not None:
+            return self._wrong(path, line)
+        return self._moved(value, like.device) if isinstance(value, Tensor) else value
+
+    def _moved(self, tensor: Tensor, device: torch.device) -> Tensor:
+        if "meta" in (device.type, tensor.device.type):  # one of them has no memory: only its shape is looked at
+            return tensor
+        # Once for each device, so that what was one tensor is one again.
+        return self.moved.setdefault((id(tensor), device), tensor.to(device))
+
+    def _static(self, path: str, like: Static) -> Any:
+        self._use_all(path)
+        value = plain(self.places[path], self.saved.tensors)
+        same = type(value) is type(like.value) and repr(value) == repr(like.value)
+        return like.value if same else self._wrong(path, f"expected {like.value!r}, saved {value!r}")
+
+    def _anything(self, path: str) -> Any:
+        self._use_all(path)
+        if _has_record(self.places[path]):
+            return self._wrong(path, "a record was saved, whose class a file does not name; say what it is like")
+        return plain(self.places[path], self.saved.tensors)
+
+    def _optional(self, path: str, like: Optional) -> Any:
+        if self.places[path] is not None:
+            return rebuilt(like.value, self.leaf, _steps(path))
+        self.used.add(path)
+        return None
+
+    def _each(self, path: str, like: Each) -> Any:
+        kind, content = node_of(self.places[path])
+        if kind not in ("list", "tuple", "dict"):
+            self._use_all(path)
+            return self._wrong(path, f"expected a list, a tuple or a dict, saved a {kind}")
+        built = {name: rebuilt(like.value, self.leaf, (*_steps(path), name)) for name, _ in pairs_of(kind, content)}
+        return built if kind == "dict" else (list if kind == "list" else tuple)(built.values())
+
+    def _use_all(self, path: str) -> None:
+        start = f"{path}." if path else ""
+        self.used.update(each for each in self.saved.leaves if each == path or each.startswith(start))
+
+    def _wrong(self, path: str, line: str) -> None:
+        self.lines.append(f"{path or 'the value'}: {line}")
+
+
+def _steps(path: str) -> tuple[str, ...]:
+    return (path,) if path else ()
+
+
+def _expected(like: Any) -> str:
+    if isinstance(like, (Anything, Optional, Each)):
+        return repr(type(like).__name__)
+    return repr(like.value) if isinstance(like, Static) else described(like)
+
+
+def _has_record(outline: Any) -> bool:
+    return any(node_of(place)[0] == "record" for place in index(outline).values())
+
+
+def check_saved(value: Any, name: str) -> Saved:
+    """Raise `InvalidArgument` unless a value is a `Saved`.
+
+    >>> check_saved("a.safetensors", "saved")
+    Traceback (most recent call last):
+        ...
+    functrain.errors.InvalidArgument: saved must be what checkpoint.restore(path) returns, got a str
+    """
+    if not isinstance(value, Saved):
+        raise InvalidArgument(f"{name} must be what checkpoint.restore(path) returns, got a {type(value).__name__}")
+    return value

@@ -1,0 +1,136 @@
+"""Putting what was saved into a structure: by dotted path, each leaf of the same dtype and shape as the leaf there."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from functrain import tree
+from functrain.checkpoint.outlines import join
+from functrain.checkpoint.taking_apart import children, is_scalar
+from functrain.errors import InvalidArgument
+
+
+@attrs.frozen
+class Anything:
+    """Stands in a structure where any data may be, such as lists of a length that nobody can say before.
+
+    Dicts, lists and tuples come back as they were; a record cannot, because a file does not name classes.
+
+    >>> Anything()
+    Anything()
+    """
+
+
+@attrs.frozen
+class Optional:
+    """Stands in a structure where None may be, or what is like `value`.
+
+    >>> Optional(3)
+    Optional(value=3)
+    """
+
+    value: Any
+
+
+@attrs.frozen
+class Each:
+    """Stands in a structure for a list, tuple or dict of any length, of which each item is like `value`.
+
+    >>> Each(3)
+    Each(value=3)
+    """
+
+    value: Any
+
+
+@attrs.frozen
+class Static:
+    """Stands for a field that belongs to the structure of a record: it is compared, and never replaced.
+
+    >>> Static("train")
+    Static(value='train')
+    """
+
+    value: Any
+
+
+PATTERNS = (Anything, Optional, Each)
+
+Leaf = Callable[[str, Any], Any]
+"""(dotted path, what stands there) -> what shall stand there instead."""
+
+
+def rebuilt(like: Any, leaf: Leaf, path: tuple = ()) -> Any:
+    """Return a structure with each of its leaves replaced; a pattern is a leaf here.
+
+    Raises:
+        InvalidArgument: something in it is neither a container, nor a tensor, nor data.
+
+    >>> rebuilt({"a": 1, "b": (2, 3)}, lambda path, value: f"{path}={value}")
+    {'a': 'a=1', 'b': ('b.0=2', 'b.1=3')}
+    """
+    if isinstance(like, (Tensor, *PATTERNS)) or is_scalar(like):
+        return leaf(join(path), like)
+    found = children(like)
+    if found is None:
+        where = join(path) or "it"
+        raise InvalidArgument(
+            f"like: {where} must be a tensor, a number, a string, None or a container, got {type(like).__name__}; "
+            "leave it out of what is saved and restored"
+        )
+    fixed = _static(like)
+    return _container(like, [(name, _child(child, leaf, (*path, name), name in fixed)) for name, child in found[1]])
+
+
+def _child(child: Any, leaf: Leaf, path: tuple, fixed: bool) -> Any:
+    return leaf(join(path), Static(child)) if fixed else rebuilt(child, leaf, path)
+
+
+def _static(like: Any) -> set[str]:
+    fields = attrs.fields(type(like)) if attrs.has(type(like)) else ()
+    return {f.name for f in fields if f.metadata.get("static")}
+
+
+def _container(like: Any, pairs: list[tuple[Any, Any]]) -> Any:
+    if type(like) is dict:
+        return dict(pairs)
+    if isinstance(like, Mapping):
+        return _mapping(like, pairs)
+    if hasattr(like, "_fields"):
+        return type(like)(*(child for _, child in pairs))
+    if isinstance(like, (list, tuple)):
+        return type(like)(child for _, child in pairs)
+    changed = dict(pairs)
+    aliases = {f.name: f.alias for f in attrs.fields(type(like))}
+    return attrs.evolve(like, **{aliases[name]: child for name, child in changed.items()})
+
+
+def _mapping(like: Any, pairs: list[tuple[Any, Any]]) -> Any:
+    if not hasattr(like, "copy") or not hasattr(like, "update"):  # one that is read-only
+        return dict(pairs)
+    copied = like.copy()
+    copied.update(pairs)
+    return copied
+
+
+def difference(expected: Any, saved: Any) -> str | None:
+    """Return how a saved leaf differs in kind from the leaf of a structure, None where it fits.
+
+    >>> import torch
+    >>> difference(torch.ones(2), torch.ones(3)), difference(1, 2), difference(1, 2.0)
+    ('expected float32(2,), saved float32(3,)', None, 'expected int, saved float')
+    """
+    want, have = described(expected), described(saved)
+    return None if want == have else f"expected {want}, saved {have}"
+
+
+def described(leaf: Any) -> str:
+    """Return a leaf in one word: dtype and shape of a tensor, the type of a number or a string, or None.
+
+    >>> import torch
+    >>> described(torch.ones(2)), described(3), described(None)
+    ('float32(2,)', 'int', 'None')
+    """
+    return "None" if leaf is None else tree.describe(leaf)

@@ -1,0 +1,64 @@
+"""All transforms, and runs of them, for the laws that each of them obeys."""
+
+import torch
+
+from functrain import optim, schedule
+
+PARAMETERS = {"0": {"weight": (3, 2), "bias": (3,)}, "temperature": ()}
+
+
+def draw(seed, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        key: {k: torch.randn(s, generator=generator, dtype=dtype) for k, s in shape.items()}
+        if isinstance(shape, dict)
+        else torch.randn(shape, generator=generator, dtype=dtype)
+        for key, shape in PARAMETERS.items()
+    }
+
+
+def run(transform, steps=4, params=None, seed=100):
+    """Step with the gradients drawn from the seeds seed, seed + 1, ...: (parameters, last updates, state)."""
+    params = draw(0) if params is None else params
+    state, updates = transform.init(params), None
+    for step in range(steps):
+        context = optim.Context(position=step / steps, updates=step, epoch=step / 2, step=step, loss=1.0, weight=2.0)
+        updates, state = transform.update(draw(seed + step, params["temperature"].dtype), state, params, context)
+        params = optim.apply_updates(params, updates)
+    return params, updates, state
+
+
+def tensors(step, steps):
+    """The context of a traced step: its numbers are float64 and int64 scalars."""
+    scalar = torch.tensor(step / steps, dtype=torch.float64)
+    return optim.Context(scalar, torch.tensor(step), scalar, torch.tensor(step), None, torch.tensor(1.0), scalar + 1)
+
+
+RISE = schedule.lin(0.1, 0.9)
+TRANSFORMS = {
+    "identity": optim.identity,
+    "scale": optim.scale(-0.5),
+    "scheduled scale": optim.scale(RISE),
+    "learning rate": optim.scale_by_learning_rate(0.1),
+    "weight decay": optim.add_decayed_weights(0.1),
+    "scheduled weight decay": optim.add_decayed_weights(RISE),
+    "trace": optim.trace(0.9),
+    "trace dampened": optim.trace(0.9, dampening=0.5),
+    "trace nesterov": optim.trace(0.9, nesterov=True),
+    "trace scheduled": optim.trace(RISE, dampening=RISE),
+    "trace nesterov scheduled": optim.trace(RISE, nesterov=True),
+    "clip": optim.clip_by_global_norm(0.5),
+    "scheduled clip": optim.clip_by_global_norm(RISE),
+    "scale by adam": optim.scale_by_adam(),
+    "scale by adam scheduled": optim.scale_by_adam(RISE, RISE, RISE),
+    "sgd": optim.sgd(0.1),
+    "sgd with all": optim.sgd(RISE, momentum=0.9, nesterov=True, weight_decay=0.1, maximize=True),
+    "adam": optim.adam(0.01, weight_decay=0.1),
+    "adamw": optim.adamw(RISE),
+    "chain": optim.chain(optim.clip_by_global_norm(1.0), optim.sgd(0.1, momentum=0.9)),
+    "accumulate": optim.accumulate(2)(optim.sgd(0.1, momentum=0.9)),
+    "accumulated adam": optim.accumulate(3, optim.adamw(RISE)),
+    "skip": optim.skip_nonfinite(optim.adam(RISE)),
+    "chain after accumulation": optim.chain(optim.accumulate(2, optim.trace(0.5)), optim.adamw(0.1)),
+    "by path": optim.by_path({"*.*": optim.sgd(0.1, momentum=0.9), "temperature": optim.adam(RISE)}),
+}
