@@ -1,7 +1,7 @@
 """A second fit of the same learner: what was traced for the first is found again.
 
-The model is an MLP of 13 layers, and a fit two epochs of 8 batches. What is measured is the time of the second `fit` and that of the first one, in a fresh process. The check is the loss
-after the fit.
+The model is an MLP of 13 layers, and a fit two epochs of 8 batches. What is measured is the time of the second `fit`
+and that of the first one, in a fresh process. The check is the loss after the fit.
 """
 
 import subprocess

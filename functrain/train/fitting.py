@@ -347,14 +347,15 @@ def batch_at(run: Run, train: Any) -> data.Batch:
     >>> from functrain import random
     >>> from functrain.train.run import Cursor
     >>> loader = data.loader(data.ArrayDataset((torch.arange(6), torch.arange(6))), data.sequential(2))
-    >>> batch_at(Run(None, key=random.key(0), cursor=Cursor(epoch=1, batch=2)), loader).target
+    >>> batch_at(Run(None, key=random.key(0), cursor=Cursor(1, "train", 2, "step")), loader).target
     tensor([4, 5])
     """
     one = source(train, "train")
     if not one.is_loader:
         raise InvalidArgument(f"train must be a Loader, whose batches can be reached; got {type(train).__name__}")
     cursor = (run.point or run).cursor
-    if cursor.phase != "train" or cursor.batch >= len(one.batches):
+    between = cursor.event not in ("begin_batch", "step", "after_batch", "after_chunk")
+    if between or cursor.phase != "train" or cursor.batch >= len(one.batches):
         raise InvalidArgument(
             f"the run stands at no training batch, but in epoch {cursor.epoch + 1} before {cursor.event!r}, phase "
             f"{cursor.phase!r}"
