@@ -111,6 +111,8 @@ def draw(seed):
     names = [name for name in HANDLERS if rng.random() < 0.35]
     hosts = [name for name in names if HANDLERS[name].name == "host"]
     names = [name for name in names if name not in hosts[1:]]
+    if "ending validation" in names and "early" in names:  # what it monitors would not be measured, which is an error
+        names.remove("early")
     weighted = rng.random() < 0.4
     may_pad = not MIXES & {model, loss, transform, *names}
     remainder = rng.choice(["keep", "drop", "pad"] if may_pad else ["keep", "drop"])

@@ -21,7 +21,7 @@ def same(one, other, words):
         if name == "memory":
             a, b = ({k: v for k, v in m.items() if k != "stopper"} for m in (a, b))
         if name == "history":
-            assert list(a) == list(b), words
+            assert repr(list(a)) == repr(list(b)), words  # NaN, where all was skipped, is NaN
         else:
             assert tree.equal(a, b), (words, name, tree.differences(a, b))
     assert one.stopped == other.stopped, words
@@ -31,7 +31,7 @@ def near(one, other, words):
     assert not tree.differences(one.state, other.state, rtol=2e-3, atol=2e-4), words
     assert len(one.history) == len(other.history), words
     for a, b in zip(one.history, other.history, strict=True):
-        assert a == pytest.approx(b, rel=2e-3, abs=2e-4), words
+        assert a == pytest.approx(b, rel=2e-3, abs=2e-4, nan_ok=True), words
 
 
 @pytest.mark.parametrize("seed", SEEDS)
