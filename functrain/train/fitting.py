@@ -73,7 +73,8 @@ def fit(
             `ArrayDataset`. The results do not depend on it.
         compile_shapes: what "inductor" compiles: batches of the "first" shape, the others running by "aten"; or "all".
         device: where to train; the state and the batches are moved. None for where they are.
-        precision: "bfloat16" or "float16" to run the model in autocast to it; None for the dtypes as they are.
+        precision: "bfloat16" or "float16" for the model to compute in; parameters, loss and updates stay as they are.
+            None for the dtypes as they are.
 
     Returns:
         The `Run`.
@@ -103,7 +104,7 @@ def fit(
         return going_on
     here = check_state((going_on.point or going_on).state if going_on else state)
     here = here if device is None else tree.to(here, device)
-    learner = in_precision(learner, precision, here.step.device)
+    learner = in_precision(learner, precision)
     training, validations = source(train, "train", device), sources(valid, device)
     planned = make_plan(training, validations, epochs, steps, callbacks, going_on)
     check_optimizer(learner, here)
@@ -252,7 +253,7 @@ def evaluate(
     0.6931
     """
     check_backend(jit, chunk)
-    learner = in_precision(learner, precision, check_state(state).step.device)
+    learner, state = in_precision(learner, precision), check_state(state)
     one = source(loader, "loader")
     check_source(learner, state, one)
     check_padding(learner, state, one, ())
@@ -285,7 +286,7 @@ def predict(
     (torch.Size([8, 2]), torch.Size([5, 2]))
     """
     check_backend(jit, 1)
-    learner = in_precision(learner, precision, check_state(state).step.device)
+    learner, state = in_precision(learner, precision), check_state(state)
 
     def apply(params: Any, buffers: Any, x: Any) -> Any:
         return learner.model.apply(params, buffers, x)[0]
