@@ -195,6 +195,14 @@ class TooManyTraces(UserWarning):
     """
 
 
+class CacheRefused(UserWarning):
+    """The folder of compiled functions is not the user's own, or others may write to it, so it is not used.
+
+    What is kept there is executed when it is loaded. The message names the folder and what is wrong with it. Every
+    process compiles anew until the folder is mended (`chmod 700`), or another is named in `FUNCTRAIN_CACHE`.
+    """
+
+
 class CompilerMissing(FunctrainError, RuntimeError):
     """`backend="inductor"` needs a C++ compiler, and there is none that works.
 

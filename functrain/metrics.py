@@ -114,18 +114,13 @@ def _merge(a: Mean, b: Mean) -> Mean:
 def _is_correct(prediction: Tensor, target: Tensor) -> Tensor:
     _check_labels(prediction, target)
     largest, found = prediction.max(-1)
-    return _or_nan(found == target, largest)
-
-
-def _or_nan(correct: Tensor, largest: Tensor) -> Tensor:
-    """Return 1 and 0 for right and wrong, and NaN where the prediction holds NaN, of which none is the largest."""
-    return torch.where(largest.isnan(), torch.nan, correct.to(torch.float32))
+    return (found == target) & (largest == largest)  # NaN, which is no number, is the largest of all and hits nothing
 
 
 accuracy: Metric = mean(_is_correct)
 """The part of the labels that the largest prediction hits: prediction (n, ..., classes), integer target (n, ...).
 
-It is NaN where a prediction is. One class alone is refused, as nothing is chosen there; for yes or no take
+A prediction that holds NaN hits nothing. One class alone is refused, as nothing is chosen there; for yes or no take
 `mean(lambda prediction, target: (prediction > 0) == target)`.
 """
 
@@ -133,7 +128,7 @@ It is NaN where a prediction is. One class alone is refused, as nothing is chose
 def top_k(k: int) -> Metric:
     """Return the metric that is the part of the labels among the k largest predictions.
 
-    Among equal predictions the choice is that of `torch.topk`.
+    Among equal predictions the choice is that of `torch.topk`. A prediction that holds NaN hits nothing.
 
     Args:
         k: how many predictions count, at least 1.
@@ -160,7 +155,7 @@ def top_k(k: int) -> Metric:
         if k > prediction.shape[-1]:
             raise InvalidArgument(f"top_k({k}) needs at least {k} classes, got {prediction.shape[-1]}")
         values, indices = prediction.topk(k)
-        return _or_nan((indices == target.unsqueeze(-1)).any(-1), values[..., 0])
+        return (indices == target.unsqueeze(-1)).any(-1) & (values[..., 0] == values[..., 0])
 
     return mean(is_among)
 

@@ -113,7 +113,7 @@ def cross_entropy(
         values = _soft(rows, _flat_rows(target).to(rows.dtype), label_smoothing, factor)
     else:
         values = _hard(rows, _flat(_labels(prediction, target)), label_smoothing, factor)
-    return values.reshape(prediction.shape[:-1])
+    return values if prediction.dim() <= 2 else values.reshape(prediction.shape[:-1])
 
 
 def _hard(rows: Tensor, labels: Tensor, smoothing: float, factor: Tensor | None) -> Tensor:

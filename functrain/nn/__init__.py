@@ -9,9 +9,10 @@
 """
 
 from functrain.nn import takes
+from functrain.nn.capturing import capture
 from functrain.nn.combinators import Children, composite, identity, named, parallel, repeat, residual, serial
 from functrain.nn.formula import layer, stateful_layer
-from functrain.nn.interop import from_state_dict, to_state_dict
+from functrain.nn.interop import from_module, from_state_dict, to_module, to_state_dict
 from functrain.nn.layers import (
     avg_pool,
     batch_norm,
@@ -40,15 +41,20 @@ from functrain.nn.layers import (
 )
 from functrain.nn.mode import Mode, enter, evaluation, layer_key, training
 from functrain.nn.model import Buffers, Model, Params
+from functrain.nn.summarizing import LayerSummary, Summary, summary
+from functrain.nn.surgery import freeze, lora, merged
 
 __all__ = [
     "Buffers",
     "Children",
+    "LayerSummary",
     "Mode",
     "Model",
     "Params",
+    "Summary",
     "avg_pool",
     "batch_norm",
+    "capture",
     "composite",
     "conv",
     "dense",
@@ -58,6 +64,8 @@ __all__ = [
     "enter",
     "evaluation",
     "flatten",
+    "freeze",
+    "from_module",
     "from_state_dict",
     "gelu",
     "gelu_tanh",
@@ -69,7 +77,9 @@ __all__ = [
     "layer_key",
     "layer_norm",
     "leaky_relu",
+    "lora",
     "max_pool",
+    "merged",
     "mish",
     "named",
     "parallel",
@@ -83,8 +93,10 @@ __all__ = [
     "softmax",
     "softplus",
     "stateful_layer",
+    "summary",
     "takes",
     "tanh",
+    "to_module",
     "to_state_dict",
     "training",
 ]

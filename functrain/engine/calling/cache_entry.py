@@ -1,7 +1,6 @@
 """One entry of the cache of a compiled function: the generated call path for one signature."""
 
 import functools
-import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -22,12 +21,12 @@ from functrain.engine.calling.donation import (
     lost_class,
     separate,
 )
+from functrain.engine.calling.failures import explain
 from functrain.engine.calling.locks import donating
 from functrain.engine.calling.tree_code import TENSOR, Writer, tensor_check, write_apart, write_together
 from functrain.engine.statics.surroundings import Surroundings
 from functrain.engine.tracing.meta.geometry import bitwise_equal
 from functrain.engine.tracing.to_graph import Traced
-from functrain.errors import LabelOutOfRange
 
 RETRY = object()
 """What an entry returns when the arguments fit, and the memory of a donated one is shared with another tensor."""
@@ -114,7 +113,7 @@ def _failing(made: Compiled) -> Callable[..., None]:
         for tensor, kind in zip(donated, kinds or [Tensor] * len(donated), strict=True):
             cls = type(tensor)
             tensor.__class__ = lost_class(cls) if lost and issubclass(cls, Donated) else kind
-        _explain(error, made.name)
+        explain(error, made.name)
 
     return fail
 
@@ -229,23 +228,6 @@ def _write_shared(writer: Writer, written: list[str], donated: list[str], consta
     if constants:
         closed = writer.constant(frozenset(map(id, constants)))
         writer.add(f"        if not {closed}.isdisjoint(map(id, ({', '.join(donated)},))): return {retry}")
-
-
-def _explain(error: BaseException, name: str) -> None:
-    # A trace holds no values, so that the kernel is the first to see labels and indices.
-    label = re.match(r"Target (-?\d+) is out of bounds", str(error))
-    if label and isinstance(error, IndexError):
-        raise LabelOutOfRange(
-            f"target: the label {label[1]}, met by the compiled function {name}, is no class of the prediction; number "
-            "the classes from 0, widen the last layer, or give what is to be ignored zero weight"
-        ) from error
-    limit = re.search(r"index out of bounds: 0 <= \w+ < (\d+)", str(error))  # what Inductor's code says, of either
-    if limit or "index out of range in self" in str(error):
-        allowed = f"not from 0 to {int(limit[1]) - 1}" if limit else "out of range"
-        raise LabelOutOfRange(
-            f"an index or a label met by the compiled function {name} is {allowed}: an embedding's input, or a target; "
-            "number them from 0, or take more entries or classes. Without jit the error names the layer and the indices"
-        ) from error
 
 
 def _has_written(error: BaseException, compiled: Callable) -> bool:

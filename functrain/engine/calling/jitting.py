@@ -17,16 +17,18 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.dispatch_state import dispatch_modes, is_plain, peek_interpreter_stack
+from functrain.dispatch_state import dispatch_modes, is_plain, keeps_for_gradients_otherwise, peek_interpreter_stack
 from functrain.engine.backends.aten.predictions import Mispredicted
 from functrain.engine.backends.freed_memory import keep_freed_memory, largest_value
 from functrain.engine.calling.cache_entry import RETRY, Compiled, Entry, make_entry
 from functrain.engine.calling.call_arguments import Call, read_call, same_arguments
 from functrain.engine.calling.call_results import Results
 from functrain.engine.calling.donation import pair
+from functrain.engine.calling.explaining import Explanation, Signature, Work, work_of
 from functrain.engine.calling.locks import tracing
 from functrain.engine.calling.tree_code import MISS
 from functrain.engine.graph.functionalizing import functionalized
+from functrain.engine.graph.printing import printed
 from functrain.engine.graph.queries import outputs, placeholders
 from functrain.engine.graph.replaying import replay
 from functrain.engine.graph.simplifying import simplify
@@ -58,12 +60,14 @@ class Trace:
         graph: the `fx.GraphModule`, as traced.
         seconds_traced: the time that tracing took.
         seconds_compiled: the time that the backend took.
+        work: what was recorded, and what the backend made of it.
     """
 
     reason: str
     graph: Any = attrs.field(repr=False)
     seconds_traced: float
     seconds_compiled: float
+    work: Work = attrs.field(repr=False)
 
 
 @attrs.frozen
@@ -73,15 +77,17 @@ class Lowered:
     Attributes:
         graph: the `fx.GraphModule`: flat tensors in, a list of tensors out.
         compile: () -> the function of trees, compiled; calls of the jitted function with such arguments use it too.
+        named: the name of the function, and the dotted paths of what it takes and returns.
     """
 
     graph: Any
     compile: Callable[[], Callable] = attrs.field(repr=False)
+    named: tuple[str, list[str], list[str]] = attrs.field(repr=False)
 
     @property
     def code(self) -> str:
-        """Return the graph as Python source."""
-        return self.graph.code
+        """Return the graph as Python source to read: each operation below the line of your code that made it."""
+        return printed(self.graph, *self.named)
 
 
 def jit(
@@ -99,8 +105,9 @@ def jit(
     rebound in a library but plain values; the insides of objects of the standard library and of classes written in C;
     a change by another thread during a trace. `docs/explanation/engine.md` says it in full.) Threads may share it.
 
-    Inside another `jit`, `grad` or `vmap`, and where an argument requires gradients, `f` itself runs; otherwise results
-    have no autograd history. A result that is an argument unchanged is that tensor itself.
+    Inside another `jit`, `grad` or `vmap`, where an argument requires gradients, and while PyTorch detects anomalies
+    (`torch.autograd.set_detect_anomaly`), which takes a backward pass, `f` itself runs; otherwise results have no
+    autograd history. A result that is an argument unchanged is that tensor itself.
 
     Args:
         f: the function.
@@ -164,7 +171,7 @@ class Jitted:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function, compiled."""
-        if peek_interpreter_stack() is None and not dispatch_modes():
+        if peek_interpreter_stack() is None and not dispatch_modes() and not torch.is_anomaly_enabled():
             for entry in self._entries:
                 result = entry.run(args, kwargs)
                 if result is not MISS:
@@ -182,7 +189,27 @@ class Jitted:
         call = self._read(args, kwargs)
         with tracing():
             traced, results = self._trace(call)
-        return Lowered(traced.gm, lambda: self._compiled_for(call, traced, results))
+        named = (_name(self._f), call.tensor_paths, results.paths)
+        return Lowered(traced.gm, lambda: self._compiled_for(call, traced, results), named)
+
+    def explain(self) -> Explanation:
+        """Return why the function was traced, how long it took, and what runs where, for each trace.
+
+        >>> double = jit(lambda x: 2 * x)
+        >>> _ = double(torch.ones(2)), double(torch.ones(3))
+        >>> [signature.reason for signature in double.explain().signatures]
+        ['first call', 'x: float32(2,) became float32(3,)']
+        >>> print(double.explain())  # doctest: +ELLIPSIS
+        <lambda>: 2 traces, backend 'aten', ... ms
+        1. first call
+           arguments    x: float32(2,)
+           traced       ... ms, 1 operations (1 by own rules)
+           compiled     ... ms by 'aten' for cpu, 1 calls of kernels, 0 of them in place
+        2. x: float32(2,) became float32(3,)
+           ...
+        """
+        told = (Signature(t.reason, t.seconds_traced, t.seconds_compiled, t.work) for t in self.traces)
+        return Explanation(_name(self._f), self._backend, tuple(told))
 
     def __repr__(self) -> str:
         return f"jit({_name(self._f)}, backend={self._backend!r})"
@@ -203,7 +230,7 @@ class Jitted:
 
     def _unusual(self, args: tuple, kwargs: dict) -> Any:
         """Run what no entry takes: a new signature, memory that is shared, or code that is transformed."""
-        if not is_plain():
+        if not is_plain() or keeps_for_gradients_otherwise() or torch.is_anomaly_enabled():
             return self._f(*args, **kwargs)
         call = self._read(args, kwargs)
         if torch.is_grad_enabled() and any(t.requires_grad for t in call.originals):
@@ -295,7 +322,8 @@ class Jitted:
         made = Compiled(run, pairs, written, results.spec, results.tensor_at, traced, self._around, _name(self._f))
         entry = make_entry(call, made)
         seconds = time.perf_counter() - began
-        trace = self._fresh[entry] = Trace(self._reason(call), traced.gm, traced.seconds, seconds)
+        work = work_of("replay" if replayed else self._backend, call, traced, run, pairs)
+        trace = self._fresh[entry] = Trace(self._reason(call), traced.gm, traced.seconds, seconds, work)
         self.traces = (*self.traces, trace)
         count = len(self.traces)
         if count >= MOST_RETRACES and count & (count - 1) == 0:

@@ -6,6 +6,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
 from functrain.engine.tracing.lazy_module import graph_module
+from functrain.engine.tracing.places import AT
 from functrain.engine.tracing.to_graph import trace
 from functrain.operators import PURE
 
@@ -21,7 +22,7 @@ def expanded(gm: GraphModule, where: Callable[[Node], bool] = lambda node: True)
     >>> from functrain import random
     >>> gm = trace(lambda key: [random.bits(key, (3,))], [random.key(0)]).gm
     >>> [node.name for node in gm.graph.nodes if node.op == "call_function"]
-    ['philox_words']
+    ['philox_draw']
     >>> bool((expanded(gm)(random.key(0))[0] == gm(random.key(0))[0]).all())
     True
     """
@@ -59,6 +60,7 @@ def _inlined(new: Graph, node: Node, inputs: list[Node], parts: dict[str, object
     for part in body.graph.nodes:
         if part.op == "call_function":
             made[part] = new.node_copy(part, made.__getitem__)
+            made[part].meta[AT] = node.meta.get(AT)
         elif part.op == "get_attr":
             made[part] = _constant(new, part, getattr(body, str(part.target)), parts)
     return made[body.graph.output_node().args[0][0]]  # pyright: ignore

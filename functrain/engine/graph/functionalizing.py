@@ -136,7 +136,7 @@ class _Functional:
             return None
         args, kwargs = torch.fx.map_arg((node.args, node.kwargs), self.current)
         new = self.new.create_node("call_function", other, args, kwargs, other._opname)  # pyright: ignore
-        new.meta["val"] = target
+        new.meta = {**node.meta, "val": target}
         return new
 
     def _in_place(self, func: Any, node: Node, roots: list[Node]) -> None:
@@ -153,7 +153,7 @@ class _Functional:
         target = InPlace(func, len(roots), args, kwargs, new)
         memories = [self.memories[r].now for r in roots]
         call = self.new.create_node("call_function", target, (*memories, *operands), {}, func._opname)  # pyright: ignore
-        call.meta["val"] = [*map(_value, roots)]
+        call.meta = {**node.meta, "val": [*map(_value, roots)]}
         for root in roots:
             self._change(root, self._item(call, roots.index(root), _value(root)))
         self._own_new(node, call, new)

@@ -66,12 +66,15 @@ def is_opaque(kind: type) -> bool:
     """Return whether the objects of a class are taken as they are, whatever is in them.
 
     These are the objects of the standard library, NumPy and PyTorch (locks, loggers, files, operators, streams) that
-    are no containers: what they hold is theirs, changes at any time, and can be all of the process.
+    are no containers: what they hold is theirs, changes at any time, and can be all of the process. So are objects of
+    a class with `opaque_to_jit`, which says that nothing they hold ever changes.
 
     >>> import argparse, logging
     >>> is_opaque(logging.Logger), is_opaque(argparse.Namespace), is_opaque(torch.nn.Linear)
     (True, False, False)
     """
+    if getattr(kind, "opaque_to_jit", False) is True:
+        return True
     if not is_library_class(kind) or issubclass(kind, torch.nn.Module):
         return False
     name = f"{kind.__module__}.{kind.__qualname__}"

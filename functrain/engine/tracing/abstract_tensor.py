@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from functrain.dispatch_state import dispatch_modes, outside_of_trace
+from functrain.engine.tracing.meta.geometry import mapped
 from functrain.engine.tracing.refusals import Refused
 from functrain.errors import LeakedTensor
 
@@ -125,6 +126,17 @@ def abstract(like: Tensor, shape: Sequence[int] | None = None) -> Abstract:
     return Abstract(meta, like.device)
 
 
+def abstract_as_seen(tensor: Tensor) -> Abstract:
+    """Return a tensor without memory that looks like one that is wrapped, from within the transform that wraps it.
+
+    >>> abstract_as_seen(torch.ones(2, 3).t()).stride()
+    (1, 3)
+    """
+    shape, stride = tuple(tensor.shape), tensor.stride()
+    with torch._C._DisableTorchDispatch():
+        return Abstract(torch.empty_strided(shape, stride, dtype=tensor.dtype, device="meta"), tensor.device)
+
+
 def _meta_like(like: Tensor) -> Tensor:
     source = like.meta if isinstance(like, Abstract) else like
     elements = source.untyped_storage().nbytes() // source.itemsize
@@ -143,6 +155,29 @@ def copied(value: Tensor) -> Abstract:
     with torch._C._DisableTorchDispatch():
         meta = (value.meta if isinstance(value, Abstract) else value.to("meta")).clone()
     return Abstract(meta, value.device)
+
+
+def settle(graph: Graph) -> None:
+    """Cut what the nodes of a trace that is over say of their values off from all else.
+
+    A tensor that the function computed with may have autograd history, which holds others in C++, where Python's
+    garbage collector does not look; and each holds its node. So the graph would never be freed.
+
+    >>> graph = Graph()
+    >>> x = graph.placeholder("x")
+    >>> x.meta["val"] = abstract(torch.ones(2)).requires_grad_()
+    >>> settle(graph)
+    >>> x.meta["val"].requires_grad
+    False
+    """
+    with torch._C._DisableTorchDispatch():
+        for node in graph.nodes:
+            node.meta["val"] = mapped(_settled, node.meta.get("val"))
+
+
+def _settled(value: Any) -> Abstract:
+    value.node = value.recording = None
+    return Abstract(value.meta, value.device) if value.requires_grad else value
 
 
 def storage_of(value: Any) -> int | None:

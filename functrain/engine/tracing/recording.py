@@ -6,6 +6,7 @@ Every operation of PyTorch arrives here, below autograd and the transforms of `t
 """
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,14 +17,15 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
-from functrain.dispatch_state import outside_of_trace
-from functrain.engine.tracing.abstract_tensor import Abstract, abstract, storage_of
+from functrain.dispatch_state import outside_of_trace, unseen
+from functrain.engine.tracing.abstract_tensor import Abstract, abstract, abstract_as_seen, settle, storage_of
 from functrain.engine.tracing.asking import evaluated
 from functrain.engine.tracing.lazy_module import call_node, graph_module
 from functrain.engine.tracing.meta.devices import check_dtypes, device_of
 from functrain.engine.tracing.meta.geometry import mapped, tensors_in
 from functrain.engine.tracing.meta.inference import infer
 from functrain.engine.tracing.operation_facts import Facts, draws, facts, has_open_shape, without_write, writes, written
+from functrain.engine.tracing.places import AT, Places
 from functrain.engine.tracing.refusals import Refused
 
 aten = torch.ops.aten
@@ -86,7 +88,7 @@ def _pushed(tracer: Tracer) -> Iterator["Recording"]:
     try:
         yield tracer.recordings[-1]
     finally:
-        tracer.recordings.pop()
+        settle(tracer.recordings.pop().graph)
 
 
 class Recording:
@@ -99,6 +101,8 @@ class Recording:
         literals: the names of those constants that are numbers in the code.
         asked: the tensors closed over whose values Python looked at, each with these values.
         offsets: the positions of the inputs whose storage offset was looked at.
+        places: what finds the user's line of each operation.
+        inferred: how the layouts of results were found, counted.
     """
 
     def __init__(self, tracer: Tracer) -> None:
@@ -107,6 +111,8 @@ class Recording:
         self.literals: set[str] = set()
         self.asked: list[tuple[Tensor, Tensor]] = []
         self.offsets: set[int] = set()
+        self.places = Places()
+        self.inferred: Counter[str] = Counter()
         self._assumed: tuple[bool, str] | None = None
         self._closed: dict[int, Abstract] = {}
         self._owners: dict[int | None, str] = {}
@@ -149,6 +155,25 @@ class Recording:
         self.constants[name] = tensor  # alive, and so is its id
         return self._tied(abstract(tensor), self.graph.get_attr(name))
 
+    def stand_in(self, tensor: Tensor) -> Abstract:
+        """Return what stands for a tensor that transforms of `torch.func` wrap: a constant, as they see it."""
+        found = self._closed.get(id(tensor))
+        if found is None:
+            name = f"constant_{len(self.constants)}"
+            self.constants[name] = tensor
+            with unseen():
+                seen = abstract_as_seen(tensor)
+            found = self._closed[id(tensor)] = self._tied(seen, self.graph.get_attr(name))
+            self._owners[storage_of(found)] = "a tensor closed over"
+        return found
+
+    def made(self, tensor: Tensor) -> bool:
+        """Return whether a tensor was made in this recording or in one within it, which may be over."""
+        return isinstance(tensor, Abstract) and tensor.recording not in self.tracer.recordings[: self._depth()]
+
+    def _depth(self) -> int:
+        return next(k for k, one in enumerate(self.tracer.recordings) if one is self)
+
     def value(self, tensor: Tensor) -> Tensor:
         """Return the values of a tensor that depends on no argument; refuse for others."""
         with outside_of_trace():
@@ -170,6 +195,8 @@ class Recording:
 
     def call(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Record a call of an operation, and return its results."""
+        if func is aten._efficientzerotensor.default:  # of forward derivatives; nothing can be written to it
+            func = aten.zeros.default
         known = facts(func)
         if known.is_composite:
             with self.tracer:  # its parts come here again
@@ -186,12 +213,14 @@ class Recording:
         given = kwargs.get("device")
         check_dtypes(func, tensors)
         device = device_of(func, tensors, given)
-        out = infer(func, args, kwargs, on_meta=given is not None or (known.takes_device and not tensors))
+        on_meta = given is not None or (known.takes_device and not tensors)
+        out = infer(func, args, kwargs, on_meta, self.inferred)
         return self._record(func, known, args, kwargs, tensors, out, device)
 
     def add(self, target: Callable, inputs: list[Tensor], outputs: list[Abstract], name: str) -> list[Abstract]:
         """Record a call of any function of tensors that returns such a list of tensors."""
         node = self.graph.create_node("call_function", target, tuple(self.known(t).node for t in inputs), {}, name)  # pyright: ignore
+        node.meta[AT] = self.places.here()
         return self._taken_apart(node, outputs)
 
     def _literal(self, value: Tensor) -> Abstract:
@@ -246,7 +275,9 @@ class Recording:
         return type(out)(self._taken_apart(node, parts)) if type(out) is tuple else self._taken_apart(node, parts)
 
     def _node(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Node:
-        return call_node(self.graph, func, args, kwargs, func._opname)
+        node = call_node(self.graph, func, args, kwargs, func._opname)
+        node.meta[AT] = self.places.here()
+        return node
 
     def _taken_apart(self, node: Node, parts: list[Any]) -> list[Any]:
         node.meta["val"] = parts

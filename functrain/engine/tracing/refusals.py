@@ -1,19 +1,12 @@
 """What a trace cannot hold, and the words for it."""
 
 import contextlib
-import linecache
 import os
 import traceback
 from collections.abc import Iterator
 
-import toolz
-import torch
-
+from functrain.engine.tracing.places import LIBRARIES, quoted
 from functrain.errors import DeviceMismatch, FunctrainError, HiddenRandomness, LeakedTensor, NotTraceable, SideEffect
-
-_HERE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_TORCH = os.path.dirname(os.path.abspath(torch.__file__))
-_LIBRARIES = (_TORCH, _HERE, os.path.dirname(os.path.abspath(toolz.__file__)), contextlib.__file__, "<functrain")
 
 
 class Refused(Exception):
@@ -37,7 +30,10 @@ def in_words() -> Iterator[None]:
     except FunctrainError:
         raise
     except Refused as refused:
-        raise _explained(refused, _user_line(refused)) from None
+        explained = _explained(refused, _user_line(refused))
+        for note in getattr(refused, "__notes__", []):  # such as the layer that it happened in
+            explained.add_note(note)
+        raise explained from None
     except Exception as error:
         line = _user_line(error)
         if _is_of_dynamo(error):
@@ -129,9 +125,7 @@ _WORDS: dict[str, tuple[type[FunctrainError], str]] = {
 def _user_line(error: BaseException) -> str:
     # Where the traced function has no line of the user's, it is the one that called it.
     frames = [*traceback.extract_stack(), *traceback.extract_tb(error.__traceback__)]
-    mine = [f for f in frames if not f.filename.startswith(_LIBRARIES) and "eval_with_key" not in f.filename]
+    mine = [f for f in frames if not f.filename.startswith(LIBRARIES) and "eval_with_key" not in f.filename]
     if not mine:
         return "an unknown line"
-    last = mine[-1]
-    code = linecache.getline(last.filename, last.lineno or 0).strip()
-    return f"{os.path.basename(last.filename)}:{last.lineno}" + (f": `{code}`" if code else "")
+    return quoted(mine[-1].filename, mine[-1].lineno or 0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from functrain.dispatch_state import innermost, unseen
 from functrain.engine.tracing.compiling_flag import compiling
 from functrain.engine.tracing.recording import Recording, recorded
 from functrain.engine.tracing.refusals import in_words
@@ -28,6 +29,7 @@ class Traced:
         closed: the tensors closed over, without numbers written in the code.
         asked: the tensors closed over whose values Python looked at, each with these values.
         seconds: how long it took.
+        inferred: how the layouts of results were found, counted, see `meta.inference`.
     """
 
     gm: GraphModule
@@ -36,6 +38,7 @@ class Traced:
     closed: list[Tensor]
     asked: list[tuple[Tensor, Tensor]]
     seconds: float
+    inferred: dict[str, int] = attrs.field(factory=dict)
 
     @property
     def placeholders(self) -> list[Node]:
@@ -67,26 +70,30 @@ def trace(f: Callable[..., list[Tensor]], tensors: list[Tensor], names: list[str
     """
     began = time.perf_counter()
     names = names or [f"argument {k}" for k in range(len(tensors))]
-    with torch.no_grad(), _without_autocast_cache(), compiling(), in_words(), recorded() as recording:
-        inputs = [recording.input(t, name) for t, name in zip(tensors, names, strict=True)]
+    with torch.no_grad(), _by_itself(), compiling(), in_words(), recorded() as recording:
+        with unseen():
+            inputs = [recording.input(t, name) for t, name in zip(tensors, names, strict=True)]
         with Watching(recording.value):
             results = f(*inputs)
-        gm = recording.finish(results)
+        with unseen():
+            gm = recording.finish([innermost(t) for t in results])
     return _traced(gm, recording, time.perf_counter() - began)
 
 
 def _traced(gm: GraphModule, recording: Recording, seconds: float) -> Traced:
     examples = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     closed = [t for name, t in recording.constants.items() if name not in recording.literals]
-    return Traced(gm, examples, frozenset(recording.offsets), closed, recording.asked, seconds)
+    return Traced(gm, examples, frozenset(recording.offsets), closed, recording.asked, seconds, recording.inferred)
 
 
 @contextlib.contextmanager
-def _without_autocast_cache() -> Iterator[None]:
-    # It would give tensors of the trace to what runs after it, and of what ran before to the trace.
+def _by_itself() -> Iterator[None]:
+    # The cache would give tensors of the trace to what runs after it, and of what ran before to the trace; and the
+    # detection of anomalies looks at the values of gradients.
     before = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:
-        yield
+        with torch.autograd.set_detect_anomaly(False):
+            yield
     finally:
         torch.set_autocast_cache_enabled(before)

@@ -15,6 +15,7 @@ from functrain.nn.functions import as_model
 from functrain.nn.locating import inside, locate
 from functrain.nn.mode import EVALUATION, Mode, enter
 from functrain.nn.model import Buffers, Model, Params
+from functrain.nn.observing import entered, left
 
 Child = tuple[str, Model]
 
@@ -83,8 +84,9 @@ def apply_child(name: str, layer: Model, params: Params, buffers: Buffers, x: An
     """Return the child's output, and the buffers of all children with the child's new ones."""
     before = buffers.get(name, {})
     try:
-        with_mode = enter(mode, name)
-        result = layer.apply(params.get(name, {}), before, x, with_mode)
+        own = enter(mode, name)
+        entered(own.path)
+        result = layer.apply(params.get(name, {}), before, x, own)
         if type(result) is not tuple or len(result) != 2:
             raise _no_pair(layer, result)
     except Exception as error:
@@ -92,6 +94,7 @@ def apply_child(name: str, layer: Model, params: Params, buffers: Buffers, x: An
         locate(error, name)
         raise error from error.__cause__
     y, after = result
+    left(own.path, layer, y)
     if after is before:
         return y, buffers
     # A child without buffers may return a new empty dict; the structure must not change for that.

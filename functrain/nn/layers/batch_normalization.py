@@ -61,11 +61,11 @@ def batch_norm(momentum: float | None = 0.1, eps: float = 1e-5, affine: bool = T
         scale, shift = (p["weight"], p["bias"]) if affine else (None, None)
         if not mode.train:
             return F.batch_norm(x, b["running_mean"], b["running_var"], scale, shift, False, 0.0, eps), b
-        _check_several(x)
+        check_several(x)
         if mode.weight is None:
-            y, *batch = _normalise(x, scale, shift, eps)
+            y, *batch = normalise(x, scale, shift, eps)
         else:
-            y, *batch = _normalise_weighted(x, mode.weight, scale, shift, eps)
+            y, *batch = normalise_weighted(x, mode.weight, scale, shift, eps)
         return y, _moved(b, momentum, batch)
 
     return stateful_layer("batch_norm", params, _statistics, apply, takes=_channels)
@@ -99,7 +99,8 @@ def check_eps(eps: Any) -> None:
         raise InvalidArgument(f"eps must be a positive number, got {eps!r}")
 
 
-def _check_several(x: Tensor) -> None:
+def check_several(x: Tensor) -> None:
+    """Raise unless there are several values per channel, whose variance can be estimated."""
     if x.numel() // max(x.shape[1], 1) < 2:
         raise ShapeMismatch(
             f"batch_norm: training needs more than one value per channel to estimate the variance, got shape "
@@ -111,7 +112,8 @@ Normalised = tuple[Tensor, Tensor, Tensor, Tensor | int]
 """The output, the mean and the unbiased variance of the batch, and whether (0 or 1) these count."""
 
 
-def _normalise(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float) -> Normalised:
+def normalise(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float) -> Normalised:
+    """Return the input normalised over its batch, the mean and variance of the batch, and that they count."""
     n = x.numel() // max(x.shape[1], 1)
     # Without running statistics PyTorch's kernel changes nothing in place, so it can be traced, differentiated and
     # vmapped. It returns 1 / sqrt(variance + eps), from which the variance is had without a second pass.
@@ -120,9 +122,8 @@ def _normalise(x: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float
     return y, mean.detach(), var * (n / (n - 1)), 1
 
 
-def _normalise_weighted(
-    x: Tensor, weight: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float
-) -> Normalised:
+def normalise_weighted(x: Tensor, weight: Tensor, scale: Tensor | None, shift: Tensor | None, eps: float) -> Normalised:
+    """Return the same with weighted rows."""
     share, usable, left = _shares(x, weight)
     channels = (-1, *[1] * (x.dim() - 2))
     wide = x.to(torch.promote_types(x.dtype, torch.float32))

@@ -23,6 +23,8 @@ from functrain.engine.graph.in_place import InPlace, duplicated
 from functrain.engine.graph.queries import attribute, outputs, placeholders
 from functrain.engine.graph.scan_node import compile_loops, loops
 from functrain.engine.graph.simplifying import simplify
+from functrain.engine.tracing.meta.geometry import is_dense
+from functrain.engine.tracing.places import MADE_BY, made_by
 from functrain.operators import KERNELS
 
 _F = torch._C._VariableFunctions  # pyright: ignore
@@ -119,9 +121,12 @@ METHODS = frozenset(["view", "expand", "gather", "scatter", "scatter_add", "logs
 """Operations that are called quickest as methods of the tensor."""
 
 _SUMS = (torch.ops.aten.add.Tensor, torch.ops.aten.sub.Tensor)
-"""Operations of which PyTorch's loop over a list takes a tensor for all, on a CPU, four times as long as a list of it."""
+"""Operations of which, on a CPU, the loop over a list takes four times as long with a tensor as with a list of it."""
 _OF_NUMBERS = frozenset((*_SUMS, torch.ops.aten.mul.Tensor, torch.ops.aten.div.Tensor))
 """Operations that take 2.4 us with a number and 0.8 us with a tensor that holds it; of lists too."""
+
+_SMALL = 256
+"""Elements up to which a group takes a number as a tensor of each value's shape: a fifth quicker than of no axes."""
 
 _KNOWN = frozenset(("Tensor", "default", "Scalar", "Tensor_Scalar", "int", "self", "dim", "dim_IntList", "Dimname"))
 
@@ -136,7 +141,7 @@ def compile(
         example_inputs: not used; the graph knows the form of its inputs.
         donated: pairs (input, result): the result is put into the memory of the input, which is returned for it. The
             first line of the function that writes to such memory is its attribute `first_write`; `checked` makes the
-            function that a first call runs.
+            function that a first call runs; `kernels` and `in_place` say how many calls of kernels it makes.
 
     >>> from functrain.engine.tracing.to_graph import trace
     >>> traced = trace(lambda p, g: [p - 0.5 * g], [torch.ones(2), torch.ones(2)])
@@ -176,6 +181,7 @@ class _Source:
         self.checked: list[Any] = []
         self.unchecked: list[Any] = []
         self.dead = self._last_uses()
+        self.made_by: dict[int, tuple[Any, ...]] = {}  # line -> what is known of the operations that it calls
         self.loops = [t for t, step in enumerate(plan.steps) if getattr(step.nodes[0].target, "inplace", ())]
 
     def function(self) -> Callable:
@@ -184,13 +190,18 @@ class _Source:
         for t, step in enumerate(self.plan.steps):
             if self.first_write == NEVER and (t == self.plan.writes or t in self.loops):
                 self.first_write = len(self.lines)
+            before = len(self.lines)
             self._write(step)
+            made = tuple(made_by(n) for n in step.nodes)
+            self.made_by.update(dict.fromkeys(range(before, len(self.lines)), made))
             self._check(step)
             self._free(t)
         check_ahead(self.unchecked)
         self.lines.append(f"return [{', '.join(self._finish())}]")
         run = self._made([line for line in self.lines if not line.startswith(_CHECK)])
         run.checked = functools.partial(self._made, self.lines)
+        run.kernels = len(self.plan.steps) + len(self.plan.clones) + bool(self.plan.copies)
+        run.in_place = sum(step.in_place is not None for step in self.plan.steps) + bool(self.plan.copies)
         return run
 
     def _made(self, lines: list[str]) -> Any:
@@ -198,7 +209,9 @@ class _Source:
         guards = ", ".join(f"{self._constant(g)}()" for g in (below_autograd, gradients_on, below_autocast))
         source = f"def run(inputs):\n    with {guards}:\n        {body}\n"
         checks = {_CHECK: check, _NODES: self.checked} if len(lines) == len(self.lines) else {}
-        namespace = {**self.constants, **checks}
+        written = (k for k, line in enumerate(self.lines) if checks or not line.startswith(_CHECK))
+        lines_made_by = {3 + at: self.made_by[k] for at, k in enumerate(written) if k in self.made_by}
+        namespace = {**self.constants, **checks, MADE_BY: lines_made_by}
         exec(builtins.compile(source, "<functrain aten>", "exec"), namespace)
         run: Any = namespace["run"]
         before = self.lines[: self.first_write]
@@ -261,10 +274,7 @@ class _Source:
         for k, a in enumerate(node.args):
             shared = not isinstance(a, torch.fx.Node) or (k > 0 and a.meta["val"].shape != node.meta["val"].shape)
             if shared:
-                text = self._operand(node, a)
-                is_tensor = k > 0 and (isinstance(a, torch.fx.Node) or text != self._text(a))
-                as_list = is_tensor and node.target in _SUMS and node.meta["val"].device.type == "cpu"
-                args.append(f"[{text}] * {len(step.nodes)}" if as_list else text)
+                args.append(self._shared(step, a) if k > 0 else self._text(a))
             else:
                 args.append("[" + ", ".join(self._text(n.args[k]) for n in step.nodes) + "]")
         call = f"{self._constant(getattr(_F, name))}({', '.join([*args, *self._keywords(node)])})"
@@ -275,6 +285,26 @@ class _Source:
         else:
             names = [self._name(n) for n in step.nodes]
             self.lines.append(f"{', '.join(names)}, = {call}")
+
+    def _shared(self, step: Step, value: Any) -> str:
+        """Return the text of what is the same for all of a group: on a CPU a list is quicker than a tensor."""
+        node = step.nodes[0]
+        text = self._operand(node, value)
+        number = not isinstance(value, torch.fx.Node)
+        if node.meta["val"].device.type != "cpu" or (number and text == self._text(value)):
+            return text
+        likes = [n.meta["val"] for n in step.nodes]
+        if number and all(is_dense(t) and t.numel() <= _SMALL for t in likes):
+            return self._constant([self._full(t, value) for t in likes])
+        return f"[{text}] * {len(likes)}" if node.target in _SUMS else text
+
+    def _full(self, like: Tensor, value: Any) -> Tensor:
+        """Return a constant that is laid out like a value, so that it does not decide how the result is laid out."""
+        key = like.dtype, tuple(like.shape), like.stride(), repr(value)
+        if key not in self.numbers:
+            empty = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype)
+            self.numbers[key] = empty.fill_(value)
+        return self.numbers[key]
 
     def _finish(self) -> list[str]:
         returned = [self._text(n) for n in self.results]

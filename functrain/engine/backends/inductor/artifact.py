@@ -16,6 +16,7 @@ import re
 import shutil
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import cache
@@ -26,7 +27,11 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-FORMAT = 2
+from functrain.engine.backends.inductor.ownership import objection, own_folder
+from functrain.errors import CacheRefused
+
+FORMAT = 3
+_LIST = "digests.json"
 _POINTER = "_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR"
 
 # What generated wrappers call by these names; anything else is taken from Inductor itself.
@@ -95,11 +100,10 @@ def _machine() -> tuple[str, ...]:
 def load(name: str) -> Callable[[list], Any] | None:
     """Return the compiled function of an entry, or None where there is no sound one; an unsound one is removed."""
     folder = directory() / "inductor" / name
+    if not _is_trusted(folder.parent):
+        return None
     try:
-        digests = json.loads((folder / "digests.json").read_text())
-        contents = {file: (folder / file).read_bytes() for file in digests}
-        if any(_digest(contents[file]) != digest for file, digest in digests.items()):
-            raise Unusable
+        contents = _contents(folder)
         return _run(contents["wrapper.py"].decode(), lambda source: _library(folder / f"{source}.so"))["call"]
     except FileNotFoundError:
         if not folder.exists():
@@ -110,8 +114,40 @@ def load(name: str) -> Callable[[list], Any] | None:
     return None
 
 
+def _is_trusted(folder: Path) -> bool:
+    """Return whether what is kept in a folder may be executed; warn where it may not."""
+    why = objection(folder)
+    if why:
+        warnings.warn(
+            f"compiled functions are neither loaded from {folder} nor kept there, as they are executed when they are "
+            f"loaded, and {why}; chmod 700 a folder of your own, and name it in the environment variable "
+            "FUNCTRAIN_CACHE",
+            CacheRefused,
+            stacklevel=2,
+        )
+    return why is None
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """Return the files of an entry. Raises whatever is wrong with it."""
+    listed = json.loads((folder / _LIST).read_text())
+    if listed["machine"] != _digest(repr(_machine()).encode()):
+        raise Unusable("it was made by another PyTorch, or for another machine")
+    contents = {}
+    for file, digest in listed["files"].items():
+        if Path(file).name != file or objection(folder / file):
+            raise Unusable(f"{file} is not its own")
+        contents[file] = (folder / file).read_bytes()
+        if _digest(contents[file]) != digest:
+            raise Unusable(f"{file} has been altered")
+    return contents
+
+
 def save(name: str, compiled: Any) -> None:
     """Store what Inductor compiled, a `CompiledFxGraph`. Raises `Unusable` or `OSError`, with the reason."""
+    why = objection(directory() / "inductor")
+    if why:
+        raise Unusable(why)
     if compiled.constants:
         raise Unusable("it holds constants")
     sources: dict[str, str] = {}
@@ -135,14 +171,17 @@ def _trusting(wrapper: str) -> str:
 
 
 def _store(folder: Path, wrapper: str, libraries: dict[str, str]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    own_folder(folder.parent)
     draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
     try:
         (draft / "wrapper.py").write_text(wrapper)
         for file, library in libraries.items():
             shutil.copyfile(library, draft / file)
-        digests = {path.name: _digest(path.read_bytes()) for path in sorted(draft.iterdir())}
-        (draft / "digests.json").write_text(json.dumps(digests, indent=1))
+        files = {path.name: _digest(path.read_bytes()) for path in sorted(draft.iterdir())}
+        listed = {"machine": _digest(repr(_machine()).encode()), "files": files}
+        (draft / _LIST).write_text(json.dumps(listed, indent=1))
+        for path in draft.iterdir():
+            path.chmod(0o600)
         # Appears whole or not at all; where another process was quicker, its entry is as good.
         if not folder.exists():
             draft.rename(folder)
@@ -186,6 +225,7 @@ def _run(wrapper: str, kernel: Callable[[str], Any]) -> dict[str, Any]:
         return stand_ins[name] if name in stand_ins and fromlist else __import__(name, globals, locals, fromlist, level)
 
     namespace = {"__name__": "functrain_compiled", "__builtins__": {**vars(builtins), "__import__": imported}}
+    namespace["wrapper"] = wrapper  # for messages about its lines
     exec(compile(wrapper, "<compiled by functrain>", "exec"), namespace)
     return namespace
 

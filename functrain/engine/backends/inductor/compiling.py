@@ -23,12 +23,14 @@ from torch.fx import Graph, GraphModule, Node
 from functrain.dispatch_state import below_autocast, below_autograd
 from functrain.engine.backends.inductor import artifact
 from functrain.engine.backends.inductor.layouts import Layouts
+from functrain.engine.backends.inductor.origins import kernels, tell_origins
 from functrain.engine.backends.inductor.stages import in_stages, is_apart
 from functrain.engine.backends.inductor.workarounds import respell
 from functrain.engine.graph.expanding import expanded
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Pairs, Step, lift_constants, unalias
 from functrain.engine.tracing.abstract_tensor import copied
+from functrain.engine.tracing.lazy_module import graph_module
 from functrain.errors import CompileFailed, CompilerMissing
 
 _log = logging.getLogger("functrain.compile")
@@ -76,7 +78,7 @@ class _Plan:
 
     def __init__(self, gm: GraphModule, examples: list[Tensor], donated: Pairs):
         gm = expanded(gm)
-        gm = GraphModule(gm, copy(gm.graph))
+        gm = graph_module(gm, copy(gm.graph))
         self.constants = lift_constants(gm)
         self.count = len(examples)
         unalias(gm, donated)
@@ -91,12 +93,14 @@ class _Plan:
         """Return the function from the caller's inputs to the caller's outputs."""
         items = ", ".join(f"{'inputs' if kind == 'in' else 'out'}[{i}]" for kind, i in self.places)
         arguments = "[*inputs, *constants]" if self.constants else "[*inputs]"
+        tell_origins(call, self.gm.graph)
         # Below autograd, because kernels write into tensors that they are given.
         source = _STEP.format(arguments=arguments, items=items)
         scope = {"call": call, "constants": self.constants, "mispredicted": _mispredicted}
         scope["layouts"] = Layouts([node.meta["val"] for node in output_of(self.gm.graph).args[0]])
         scope |= {"below": below_autograd, "below_autocast": below_autocast}
         exec(source, scope)
+        scope["step"].kernels = kernels(call)
         return scope["step"]
 
 
@@ -238,7 +242,7 @@ def _without_metadata(gm: GraphModule) -> GraphModule:
     graph = copy(gm.graph)
     for node in graph.nodes:
         node.meta = {}
-    return GraphModule(gm, graph)
+    return graph_module(gm, graph)
 
 
 def _fakes(examples: list[Tensor]) -> list[Tensor]:

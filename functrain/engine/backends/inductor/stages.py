@@ -10,12 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.fx.passes.split_module import split_module
 
 from functrain.dispatch_state import as_recorded
 from functrain.engine.graph.in_place import InPlace
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Compile, Loop, Pairs, Step, compile_loops, lift_constants, loops, unalias
+from functrain.engine.tracing.lazy_module import graph_module
 
 aten = torch.ops.aten
 _APART = (
@@ -69,18 +71,18 @@ def in_stages(gm: GraphModule, examples: list[Tensor], donated: Pairs, compile: 
     [tensor([2., 2.])]
     """
     name = gm.meta.get("name") or gm._get_name()
-    gm = GraphModule(gm, copy(gm.graph))
+    gm = graph_module(gm, copy(gm.graph))
     constants = lift_constants(gm)
     unalias(gm, donated)
     for node in loops(gm):
         node.target.body.meta["name"] = f"the loop in {name}"  # pyright: ignore
     left = compile_loops(gm, compile, donated)
-    stages = _stages(gm)
-    whole = split_module(gm, gm, lambda node: stages[node], keep_original_order=False)
+    whole = _split(gm, _stages(gm))
     for node in list(whole.graph.nodes):
         if node.op == "call_module":
             _compile_stage(whole, node, name, compile)
     whole.recompile()
+    whole.real_recompile()
     run = whole.forward
 
     def step(inputs: list[Tensor]) -> list[Tensor]:
@@ -92,6 +94,15 @@ def in_stages(gm: GraphModule, examples: list[Tensor], donated: Pairs, compile: 
         return outputs
 
     return step
+
+
+def _split(gm: GraphModule, stages: dict[Node, int]) -> Any:
+    """Return a graph that calls one module for each stage."""
+    with _use_lazy_graph_module(True):
+        whole = split_module(gm, gm, stages.__getitem__, keep_original_order=False)
+    for name, part in list(whole.named_children()):
+        setattr(whole, name, graph_module(part, copy(part.graph)))  # pyright: ignore
+    return graph_module(whole, copy(whole.graph))
 
 
 def _stages(gm: GraphModule) -> dict[Node, int]:

@@ -6,6 +6,7 @@ is then what it will return. PyTorch's own rules, for meta tensors, are asked la
 many layouts they do not say what the kernels of a device do.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ from functrain.engine.tracing.operation_facts import facts, writes
 from functrain.engine.tracing.undeclared import UNDECLARED_ALIASES
 
 
-def infer(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> Any:
+def infer(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool, ways: Counter[str] | None = None) -> Any:
     """Return meta tensors like the results of an operation; an argument that it writes to and returns is its own.
 
     Args:
@@ -29,16 +30,24 @@ def infer(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> Any:
         args: its arguments, tensors without memory among them.
         kwargs: further ones.
         on_meta: whether it is told a device, or must be told one because no argument is a tensor.
+        ways: where it is counted how the results were found: "view", "write", "learned", "rule", "trial" or "meta".
     """
+    ways = Counter() if ways is None else ways
     # With gradients on, as compiled graphs run: some kernels return more then.
     with torch._C._DisableTorchDispatch(), below_autograd(), gradients_on(), below_autocast():
         if _is_view(func):
+            ways["view"] += 1
             return func(*mapped(_meta, args), **{k: mapped(_meta, v) for k, v in kwargs.items()})
         if writes(func, args, kwargs):
+            ways["write"] += 1
             return _of_write(func, args, kwargs)
-        found = learned(func, args, kwargs)
-        found = _by_rule(func, args, kwargs, on_meta) if found is None else found
-        return _by_trial(func, args, kwargs, on_meta) if found is None else found
+        found, way = learned(func, args, kwargs), "learned"
+        if found is None:
+            found, way = _by_rule(func, args, kwargs, on_meta), "rule"
+        if found is None:
+            found, way = _by_trial(func, args, kwargs, on_meta)
+        ways[way] += 1
+        return found
 
 
 def _meta(tensor: Any) -> Tensor:
@@ -74,14 +83,14 @@ def _on_meta(kwargs: dict[str, Any], on_meta: bool) -> dict[str, Any]:
     return {**{k: v for k, v in kwargs.items() if k != "pin_memory"}, "device": torch.device("meta")}
 
 
-def _by_trial(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> Any:
+def _by_trial(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> tuple[Any, str]:
     try:
-        return trial_run(func, args, kwargs)
+        return trial_run(func, args, kwargs), "trial"
     except Exception as error:
         # Zeros may be values that it refuses, or they may take too much memory; what is wrong by its shape stays so.
         metas = mapped(_meta, args)
         named = _on_meta({k: mapped(_meta, v) for k, v in kwargs.items()}, on_meta)
-        return _asked(func, metas, named, error)
+        return _asked(func, metas, named, error), "meta"
 
 
 def _asked(func: Callable, args: Any, kwargs: dict[str, Any], error: Exception) -> Any:

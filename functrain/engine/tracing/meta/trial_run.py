@@ -73,6 +73,8 @@ def learn(func: Any, args: Any, kwargs: dict[str, Any], seen: Any) -> None:
         seen: what it returned for such arguments.
     """
     tensors = list(tensors_in((args, tuple(kwargs.values()))))
+    if len(_learned) >= MOST_KEPT:  # what is forgotten is learned again
+        _learned.clear()
     _learned[_key(func, args, kwargs, tensors)] = layout_of(seen)
 
 

@@ -1,0 +1,142 @@
+"""The application of a module: fresh copy, draws from keys, buffers as values."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain import tree
+from functrain.dispatch_state import is_transformed
+from functrain.errors import TreeMismatch
+from functrain.nn.interop.keeping.copying import fresh
+from functrain.nn.interop.keeping.leaves import BUFFER, gathered, spread
+from functrain.nn.interop.keeping.original import Kept
+from functrain.nn.interop.rules.checkpoints import applied
+from functrain.nn.interop.rules.generators import watched
+from functrain.nn.interop.rules.norms import cumulative
+from functrain.nn.interop.rules.running import Running
+from functrain.nn.mode import Mode
+from functrain.nn.model import Buffers, Params
+from functrain.nn.observing import entered, is_observed, left
+
+
+class Application:
+    """A module as it runs once.
+
+    Args:
+        kept: what is kept of the module.
+        params: its parameters.
+        buffers: its buffers.
+        mode: how it is applied.
+
+    Attributes:
+        kept: what is kept of the module.
+        module: the fresh copy.
+        run: the mode in which it runs.
+        given: the values by number, as they were passed in.
+        values: the values that it was made with; buffers as copies, which it may write to.
+        parts: for each thing that was made the dict or list that holds its parts.
+    """
+
+    def __init__(self, kept: Kept, params: Params, buffers: Buffers, mode: Mode) -> None:
+        self.kept, self._buffers = kept, buffers
+        self.given = gathered(kept.leaves, params, buffers)
+        self.values = [
+            v.clone() if kind == BUFFER else v for v, kind in zip(self.given, kept.leaves.kinds, strict=True)
+        ]
+        things, self.parts = fresh(kept.plan, self.values, mode.train)
+        self.module = things[0]
+        paths = {id(things[number]): path for path, number in kept.plan.modules.items()}
+        self.run = Running(mode, paths, self._originals())
+        for owner, key, number in kept.plan.slots:
+            if kept.leaves.kinds[number] == BUFFER:
+                self.run.slots.setdefault(id(self.values[number]), []).append((self.parts[owner], key))
+        for number in kept.cumulative:
+            self.parts[number]["forward"] = functools.partial(cumulative, things[number])
+        self._guard()
+        if is_observed():
+            self._show()
+
+    def _show(self) -> None:
+        """Let observers see what each submodule returns."""
+        base = self.run.mode.path
+        for path, number in self.kept.plan.modules.items():
+            if path:
+                names = (*base, *path.split("."))
+                before = {-1: lambda module, args, names=names: entered(names)}
+                after = {-1: lambda module, args, y, names=names: left(names, module, y)}
+                own = self.parts[number]
+                own["_forward_pre_hooks"] = {**own["_forward_pre_hooks"], **before}
+                own["_forward_hooks"] = {**own["_forward_hooks"], **after}
+
+    def _originals(self) -> dict[int, Any]:
+        # The module's own tensors may be what the model is applied to.
+        originals = self.kept.leaves.originals
+        met = [id(v) for v in self.given if id(v) in originals]
+        return {i: o for i, o in originals.items() if i not in met} if met else originals
+
+    def _guard(self) -> None:
+        leaves, guarded = self.kept.leaves, self.run.guarded
+        for name, kind, value in zip(leaves.names, leaves.kinds, self.values, strict=True):
+            if kind != BUFFER:
+                guarded.append((f"the {kind} {name}", value))
+        guarded += [(f"{name}, a tensor that is no buffer,", tensor) for name, tensor in self.kept.fixed.items()]
+
+    def guard_input(self, x: Any) -> None:
+        """Forbid the module to write to its input."""
+        self.run.guarded += [
+            (f"its input{f' {path}' if path else ''}", leaf)
+            for path, leaf in tree.leaves_with_path(x)
+            if isinstance(leaf, Tensor)
+        ]
+
+    def call(self, f: Callable[[torch.nn.Module], Any]) -> Any:
+        """Return f(module), in the mode in which draws come from the key."""
+        first = self.run.mode.train not in self.kept.looked
+        self.kept.looked.add(self.run.mode.train)
+        with watched(thorough=first), applied(self), self.run:
+            if self.kept.trains_itself and not self.run.mode.train:
+                with torch.no_grad():
+                    self.module.train(False)
+            return f(self.module)
+
+    def buffers(self) -> Buffers:
+        """Return the buffers as they are after the call; those that nobody wrote to are the ones passed in."""
+        after = list(self.given)
+        held = self._held()
+        changed = False
+        for number, now in held.items():
+            before = self.values[number]
+            if now is before and not is_transformed() and not now._version and id(now) not in self.run.touched:
+                continue
+            after[number], changed = now.detach(), True
+        return spread(self.kept.leaves.buffers, after) if changed else self._buffers
+
+    def _held(self) -> dict[int, Tensor]:
+        leaves, held = self.kept.leaves, {}
+        for owner, key, number in self.kept.plan.slots:
+            now = self._at(owner, key, leaves.names[number])
+            if leaves.kinds[number] != BUFFER:
+                if now is not self.values[number]:
+                    raise _replaced(leaves.kinds[number], leaves.names[number])
+            elif number not in held or held[number] is self.values[number]:
+                held[number] = now
+        return held
+
+    def _at(self, owner: int, key: Any, name: str) -> Tensor:
+        try:
+            now = self.parts[owner][key]
+        except (KeyError, IndexError):
+            now = None
+        if not isinstance(now, Tensor):
+            raise _replaced("buffer or parameter", name)
+        return now
+
+
+def _replaced(kind: str, name: str) -> TreeMismatch:
+    return TreeMismatch(
+        f"from_module: the forward removes the {kind} {name}, or puts something else in its place; compute with a "
+        "local value instead"
+    )

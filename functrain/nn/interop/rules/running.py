@@ -1,0 +1,198 @@
+"""One application of a module: its fresh copy, where its draws come from, and what becomes of its buffers.
+
+A `TorchFunctionMode` stands above autograd and vmap, so it sees each function of PyTorch that the module calls with
+the arguments as the module sees them. What a table of rules names is answered by a rule (`draws`, `layers`, `norms`,
+`writes`); all else runs as it is.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
+
+from functrain import random
+from functrain.dispatch_state import level, plain
+from functrain.errors import InvalidArgument, InvalidKey
+from functrain.nn.mode import Mode
+
+Rule = Callable[["Running", Callable, tuple, dict[str, Any]], Any]
+
+RULES: dict[Any, Rule] = {}
+"""Function -> what is done in its place: (running, function, args, kwargs) -> result."""
+
+
+def rule(*functions: Any) -> Callable[[Rule], Rule]:
+    """Return a decorator that enters a rule for these functions of PyTorch; those that are None are left out."""
+
+    def enter(f: Rule) -> Rule:
+        for function in functions:
+            if function is not None:
+                RULES[function] = f
+        return f
+
+    return enter
+
+
+_WRITING = ("inplace", "out")
+"""The names of arguments by which functions write to a tensor."""
+
+
+class Running(TorchFunctionMode):
+    """The application of a module, as the mode in which its functions run.
+
+    Args:
+        mode: how the model is applied.
+        paths: id of each module -> its path.
+        originals: id -> (reference, name) of tensors that the module must not meet.
+
+    Attributes:
+        mode: how the model is applied.
+        guarded: (name, tensor) of all that the module may not write to.
+        touched: the ids of buffers that were written to by functions that do not say so.
+        slots: id of a buffer -> the places that hold it, as (dict or list, key).
+    """
+
+    def __init__(self, mode: Mode, paths: dict[int, str], originals: dict[int, Any]) -> None:
+        super().__init__()
+        self.mode, self._paths, self._originals = mode, paths, originals
+        self.guarded: list[tuple[str, Tensor]] = []
+        self.touched: set[int] = set()
+        self.slots: dict[int, list[tuple[Any, Any]]] = {}
+        self.counts: dict[str, int] = {}
+        self._root_key: Tensor | None = None  # made when it is asked for
+        self._memories: dict[int, str] | None = None
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """Answer a function, or let it run."""
+        answer = RULES.get(func)
+        if answer is not None:
+            return answer(self, func, args, kwargs or {})
+        originals = self._originals
+        for arg in args:
+            if id(arg) in originals:
+                self._check_own(arg)
+            elif type(arg) is tuple or type(arg) is list:
+                for part in arg:
+                    if id(part) in originals:
+                        self._check_own(part)
+        if kwargs:
+            for name, arg in kwargs.items():
+                if id(arg) in originals:
+                    self._check_own(arg)
+                if name in _WRITING and arg is not None and arg is not False:
+                    self.guard_all(args[:1] if arg is True else (arg,), name)
+            return func(*args, **kwargs)
+        return func(*args)
+
+    def check(self, args: Sequence[Any]) -> None:
+        """Raise where one of these is a tensor of the module that the model was made from."""
+        for arg in args:
+            if id(arg) in self._originals:
+                self._check_own(arg)
+
+    def _check_own(self, tensor: Any) -> None:
+        reference, name = self._originals[id(tensor)]
+        if reference() is tensor:
+            raise InvalidArgument(
+                f"from_module: the forward uses the tensor {name} of the original module, not that of the copy that "
+                "runs, so it would never be trained: a function stored on the module, or a global one, closes over "
+                f"the module or over {name}; make it a method, or a submodule"
+            )
+
+    @property
+    def is_vmapped(self) -> bool:
+        """Whether there is a key for each row of a `vmap`, so that all that is drawn into must have its rows too."""
+        return self.mode.key is not None and level(self.mode.key) >= 0
+
+    # Places
+
+    def place(self) -> str:
+        """Return the path of the module whose code is running: of the innermost frame whose first argument is one."""
+        frame = sys._getframe(1)
+        while frame is not None:
+            code = frame.f_code
+            if code.co_argcount:
+                path = self._paths.get(id(frame.f_locals.get(code.co_varnames[0])))
+                if path is not None:
+                    return path
+            frame = frame.f_back
+        return ""
+
+    def path_of(self, thing: Any) -> str | None:
+        """Return the path of a module of this application, None for anything else."""
+        return self._paths.get(id(thing))
+
+    # Randomness
+
+    def key(self, what: str) -> Tensor:
+        """Return the key of the next draw of the module whose code is running."""
+        root, place = self.root_key, self.place()
+        if root is None:
+            when = "in training, which needs a key" if self.mode.train else "in evaluation too"
+            raise InvalidKey(
+                f"from_module: {place or 'the module'} draws random numbers ({what}) {when}; apply the model with "
+                "nn.training(key), or with nn.Mode(key=key) to evaluate"
+            )
+        count = self.counts[place] = self.counts.get(place, -1) + 1
+        return random.fold_in(root, place, count)
+
+    @property
+    def root_key(self) -> Tensor | None:
+        """The key that paths and counts are folded into; None where there is none."""
+        if self._root_key is None and self.mode.key is not None:
+            self._root_key = random.fold_in(self.mode.key, *self.mode.path)
+        return self._root_key
+
+    def set_root_key(self, key: Tensor | None) -> None:
+        """Let draws come from another key."""
+        self._root_key = key
+
+    # Writes
+
+    def guard(self, tensor: Any, what: str) -> None:
+        """Raise where a tensor that is about to be written to shares memory with what the module may not change."""
+        if not isinstance(tensor, Tensor):
+            return
+        memory = _memory(tensor)
+        if memory is None:
+            return
+        if self._memories is None:
+            found = [(_memory(guarded), name) for name, guarded in self.guarded]
+            self._memories = {m: name for m, name in found if m}
+        if memory in self._memories:
+            where = self.place()
+            raise InvalidArgument(
+                f"from_module: {where or 'the module'} changes {self._memories[memory]} in place ({what}); what a "
+                "model is applied to is never changed: register what the forward changes as a buffer, or return a new "
+                "value (inplace=False)"
+            )
+
+    def guard_all(self, tensors: Any, what: str) -> None:
+        """Raise where one of these, or of what is in them, may not be written to."""
+        for tensor in tensors:
+            for one in tensor if isinstance(tensor, tuple | list) else (tensor,):
+                self.guard(one, what)
+
+    def rebind(self, old: Tensor, new: Tensor) -> None:
+        """Put a new value into each place that holds a buffer; it is then what the application returns."""
+        places = self.slots.pop(id(old), None)
+        if places is None:  # no registered buffer
+            self.guard(old, "running statistics")
+            with torch.no_grad():
+                old.copy_(new)
+            return
+        for owner, key in places:
+            owner[key] = new
+        self.slots[id(new)] = places
+
+
+def _memory(tensor: Tensor) -> int | None:
+    """Return the address of the memory of a tensor, None where it has none (in a trace, which guards its arguments)."""
+    tensor = plain(tensor)
+    if type(tensor) is not Tensor and (not isinstance(tensor, torch.nn.Parameter) or is_lazy(tensor)):
+        return None
+    return tensor.untyped_storage().data_ptr() or None
