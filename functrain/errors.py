@@ -53,10 +53,26 @@ class DuplicateName(FunctrainError, ValueError):
     """Two things that are told apart by name have the same one. Rename one of them."""
 
 
-class RunInProgress(FunctrainError, ValueError):
-    """A state in the middle of a planned run was passed to a `fit` that plans another.
+class RunMismatch(FunctrainError, ValueError):
+    """A run is to go on under another plan: other epochs, loaders of another length, other callbacks.
 
-    Resume with the epochs and the loader that the run was begun with, or begin a new run with `plan`.
+    The message names both. Pass what the run was begun with; to begin a new run, pass its state instead of the run.
+    """
+
+
+class PaddingCounts(FunctrainError, ValueError):
+    """Rows of zero weight, with which a sampler was asked to pad, change the results: some code mixes the rows.
+
+    The message says what changed. Choose remainder "keep" or "drop", or let the layer, loss, metric or handler heed the
+    weights of the batch.
+    """
+
+
+class SourceEnded(FunctrainError, ValueError):
+    """An iterable of batches ended before the plan did, or gave none.
+
+    The message says how many batches it gave and how many were planned. A generator can be gone through once; pass
+    fewer `steps`, or something that can be iterated again.
     """
 
 
@@ -69,6 +85,14 @@ class InvalidCallbackResult(FunctrainError, TypeError):
 
     Handlers are pure: they return the changed record (`attrs.evolve(run, ...)`), `Stop(run, ...)`, or None for
     "no change".
+    """
+
+
+class InvalidMemory(FunctrainError, TypeError):
+    """A callback's memory holds something that cannot be saved with the run.
+
+    A memory is a tree of tensors, numbers, strings, None and frozen nodes (classes made by `tree.node`). What is live,
+    such as a file or a progress bar, is the callback's `resource`.
     """
 
 

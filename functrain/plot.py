@@ -32,7 +32,7 @@ def history(
     as the learning rate, has a panel of its own; those that never changed share the last one.
 
     Args:
-        source: a `Result` or its history, by epoch; or what `callbacks.record` recorded, by step: a mapping from
+        source: a `Run` or its history, by epoch; or what `callbacks.record` recorded, by step: a mapping from
             names to values of one length, with their places under "step" or "epoch" (0, 1, 2... without either).
         only: the names of the columns to draw, shell patterns allowed (such as "*/loss"); None for all.
         ax: axes to draw in, as many as panels; None for a new figure.
@@ -149,7 +149,7 @@ def _rows(source: Any) -> list[Mapping[str, Any]]:
     rows: list[Any] = list(source) if isinstance(source, Iterable) and not isinstance(source, Tensor) else [source]
     if not all(isinstance(row, Mapping) for row in rows):
         raise InvalidArgument(
-            "source must be a Result, a history, rows of values by name, or a record of values by name, "
+            "source must be a Run, a history, rows of values by name, or a record of values by name, "
             f"got {type(source).__name__}"
         )
     return rows

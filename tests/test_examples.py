@@ -26,6 +26,24 @@ def test_digits(tmp_path):
     assert "valid/accuracy" in out
 
 
+def test_gan():
+    # With five seeds the distance was from 0.957 to 1.056.
+    out = run("gan.py", "--epochs", 40)
+    assert 0.85 < float(re.search(r"origin ([\d.]+)", out)[1]) < 1.15
+
+
+def test_reinforce():
+    out = run("reinforce.py")
+    first, last = map(float, re.search(r"reward (-[\d.]+) at first, (-[\d.]+) at last", out).groups())
+    # With five seeds the first was from -1.613 to -1.061, the last from -0.951 to -0.900.
+    assert first < -1.0 and last > -1.0
+
+
+def test_the_examples_of_loops_of_ones_own_are_short():
+    lengths = {name: len((EXAMPLES / name).read_text().splitlines()) for name in ("gan.py", "reinforce.py")}
+    assert all(length < 60 for length in lengths.values()), lengths
+
+
 @pytest.mark.parametrize("name", ["lesson.py"])
 def test_lesson_needs_its_data(name, tmp_path):
     done = subprocess.run(

@@ -31,7 +31,7 @@ def _functrain(jit: str | bool, chunk: int = 8) -> Entrant:
     learner = ft.Learner(model, losses.cross_entropy, optim.sgd(lr=LR), {"accuracy": metrics.accuracy})
     state = attrs.evolve(ft.init(learner, ft.random.key(0), rows[:1]), params=first_params())
 
-    def fit(sampler: data.Sampler, epochs: int, *callbacks: ft.Callback) -> ft.Result:
+    def fit(sampler: data.Sampler, epochs: int, *callbacks: ft.Callback) -> ft.Run:
         loader = data.loader(rows, sampler)
         return ft.fit(learner, state, train=loader, epochs=epochs, jit=jit, chunk=chunk, callbacks=callbacks)
 

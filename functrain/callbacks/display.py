@@ -1,7 +1,8 @@
 """Callbacks that tell a person how training goes."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -10,7 +11,7 @@ from rich.text import Text
 
 from functrain.train.events import Callback
 from functrain.train.history import show
-from functrain.train.run import Run, remember
+from functrain.train.run import Run, batches_done
 
 
 class _Rate(ProgressColumn):
@@ -24,6 +25,8 @@ class _Rate(ProgressColumn):
 def progress(console: Console | None = None) -> Callback:
     """Return a callback that shows progress: on a terminal a bar with rate and time left, elsewhere a line an epoch.
 
+    Beside `print_table` the bar prints no lines of its own.
+
     Args:
         console: the rich console to write to; the standard error output when None.
 
@@ -31,68 +34,67 @@ def progress(console: Console | None = None) -> Callback:
     'progress'
     """
     out = Console(stderr=True) if console is None else console
-    handlers = _bar(out) if out.is_terminal else _lines(out)
-    return Callback("progress", handlers, order=100, phases=("train", "valid"), keeps_state=False, reads_logs=False)
+    handlers, resource = _bar(out) if out.is_terminal else _lines(out)
+    options: dict[str, Any] = dict(keeps_state=False, reads_logs=False, resource=resource)
+    return Callback("progress", handlers, order=100, phases=("train", "valid"), **options)
 
 
-def _lines(console: Console) -> dict[str, Any]:
-    def begin_epoch(run: Run) -> Run:
-        return remember(run, "progress", time.perf_counter())
-
-    def after_epoch(run: Run) -> None:
-        seconds = time.perf_counter() - run.memory["progress"]
-        values = "  ".join(f"{name} {show(run.logs[name])}" for name in _measured(run))
-        console.print(f"epoch {run.epoch + 1}/{run.epochs}  {values}  {seconds:.1f} s", highlight=False, soft_wrap=True)
-
-    return {"begin_epoch": begin_epoch, "after_epoch": after_epoch}
+def _line(run: Run) -> str:
+    values = "  ".join(f"{name} {show(run.logs[name])}" for name in _measured(run))
+    return f"epoch {run.epoch + 1}/{run.epochs}  {values}"
 
 
 def _measured(run: Run) -> list[str]:
-    return [name for name in run.logs if name.startswith(("train/", "valid/"))]
+    return [name for name in run.logs if "/" in name]
 
 
-def _bar(console: Console) -> dict[str, Any]:
-    def begin_fit(run: Run) -> Run:
+def _lines(console: Console) -> tuple[dict[str, Any], Callable]:
+    @contextmanager
+    def clock(run: Run) -> Iterator[dict[str, float]]:
+        yield {"began": time.perf_counter()}
+
+    def begin_epoch(run: Run, clock: dict[str, float]) -> None:
+        clock["began"] = time.perf_counter()
+
+    def after_epoch(run: Run, clock: dict[str, float]) -> None:
+        seconds = time.perf_counter() - clock["began"]
+        console.print(f"{_line(run)}  {seconds:.1f} s", highlight=False, soft_wrap=True)
+
+    return {"begin_epoch": begin_epoch, "after_epoch": after_epoch}, clock
+
+
+def _bar(console: Console) -> tuple[dict[str, Any], Callable]:
+    @contextmanager
+    def bar(run: Run) -> Iterator[Progress]:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-        bar = Progress(*columns, console=console)
-        task = bar.add_task("", total=run.epochs * run.steps, completed=int(run.state.step - run.state.start))
-        bar.start()
-        return remember(run, "progress", (bar, task))
+        with Progress(*columns, console=console) as bar:
+            bar.add_task("", total=run.plan.steps, completed=batches_done(run))
+            yield bar
 
-    def describe(run: Run, text: str) -> None:
-        bar, task = run.memory["progress"]
-        bar.update(task, description=text)
+    def describe(bar: Progress, run: Run, more: str = "") -> None:
+        bar.update(bar.task_ids[0], description=f"epoch {run.epoch + 1}/{run.epochs}{more}")
 
-    def begin_epoch(run: Run) -> None:
-        describe(run, f"epoch {run.epoch + 1}/{run.epochs}")
+    def begin_epoch(run: Run, bar: Progress) -> None:
+        describe(bar, run)
 
-    def begin_validate(run: Run) -> None:
-        describe(run, f"epoch {run.epoch + 1}/{run.epochs}, validating")
+    def begin_validate(run: Run, bar: Progress) -> None:
+        describe(bar, run, ", validating")
 
-    def after_chunk(run: Run) -> None:
+    def after_chunk(run: Run, bar: Progress) -> None:
         if run.phase == "train":
-            bar, task = run.memory["progress"]
-            bar.update(task, completed=run.epoch * run.steps + run.step)
+            bar.update(bar.task_ids[0], completed=batches_done(run))
 
-    def after_epoch(run: Run) -> None:
-        bar, _ = run.memory["progress"]
-        values = "  ".join(f"{name} {show(run.logs[name])}" for name in _measured(run))
-        bar.console.print(f"epoch {run.epoch + 1}/{run.epochs}  {values}", highlight=False)
+    def after_epoch(run: Run, bar: Progress) -> None:
+        if "print_table" not in run.plan.callbacks:
+            bar.console.print(_line(run), highlight=False)
 
-    def after_fit(run: Run) -> Run | None:
-        if not run.memory["progress"]:  # the fit ended before it began
-            return None
-        run.memory["progress"][0].stop()
-        return remember(run, "progress", ())
-
-    return {
-        "begin_fit": begin_fit,
+    handlers = {
         "begin_epoch": begin_epoch,
         "after_chunk": after_chunk,
         "begin_validate": begin_validate,
         "after_epoch": after_epoch,
-        "after_fit": after_fit,
     }
+    return handlers, bar
 
 
 def print_table(columns: Iterable[str] | None = None, console: Console | None = None) -> Callback:

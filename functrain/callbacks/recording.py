@@ -5,18 +5,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.schedule import Progress
-from functrain.train.events import Callback
-from functrain.train.learner import hyperparameters
-from functrain.train.run import Run, remember
+from functrain import tree
+from functrain.train.events import Callback, remember
+from functrain.train.run import Run, batches_done
 
 
 def record(name: str = "record") -> Callback:
     """Return a callback that records the values of every training step.
 
-    After the fit, `result.memory["record"]` is a dict of 1-d CPU tensors with an entry a step: "step" (from the
-    beginning of the run), "epoch" (with its fraction), "loss", each metric, and each hyperparameter at its value in
-    that step. Nothing waits for the device before the fit ends. `plot.history` draws it.
+    After the fit, `run.memory["record"]` is a dict of 1-d CPU tensors with an entry a step: "step" (from the beginning
+    of the run), "epoch" (with its fraction), "loss", each metric, what `log` added, and each scheduled hyperparameter
+    at the value that the step used. Nothing waits for the device before the fit ends. `plot.history` draws it.
 
     >>> record().name
     'record'
@@ -25,35 +24,41 @@ def record(name: str = "record") -> Callback:
     def after_chunk(run: Run) -> Run | None:
         if run.phase != "train" or not run.logs:
             return None
-        rows = len(run.logs["loss"])
-        first = run.epoch * run.steps + run.step - rows
-        # A linked list: one more link does not copy the ones before.
-        return remember(run, name, ((first, rows, run.logs), run.memory[name]))
+        rows = len(next(iter(run.logs.values())))
+        step = torch.arange(batches_done(run) - rows, batches_done(run))
+        return remember(run, name, _appended(run.memory[name], {"step": step, **run.logs}))
 
     def after_fit(run: Run) -> Run:
-        return remember(run, name, _columns(run, _unlink(run.memory[name])))
+        return remember(run, name, _columns(run, run.memory[name]))
 
     return Callback(name, {"after_chunk": after_chunk, "after_fit": after_fit}, order=50, keeps_state=False)
 
 
-def _unlink(links: Any) -> list[Any]:
-    found = []
-    while links:
-        link, links = links
-        found.append(link)
-    return found[::-1]
+def _appended(blocks: tuple, block: dict[str, Tensor]) -> tuple:
+    """Return the blocks with one more, those of about its length joined with it.
+
+    So there are few of them, however many steps, and each row is copied few times: the lengths are as those of the
+    digits of a binary counter.
+    """
+    while blocks and len(blocks[-1]["step"]) <= len(block["step"]) and blocks[-1].keys() == block.keys():
+        block = _joined([blocks[-1], block])
+        blocks = blocks[:-1]
+    return (*blocks, block)
 
 
-def _columns(run: Run, chunks: list[Any]) -> dict[str, Tensor]:
-    if not chunks:
+def _joined(blocks: Any) -> dict[str, Tensor]:
+    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+
+
+def _columns(run: Run, blocks: tuple) -> dict[str, Tensor]:
+    if not blocks:
         return {}
-    step = torch.cat([torch.arange(first, first + rows) for first, rows, _ in chunks])
-    measured = {name: torch.cat([logs[name] for _, _, logs in chunks]).cpu() for name in chunks[0][2]}
-    position = step.double() / int(run.state.end - run.state.start)
-    at = Progress(position, step, position * run.epochs)
-    hypers = {name: _column(value, step) for name, value in hyperparameters(run.learner, at).items()}
-    return {"step": step, "epoch": position * run.epochs, **measured, **hypers}
+    names = dict.fromkeys(name for block in blocks for name in block)
+    whole = [{name: block[name] if name in block else _nothing(block) for name in names} for block in blocks]
+    columns = tree.to(_joined(whole), "cpu")
+    length = run.plan.lengths["train"]
+    return {"step": columns["step"], "epoch": columns["step"].double() / length, **columns}
 
 
-def _column(value: Any, step: Tensor) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.float64).expand(len(step))
+def _nothing(block: dict[str, Tensor]) -> Tensor:
+    return torch.full(block["step"].shape, float("nan"), dtype=torch.float64)

@@ -9,25 +9,27 @@ import torch
 from functrain import tree
 from functrain.engine import Stop
 from functrain.errors import InvalidArgument
-from functrain.train.events import Callback
-from functrain.train.run import Run, remember
+from functrain.train.events import Callback, remember
+from functrain.train.run import Run
 from functrain.train.step import Step
 
 
-@attrs.frozen
+@tree.node
 class Best:
     """The memory of `early_stopping`.
 
     Attributes:
         value: the best value so far, None before the first epoch.
         epoch: when it was seen, from 0.
-        waited: epochs since.
-        state: the state then, or None when it is not to be restored.
+        waited: epochs since the last one that improved by more than `min_delta`.
+        reference: the value that the next one must improve upon.
+        state: the state of the best epoch, or None when it is not to be restored.
     """
 
     value: float | None = None
     epoch: int = -1
     waited: int = 0
+    reference: float | None = None
     state: Any = None
 
 
@@ -44,16 +46,18 @@ def early_stopping(
     Args:
         monitor: a column of the history, such as "valid/loss".
         patience: epochs without improvement that are allowed, at least 1.
-        min_delta: how much better than the best so far counts as improved, at least 0.
+        min_delta: how much better than at the last improvement counts as improved, at least 0. The best epoch is the
+            best one even so, by whatever little.
         mode: "min" when less is better, "max" when more is.
         restore_best: whether the fit returns the state of the best epoch instead of the last.
         name: the name of the callback.
 
-    A value that is not a number is no improvement. `result.memory[name]` is a `Best`.
+    A value that is not a number is no improvement. `run.memory[name]` is a `Best`. The run can be gone on from:
+    the state of its last epoch is in it beside the best one.
     The method is that of Prechelt, "Early Stopping - But When?" (1998).
 
     >>> early_stopping("valid/accuracy", patience=2, mode="max").memory
-    Best(value=None, epoch=-1, waited=0, state=None)
+    Best(value=None, epoch=-1, waited=0, reference=None, state=None)
     """
     if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
         raise InvalidArgument(f"patience must be a whole number of at least 1, got {patience!r}")
@@ -62,20 +66,23 @@ def early_stopping(
     if mode not in ("min", "max"):
         raise InvalidArgument(f"mode must be 'min' or 'max', got {mode!r}")
 
-    def better(value: float, best: float | None) -> bool:
-        if best is None:
+    def better(value: float, than: float | None, by: float) -> bool:
+        if than is None:
             return not math.isnan(value)
-        return value < best - min_delta if mode == "min" else value > best + min_delta
+        return value < than - by if mode == "min" else value > than + by
 
     def begin_fit(run: Run) -> None:
         _check_monitor(run, monitor)
 
     def after_epoch(run: Run) -> Any:
         value, best = _monitored(run, monitor), run.memory[name]
-        if better(value, best.value):
-            return remember(run, name, Best(value, run.epoch, 0, run.state if restore_best else None))
-        run = remember(run, name, attrs.evolve(best, waited=best.waited + 1))
-        if best.waited + 1 < patience:
+        improved = better(value, best.reference, min_delta)
+        waited, reference = (0, value) if improved else (best.waited + 1, best.reference)
+        if better(value, best.value, 0.0):
+            best = attrs.evolve(best, value=value, epoch=run.epoch, state=run.state if restore_best else None)
+        best = attrs.evolve(best, waited=waited, reference=reference)
+        run = remember(run, name, best)
+        if waited < patience:
             return run
         reason = f"{monitor} has not improved for {patience} epochs; {_best_so_far(best)}"
         return Stop(run, scope="fit", reason=reason)
@@ -95,11 +102,16 @@ def _best_so_far(best: Best) -> str:
 
 
 def _check_monitor(run: Run, monitor: str) -> None:
-    measured = [f"{phase}/{name}" for phase in ("train", "valid") for name in ("loss", *run.learner.metrics)]
-    if monitor not in measured:
-        raise InvalidArgument(f"monitor must be one of {', '.join(measured)}; got {monitor!r}")
-    if monitor.startswith("valid/") and "valid" not in run.phases:
-        raise InvalidArgument(f"{monitor!r} is not measured in this fit, which has no validation: pass valid=")
+    phase, slash, name = monitor.partition("/")
+    phases = list(run.plan.lengths)
+    if not slash or not name:
+        raise InvalidArgument(
+            f"monitor must be a phase and a name, such as 'valid/loss', the phases being {phases}; got {monitor!r}"
+        )
+    if phase not in phases:
+        raise InvalidArgument(
+            f"{monitor!r} is not measured in this fit, whose phases are {phases}: pass valid=, or monitor another value"
+        )
 
 
 def _monitored(run: Run, monitor: str) -> float:
@@ -111,9 +123,9 @@ def _monitored(run: Run, monitor: str) -> float:
 def finite(gradients: bool = False, name: str = "finite") -> Callback:
     """Return a callback that ends the fit when the loss of a batch is NaN or infinite.
 
-    The batch then leaves no trace in the state, and `result.stopped` says in which epoch and batch it was; the
-    returned state and that batch reproduce it. The check runs inside the compiled step; the loop waits for its answer
-    after each block.
+    The batch then leaves no trace in the state, and `run.stopped` says in which epoch and batch it was; the returned
+    state and `batch_at(run, train)` reproduce it. The check runs inside the compiled step; the loop waits for its
+    answer after each chunk.
 
     Args:
         gradients: whether to check the gradients too.
@@ -131,4 +143,4 @@ def finite(gradients: bool = False, name: str = "finite") -> Callback:
         return Stop(step, scope="fit", when=~torch.isfinite(norm), reason="the gradients are not finite")
 
     handlers = {"after_loss": after_loss, **({"after_grads": after_grads} if gradients else {})}
-    return Callback(name, handlers, keeps_state=False, padding_safe=True)
+    return Callback(name, handlers, keeps_state=False)

@@ -160,16 +160,14 @@ def _in_memory(loader: Loader) -> ArrayDataset | None:
 def is_resident(loader: Loader) -> bool:
     """Return whether the batches are exactly the rows of `loader.dataset.arrays` that `index_block` names.
 
-    That is so for an `ArrayDataset` without a transform or a collate function of its own, if all its batches have one
-    shape: a short last batch that is kept has another. A compiled loop can then gather the rows by itself.
+    That is so for an `ArrayDataset` without a transform or a collate function of its own. A compiled loop can then
+    gather the rows by itself; a short last batch that is kept has another shape than the others.
 
     >>> rows = ArrayDataset((torch.zeros(10, 2), torch.zeros(10)))
     >>> [is_resident(loader(rows, samplers.sequential(3, remainder))) for remainder in samplers.REMAINDERS]
-    [False, True, True]
+    [True, True, True]
     """
-    n, size = len(loader.dataset), loader.sampler.batch_size
-    ragged = loader.sampler.remainder == "keep" and n > size and n % size != 0
-    return _in_memory(loader) is not None and loader.transform is None and not ragged
+    return _in_memory(loader) is not None and loader.transform is None
 
 
 def _in_views(loader: Loader, rows: ArrayDataset, start: int) -> Iterator[Batch]:

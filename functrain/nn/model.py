@@ -40,7 +40,6 @@ class Model:
     init: Callable[[Tensor, Any], tuple[Params, Buffers]]
     apply: Callable[..., tuple[Any, Buffers]]
     hypers: Mapping[str, Hyper] = attrs.field(factory=dict)
-    padding_safe: bool = True
     name: str | None = None
     label: str = "Model"
 

@@ -21,8 +21,7 @@ def check_layer(model: Any, example: Any, *, key: Tensor | None = None, skip: Co
     - "buffers": they keep their structure, shapes and dtypes.
     - "jit": the same eager and compiled, gradients too, in both modes.
     - "rows": in evaluation a row of the result does not depend on the other rows.
-    - "padding": in training, rows of zero weight have no influence on the buffers, whatever is in them. (A model
-      that says `padding_safe=False` is excused.)
+    - "padding": in training, rows of zero weight have no influence on the buffers, whatever is in them.
     - "vmap": with many parameters at once, the same as with one after another.
 
     Args:
@@ -109,8 +108,6 @@ def _rows(evaluate: Callable, params: Any, buffers: Any, example: Any) -> None:
 
 
 def _padding(model: nn.Model, params: Any, buffers: Any, example: Any, key: Tensor) -> None:
-    if not model.padding_safe:
-        return
     rows = len(tree.leaves(example)[0])
     weight = torch.cat([torch.ones(rows), torch.zeros(2)])
     results = [

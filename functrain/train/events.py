@@ -1,18 +1,19 @@
-"""Events, callbacks and signals: how anything outside the loop takes part in it, without changing anything in place.
+"""Events and callbacks: how anything outside the loop takes part in it, without changing anything in place.
 
 A callback is data: a name, pure handlers by event, an order, and an initial memory. A handler takes a record and
 returns a changed record, a `Stop`, or None for "no change" (what Python returns when nothing is returned).
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
+from torch import Tensor
 
 from functrain import tree
-from functrain.engine import Stop
-from functrain.errors import DuplicateName, InvalidArgument, InvalidCallbackResult, UnknownEvent
+from functrain.errors import DuplicateName, InvalidArgument, InvalidCallbackResult, InvalidMemory, UnknownEvent
 
 STEP_EVENTS = ("begin_step", "after_pred", "after_loss", "after_grads", "after_step")
 """The events inside a step. Their handlers take and return a `Step` and are traced with it."""
@@ -32,26 +33,12 @@ HOST_EVENTS = (
 
 EVENTS = HOST_EVENTS + STEP_EVENTS
 
-SCOPES = ("batch", "epoch", "validate", "fit")
-"""What a `Stop` can end: the rest of this batch, of this epoch's training half, of this validation, of the fit."""
-
-USUAL_SCOPE = {
-    **dict.fromkeys(STEP_EVENTS, "batch"),
-    "begin_fit": "fit",
-    "begin_epoch": "epoch",
-    "begin_batch": "batch",
-    "after_batch": "batch",
-    "after_chunk": "batch",
-    "begin_validate": "validate",
-    "after_validate": "validate",
-    "after_epoch": "fit",
-    "after_fit": "fit",
-}
-"""What a `Stop` without a scope ends, by the event that it answers (as a cancelled event did in the lesson)."""
-
-_BETWEEN_BATCHES = ("begin_fit", "begin_epoch", "begin_validate", "after_validate", "after_epoch", "after_fit")
-
 PHASES = ("train", "valid")
+
+BY_PHASE = frozenset(("begin_batch", "after_batch", "after_chunk"))
+"""The host events of which a callback hears in its phases alone."""
+
+MOST_DEEP = 32
 
 
 def _known_events(_callback, _attribute, handlers):
@@ -69,6 +56,14 @@ def _known_phases(_callback, _attribute, phases):
         raise InvalidArgument(f"phases must be some of {PHASES}, got {phases!r}")
 
 
+def _resource(_callback, _attribute, resource):
+    if resource is not None and not callable(resource):
+        raise InvalidArgument(
+            f"resource must be a function of the run that returns a context manager, got {resource!r}; pass the "
+            "function, not what it returns"
+        )
+
+
 @attrs.frozen
 class Callback:
     """Something that takes part in training: pure handlers by event, and a memory that is threaded through the run.
@@ -77,15 +72,16 @@ class Callback:
         name: by which its memory is found: `run.memory[name]`.
         handlers: event -> handler. A handler of `HOST_EVENTS` maps a `Run`, one of `STEP_EVENTS` a `Step`.
         order: callbacks with a lower order are called first; equal ones in the order given.
-        memory: the initial memory. With step handlers, a tree of tensors, as it is traced; else any value.
+        memory: the initial memory: a tree of tensors, numbers, strings, None and frozen nodes, at most 32 deep; of
+            tensors alone where there are step handlers, as it is traced.
         phases: in which phases its handlers of batches and steps are called: "train", "valid", or both.
         keeps_state: whether a handler may keep `run.state` after it returns. The loop reuses the state's buffers, so
             such a handler is handed a copy; say False where the handlers only look, and no copy is made.
         reads_logs: whether its handlers of `after_batch` and `after_chunk` read `run.logs`; say False where they only
             count, and no values of single batches are computed.
-        padding_safe: whether its step handlers before the gradients (`begin_step`, `after_pred`, `after_loss`) treat
-            each row by itself, or heed the batch's weight. Where one may not, as it mixes rows (mixup), a short last
-            batch is not filled up by rows of zero weight, which takes a trace of its own.
+        resource: None, or a function of the run that returns a context manager for what is live, such as a bar or a
+            file. It is opened before `begin_fit` and closed after `after_fit`, also when something raises; the host
+            handlers then take (run, resource). It is never part of the run.
 
     >>> def count(run):
     ...     return attrs.evolve(run, memory={**run.memory, "counter": run.memory["counter"] + 1})
@@ -94,17 +90,19 @@ class Callback:
     """
 
     name: str = attrs.field(validator=attrs.validators.instance_of(str))
-    handlers: Mapping[str, Callable[[Any], Any]] = attrs.field(validator=_known_events)
+    handlers: Mapping[str, Callable[..., Any]] = attrs.field(validator=_known_events)
     order: float = 0
     memory: Any = ()
     phases: tuple[str, ...] = attrs.field(default=("train",), converter=tuple, validator=_known_phases)
     keeps_state: bool = True
     reads_logs: bool = True
-    padding_safe: bool = False
+    resource: Callable[[Any], Any] | None = attrs.field(default=None, validator=_resource)
 
     def __attrs_post_init__(self) -> None:
         if self.handles(*STEP_EVENTS):
             tree.check_tensors(self.memory, f"the memory of callback {self.name!r}, whose step handlers are traced")
+        else:
+            check_memory(self.memory, self.name)
 
     def handles(self, *events: str) -> bool:
         """Return whether any of these events has a handler.
@@ -115,33 +113,6 @@ class Callback:
         return any(event in self.handlers for event in events)
 
 
-@attrs.frozen
-class Signal:
-    """A stop that is under way: what it ends, and who said so.
-
-    Attributes:
-        scope: one of `SCOPES`.
-        reason: why, in words for a person.
-        callback: the name of the callback.
-        event: the event that was answered.
-        epoch: the epoch, from 0.
-        step: the batch of that epoch, from 0.
-    """
-
-    scope: str
-    reason: str
-    callback: str
-    event: str
-    epoch: int
-    step: int
-
-    def __str__(self) -> str:
-        # Between the batches the number would be that of the phase that is over.
-        batch = "" if self.event in _BETWEEN_BATCHES else f", batch {self.step}"
-        where = f"epoch {self.epoch + 1}{batch}"
-        return f"{self.scope} stopped by {self.callback!r} at {self.event}, {where}: {self.reason or 'no reason given'}"
-
-
 def ordered(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     """Return the callbacks in the order in which they are called; each name may come once.
 
@@ -150,61 +121,32 @@ def ordered(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     """
     if not isinstance(callbacks, Iterable):
         raise InvalidArgument(f"callbacks must be a list of Callback records, got {tree.describe(callbacks)}")
-    found = tuple(callbacks)
-    for callback in found:
+    all_of_them = tuple(callbacks)
+    for callback in all_of_them:
         if not isinstance(callback, Callback):
             hint = "; call it to make the callback" if callable(callback) else ""
             raise InvalidArgument(f"callbacks must be Callback records, got {callback!r}{hint}")
-    names = [callback.name for callback in found]
+    names = [callback.name for callback in all_of_them]
     for name in names:
         if names.count(name) > 1:
             raise DuplicateName(f"two callbacks are named {name!r}; their memories would collide: rename one")
-    return tuple(sorted(found, key=lambda callback: callback.order))
+    return tuple(sorted(all_of_them, key=lambda callback: callback.order))
 
 
-def emit(event: str, callbacks: Iterable[Callback], run: Any) -> Any:
-    """Return the run after each handler of a host event has answered, in order; the first stop ends the round.
+@contextmanager
+def naming(callback: str, event: str) -> Iterator[None]:
+    """Add to what a handler raises which callback and event it was, once.
 
-    Args:
-        event: one of `HOST_EVENTS`.
-        callbacks: callbacks, already `ordered`.
-        run: a `Run`; after a stop, its `signal` says which.
-
-    Raises:
-        InvalidCallbackResult: a handler returned something else than a run, a `Stop` or None.
-
-    >>> from functrain.train.run import Run
-    >>> def halve(run):
-    ...     return Stop(run, reason="enough") if run.logs["valid/loss"] < 0.1 else None
-    >>> run = Run(learner=None, state=None, logs={"valid/loss": 0.05})
-    >>> emit("after_epoch", [Callback("enough", {"after_epoch": halve})], run).signal.scope
-    'fit'
+    >>> with naming("mine", "after_epoch"):
+    ...     pass
     """
-    for callback in callbacks:
-        handler = callback.handlers.get(event)
-        if handler is None or (event in _BY_PHASE and run.phase not in callback.phases):
-            continue
-        run = _accept(handler(run), run, event, callback.name)
-        if run.signal is not None:
-            break
-    return run
-
-
-_BY_PHASE = frozenset(("begin_batch", "after_batch", "after_chunk"))
-
-
-def _accept(result, run, event, name):
-    if result is None:
-        return run
-    if isinstance(result, type(run)):
-        return result
-    if isinstance(result, Stop):
-        stopped = check_answer(result.carry, run, event, name)
-        if not bool(result.when):
-            return stopped
-        scope = scope_of(result, event)
-        return attrs.evolve(stopped, signal=Signal(scope, result.reason, name, event, run.epoch, run.step))
-    return check_answer(result, run, event, name)
+    try:
+        yield
+    except BaseException as error:
+        note = f"in callback {callback!r}, event {event!r}"
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        raise
 
 
 def check_answer(answer: Any, record: Any, event: str, name: str) -> Any:
@@ -222,14 +164,75 @@ def check_answer(answer: Any, record: Any, event: str, name: str) -> Any:
     )
 
 
-def scope_of(stop: Stop, event: str) -> str:
-    """Return what a stop ends: its own scope, or the one that is usual for the event.
+def check_changes(after: Any, before: Any, may: frozenset[str], event: str, name: str) -> None:
+    """Raise `InvalidCallbackResult` when a handler replaced a field whose change would be lost.
 
-    >>> scope_of(Stop(None), "begin_epoch")
-    'epoch'
+    >>> check_changes(None, None, frozenset(), "after_epoch", "mine")
     """
-    if stop.scope is None:
-        return USUAL_SCOPE[event]
-    if stop.scope not in SCOPES:
-        raise InvalidArgument(f"the scope of a Stop must be one of {', '.join(SCOPES)}, got {stop.scope!r}")
-    return stop.scope
+    if after is before:
+        return
+    old = vars(before)
+    lost = [field for field, value in vars(after).items() if value is not old.get(field) and field not in may]
+    if lost:
+        kind = type(before).__name__
+        raise InvalidCallbackResult(
+            f"callback {name!r}, event {event!r}: a handler of this event may replace {', '.join(sorted(may))} of the "
+            f"{kind}, and it replaced {', '.join(lost)}, which would be lost"
+        )
+
+
+# The memory
+
+
+def remember(record: Any, name: str, memory: Any) -> Any:
+    """Return a `Run` or `Step` in which the callback of this name has this memory.
+
+    Raises:
+        InvalidArgument: no callback has this name.
+
+    >>> from functrain.train import Run
+    >>> remember(Run(state=None, memory={"counter": 2}), "counter", 3).memory
+    {'counter': 3}
+    """
+    if name not in record.memory:
+        raise InvalidArgument(
+            f"no callback {name!r} takes part whose memory could be set here; there are {sorted(record.memory)}"
+        )
+    return attrs.evolve(record, memory={**record.memory, name: memory})
+
+
+def check_memory(memory: Any, name: str) -> None:
+    """Raise `InvalidMemory` unless a memory is a tree of tensors, numbers, strings, None and frozen nodes.
+
+    So that each run can be saved, compared, and gone on from.
+
+    >>> check_memory({"best": 0.5, "state": None}, "mine")
+    """
+    wrong = _unsavable(memory, "", 0)
+    if wrong is not None:
+        path, what = wrong
+        raise InvalidMemory(
+            f"the memory of callback {name!r}{f' at {path}' if path else ''}: it must be a tree of tensors, numbers, "
+            f"strings, None and frozen nodes, at most {MOST_DEEP} deep, so that the run can be saved; got {what}. What "
+            "is live belongs in the callback's resource; make a class of your own a node with tree.node"
+        )
+
+
+def _unsavable(value: Any, path: str, depth: int) -> tuple[str, str] | None:
+    if value is None or type(value) in (int, float, str, bool, complex) or isinstance(value, Tensor):
+        return None
+    if depth == MOST_DEEP:
+        return path, f"a tree of more than {MOST_DEEP} levels"
+    if isinstance(value, dict):
+        odd = [key for key in value if not isinstance(key, str | int)]
+        if odd:
+            return path, f"the key {odd[0]!r}, which is no string"
+        children = value.items()
+    elif type(value) in (tuple, list):
+        children = enumerate(value)
+    elif attrs.has(type(value)) and not tree.structure(value).is_leaf():  # a class made by `tree.node`
+        children = vars(value).items()
+    else:
+        return path, f"{type(value).__name__}: {value!r:.60}"
+    wrong = (_unsavable(child, f"{path}.{key}" if path else str(key), depth + 1) for key, child in children)
+    return next((one for one in wrong if one is not None), None)

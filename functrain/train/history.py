@@ -45,8 +45,10 @@ class History:
             raise KeyError(f"no column {which!r}; the columns are {', '.join(self.columns) or 'none yet'}")
         return [row.get(which) for row in self.rows]
 
-    def __add__(self, row: Mapping[str, Any]) -> "History":
-        return History((*self.rows, row))
+    def __add__(self, other: "Mapping[str, Any] | History") -> "History":
+        """Return the history with a row more, or with the rows of another one after its own."""
+        more = other.rows if isinstance(other, History) else (dict(other),)
+        return History((*self.rows, *more))
 
     def __str__(self) -> str:
         console = Console(file=io.StringIO(), width=24 * max(len(self.columns), 4), color_system=None)

@@ -12,18 +12,20 @@ from functrain.nn import Model
 from functrain.optim import Transform
 
 
-def _metric_names(_learner, _attribute, metrics):
+def _metric_names(learner, attribute, metrics):
     if not isinstance(metrics, Mapping):
         raise InvalidArgument(
-            f'metrics must be a dict by name, such as {{"accuracy": metrics.accuracy}}, got {metrics!r}'
+            f'{attribute.name} must be a dict by name, such as {{"accuracy": metrics.accuracy}}, got {metrics!r}'
         )
     for name, metric in metrics.items():
         if name == "loss":
-            raise DuplicateName("metrics: the name 'loss' is taken by the loss itself; choose another name")
+            raise DuplicateName(f"{attribute.name}: the name 'loss' is taken by the loss itself; choose another name")
+        if attribute.name == "valid_metrics" and name in learner.metrics:
+            raise DuplicateName(f"valid_metrics: metrics has a {name!r} too, which is measured in validation anyway")
         if not isinstance(metric, Metric):
             raise InvalidArgument(
-                f"metrics[{name!r}] must be a Metric, got {type(metric).__name__}; metrics.mean(f) makes one from a "
-                "function of (prediction, target)"
+                f"{attribute.name}[{name!r}] must be a Metric, got {type(metric).__name__}; metrics.mean(f) makes one "
+                "from a function of (prediction, target)"
             )
 
 
@@ -40,7 +42,7 @@ def _is_callable(_learner, attribute, value):
         raise InvalidArgument(f"{attribute.name} must be a function of (prediction, target), got {value!r}")
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # with a dictionary of its own, in which `compiling` keeps what was traced for it
 class Learner:
     """What to train: a model, a loss, an optimizer, and metrics to watch. Frozen storage, nothing else.
 
@@ -49,6 +51,7 @@ class Learner:
         loss: (prediction, target) -> one value per target, such as `losses.cross_entropy`.
         optimizer: an `optim.Transform`.
         metrics: metrics by name; "loss" is always measured and not named here.
+        valid_metrics: metrics that are measured in validation alone.
 
     >>> from functrain import losses, metrics, nn, optim
     >>> learner = Learner(nn.dense(10), losses.cross_entropy, optim.sgd(lr=0.1), {"accuracy": metrics.accuracy})
@@ -60,6 +63,31 @@ class Learner:
     loss: Callable[[Any, Any], Any] = attrs.field(validator=_is_callable)
     optimizer: Transform = attrs.field(validator=_is(Transform))
     metrics: Mapping[str, Metric] = attrs.field(factory=dict, validator=_metric_names)
+    valid_metrics: Mapping[str, Metric] = attrs.field(factory=dict, validator=_metric_names)
+
+
+def metrics_of(learner: Learner, phase: str) -> dict[str, Metric]:
+    """Return the metrics that are measured in a phase, by name.
+
+    >>> from functrain import losses, metrics, nn, optim
+    >>> only = {"accuracy": metrics.accuracy}
+    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(0.1), valid_metrics=only)
+    >>> list(metrics_of(learner, "train")), list(metrics_of(learner, "valid"))
+    ([], ['accuracy'])
+    """
+    return dict(learner.metrics) if phase == "train" else {**learner.metrics, **learner.valid_metrics}
+
+
+def schedules(learner: Learner, progress: Any) -> dict[str, Any]:
+    """Return the hyperparameters that are schedules by name, each at its value at some progress: what varies.
+
+    >>> from functrain import losses, nn, optim
+    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=schedule.lin(0.1, 0.3), momentum=0.9))
+    >>> schedules(learner, schedule.Progress(0.5))
+    {'lr': 0.2}
+    """
+    named = _named(learner).items()
+    return {name: schedule.value(hyper, progress) for name, hyper in named if isinstance(hyper, schedule.Schedule)}
 
 
 def hyperparameters(learner: Learner, progress: Any = None) -> dict[str, Any]:
@@ -76,5 +104,8 @@ def hyperparameters(learner: Learner, progress: Any = None) -> dict[str, Any]:
     {'lr': 0.2, 'model.0.rate': 0.5}
     """
     at = schedule.Progress() if progress is None else progress
-    named = {**learner.optimizer.hypers, **{f"model.{path}": hyper for path, hyper in learner.model.hypers.items()}}
-    return {name: schedule.value(hyper, at) for name, hyper in named.items()}
+    return {name: schedule.value(hyper, at) for name, hyper in _named(learner).items()}
+
+
+def _named(learner: Learner) -> dict[str, schedule.Hyper]:
+    return {**learner.optimizer.hypers, **{f"model.{path}": hyper for path, hyper in learner.model.hypers.items()}}

@@ -1,39 +1,31 @@
 """What is tried before training begins, so that data that does not fit is found while nothing is half done."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from functrain import data, random, tree
+from functrain import data, losses, random, tree
 from functrain.engine.tracing.to_graph import trace
-from functrain.errors import DeviceMismatch, InvalidArgument, NotATensor, ShapeMismatch
+from functrain.errors import DeviceMismatch, DuplicateName, InvalidArgument, NotATensor, ShapeMismatch
 from functrain.optim import Transform
-from functrain.train.learner import Learner
+from functrain.train.events import STEP_EVENTS, Callback
+from functrain.train.learner import Learner, metrics_of
+from functrain.train.run import Run
+from functrain.train.sources import Source
 from functrain.train.state import TrainState
-from functrain.train.step import eval_step
+from functrain.train.step import applied, begin, forward
 
 
-def check_fits(learner: Learner, state: TrainState, train: data.Loader, valid: data.Loader | None = None) -> None:
-    """Raise unless the first batch of each loader goes through the model, the loss and the metrics.
-
-    Of arrays with integer targets, the rows with the smallest and the largest target are tried too, so that a label
-    out of range is found before it is met in the middle of an epoch.
-    """
+def check_state(state: Any) -> TrainState:
+    """Return the state, and raise `InvalidArgument` when it is none."""
     if not isinstance(state, TrainState):
-        raise InvalidArgument(f"state must be a TrainState, as ft.init returns it, got {type(state).__name__}")
-    for name, loader in (("train", train), ("valid", valid)):
-        if loader is None:
-            continue
-        if not isinstance(loader, data.Loader):
-            raise InvalidArgument(
-                f"{name} must be a Loader, got {type(loader).__name__}; data.loader(dataset, sampler) makes one"
-            )
-        check_batch(learner, state, data.one_batch(loader, random.key(0)), f"the first batch of {name}")
-        extremes = _extreme_labels(loader.dataset)
-        if extremes is not None:
-            check_batch(learner, state, data.as_batch(extremes), f"the smallest and largest labels of {name}")
+        raise InvalidArgument(
+            f"state must be a TrainState, as ft.init returns it, or a Run to go on with, got {type(state).__name__}"
+        )
+    return state
 
 
 def check_optimizer(learner: Learner, state: TrainState) -> None:
@@ -45,40 +37,127 @@ def check_optimizer(learner: Learner, state: TrainState) -> None:
 def _fresh(optimizer: Transform, params: Any) -> Any:
     """Return the optimizer's first state, or if it can be had without memory, one without values."""
     leaves, structure = tree.flatten(params)
-    found = []
+    made = []
 
-    def init(*given: Tensor) -> list[Any]:
-        found.append(optimizer.init(tree.unflatten(structure, given)))
-        return tree.leaves(found)
+    def init(*tensors: Tensor) -> list[Any]:
+        made.append(optimizer.init(tree.unflatten(structure, tensors)))
+        return tree.leaves(made)
 
     try:
         trace(init, leaves)
     except Exception:  # it looks at values; what else is wrong is raised again
         return optimizer.init(params)
-    return found[0]
+    return made[0]
 
 
-def check_batch(learner: Learner, state: TrainState, batch: data.Batch, what: str) -> None:
-    """Raise unless a batch is on the device of the parameters and goes through the model, the loss and the metrics."""
+def check_source(learner: Learner, state: TrainState, source: Source) -> None:
+    """Raise unless the first batch of a source goes through the model, the loss and the metrics.
+
+    Of a source that cannot be begun twice, nothing is tried. Of arrays, the rows with the smallest and the largest
+    integers are tried too, so that a label or an index out of range is found before it is met in the middle of an
+    epoch; and a last batch of one row, which a batch norm refuses, is tried in training mode.
+    """
+    what, train = f"the first batch of {source.name}", source.name == "train"
+    with _noting(what):
+        first = _first_batch(source)
+    if first is None:
+        return
+    check_batch(learner, state, first, what, train)
+    extremes = _extreme_rows(source)
+    if extremes is not None:
+        check_batch(learner, state, extremes, f"the smallest and largest labels or indices of {source.name}")
+    if train and _ends_with_one_row(source):
+        with _noting(f"a last batch of one row of {source.name}; remainder='drop' leaves it out"), torch.no_grad():
+            row = tree.map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, first)
+            forward(applied(learner.model))(begin(learner, state, row, "train"))
+
+
+def _first_batch(source: Source) -> data.Batch | None:
+    if source.is_loader:
+        batch = data.one_batch(source.batches, random.key(0))
+    elif isinstance(source.batches, (list, tuple)):
+        batch = data.as_batch(source.batches[0])
+    else:
+        return None
+    return batch if source.device is None else tree.to(batch, source.device)
+
+
+def _ends_with_one_row(source: Source) -> bool:
+    if not source.is_loader:
+        return False
+    n, sampler = len(source.batches.dataset), source.batches.sampler
+    return sampler.remainder == "keep" and n > sampler.batch_size and n % sampler.batch_size == 1
+
+
+class _noting:
+    """Say in a note to what is raised inside what was being tried."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: Any, error: BaseException | None, _at: Any) -> None:
+        if isinstance(error, Exception):
+            error.add_note(f"while trying {self._what}, before training")
+
+
+def check_batch(learner: Learner, state: TrainState, batch: data.Batch, what: str, train: bool = False) -> None:
+    """Raise unless a batch is on the device of the parameters and goes through the model, the loss and the metrics.
+
+    To train, the loss must depend on the parameters as well. The model is run once.
+    """
     device = state.step.device
     for path, leaf in tree.leaves_with_path(batch):
         if isinstance(leaf, Tensor) and leaf.device != device:
             raise DeviceMismatch(
-                f"{what}: {path} is on {leaf.device} and the state on {device}; move one with tree.to(..., device)"
+                f"{what}: {path} is on {leaf.device} and the state on {device}; move one with tree.to(..., device), or "
+                "pass device= to fit"
             )
-    try:
-        with torch.no_grad():
-            _check_loss(learner, state, batch)
-            _check_logs(eval_step(learner)(state, batch))
-    except Exception as error:
-        error.add_note(f"while trying {what}, before training")
-        raise
+    with _noting(what), torch.set_grad_enabled(train):
+        _check(learner, state, batch, train)
 
 
-def _check_loss(learner: Learner, state: TrainState, batch: data.Batch) -> None:
-    prediction, _ = learner.model.apply(state.params, state.buffers, batch.input)
-    values = learner.loss(prediction, batch.target)
+def _check(learner: Learner, state: TrainState, batch: data.Batch, train: bool) -> None:
+    if train:
+        state = tree.evolve(state, params=tree.map(_variable, state.params))
+    step = forward(applied(learner.model))(begin(learner, state, batch, "valid"))
+    prediction, target = step.prediction, step.batch.target
+    result = learner.loss(prediction, target)
     rows = tree.leaves(batch.input)[0].shape[0]
+    values = result if isinstance(result, Tensor) else losses.by_name(result)["loss"]
+    _check_values(values, rows)
+    _check_parts(learner, result)
+    if train and tree.leaves(state.params) and not values.requires_grad:
+        raise InvalidArgument(
+            "the loss does not depend on the parameters, so that training would change nothing: a function on the way "
+            "has no gradient (argmax, round, a comparison), or the prediction was detached"
+        )
+    prediction, values = tree.map(_detached, prediction), values.detach()
+    _check_per_example("the loss", learner.loss, prediction, target, rows)
+    for name, metric in metrics_of(learner, "valid").items():
+        _check_per_example(f"metric {name!r}", metric.measure, prediction, target, rows)
+    measured = {name: m.measure(prediction, target) for name, m in metrics_of(learner, "valid").items()}
+    added = step.metric.add(step.metric.init(state.step.device), {"loss": values, **measured}, batch.weight)
+    _check_logs(step.metric.compute(added))
+
+
+def _check_parts(learner: Learner, result: Any) -> None:
+    for name in () if isinstance(result, Tensor) else losses.by_name(result):
+        if name in metrics_of(learner, "valid"):
+            raise DuplicateName(f"the loss has a part {name!r}, and so is a metric called; rename one of them")
+
+
+def _variable(leaf: Tensor) -> Tensor:
+    return leaf.detach().requires_grad_() if leaf.is_floating_point() or leaf.is_complex() else leaf
+
+
+def _detached(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
+
+
+def _check_values(values: Any, rows: int) -> None:
     if not isinstance(values, Tensor):
         raise NotATensor(f"the loss must return a tensor with one value per target, got {type(values).__name__}")
     if values.dim() == 0 or values.shape[0] != rows:
@@ -86,9 +165,6 @@ def _check_loss(learner: Learner, state: TrainState, batch: data.Batch) -> None:
             f"the loss must return one value per target, the first axis of length {rows}; got shape "
             f"{tuple(values.shape)}. The step takes the mean, weighted by the batch"
         )
-    _check_per_example("the loss", learner.loss, prediction, batch.target, rows)
-    for name, metric in learner.metrics.items():
-        _check_per_example(f"metric {name!r}", metric.measure, prediction, batch.target, rows)
 
 
 def _check_per_example(what: str, f: Callable[[Any, Any], Any], prediction: Any, target: Any, rows: int) -> None:
@@ -99,7 +175,8 @@ def _check_per_example(what: str, f: Callable[[Any, Any], Any], prediction: Any,
     parts = (prediction, target)
     if rows == 1 or not all(isinstance(leaf, Tensor) and leaf.shape[:1] == (rows,) for leaf in tree.leaves(parts)):
         return
-    whole, fewer = f(*parts), f(*tree.map(lambda leaf: leaf[1:], parts))
+    with torch.no_grad():
+        whole, fewer = f(*parts), f(*tree.map(lambda leaf: leaf[1:], parts))
     for a, b in zip(tree.leaves(whole), tree.leaves(fewer), strict=False):
         if isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape[1:] != b.shape[1:]:
             raise ShapeMismatch(
@@ -122,15 +199,37 @@ def _check_logs(logs: dict[str, Any]) -> None:
             )
 
 
-def _extreme_labels(dataset: Any) -> Any:
-    if not isinstance(dataset, data.ArrayDataset):
+def _extreme_rows(source: Source) -> data.Batch | None:
+    """Return the rows of arrays with the smallest and the largest integers of input and target."""
+    dataset = source.batches.dataset if source.is_loader else None
+    if not isinstance(dataset, data.ArrayDataset) or source.batches.transform is not None:
         return None
-    arrays = dataset.arrays
-    if not (isinstance(arrays, tuple) and len(arrays) == 2 and isinstance(arrays[1], Tensor)):
+    integers = [
+        leaf
+        for leaf in tree.leaves(dataset.arrays)
+        if isinstance(leaf, Tensor)
+        and not (leaf.is_floating_point() or leaf.is_complex() or leaf.is_sparse)
+        and leaf.dtype not in (torch.bool, torch.uint8)
+        and leaf.numel() > 0
+    ]
+    if not integers:
         return None
-    target = arrays[1]
-    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool or target.numel() == 0:
+    flat = [leaf.reshape(len(leaf), -1) for leaf in integers]
+    rows = torch.stack([row for leaf in flat for row in (leaf.amin(1).argmin(), leaf.amax(1).argmax())])
+    try:
+        return data.as_batch(dataset[rows])
+    except Exception:  # a collate function makes something else of them
         return None
-    flat = target.reshape(len(target), -1)
-    rows = torch.stack([flat.amin(1).argmin(), flat.amax(1).argmax()])
-    return dataset[rows]
+
+
+def warn_if_nothing_was_trained(run: Run, callbacks: tuple[Callback, ...]) -> None:
+    """Warn when a finished run made no update of the parameters, and no handler can have wanted that."""
+    skipping = (*STEP_EVENTS, "begin_batch", "begin_epoch", "begin_fit")
+    if run.stopped is not None or any(callback.handles(*skipping) for callback in callbacks):
+        return
+    if int(run.state.updates) == 0:
+        warnings.warn(
+            f"no update of the parameters was made in {int(run.state.step - run.state.start)} batches: the optimizer "
+            "accumulates more batches than there are, or the batches have no weight",
+            stacklevel=3,
+        )

@@ -1,4 +1,4 @@
-"""The run: what host callbacks look at and return; and what a fit gives back."""
+"""The run: a training run as a value, which handlers look at and change, and from which a loop can go on."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,76 +6,150 @@ from typing import Any
 import attrs
 
 from functrain.schedule import Progress
-from functrain.train.events import Signal
 from functrain.train.history import History
-from functrain.train.state import progress
+from functrain.train.state import TrainState, progress
+from functrain.train.stop import Stopped
 
 
-@attrs.frozen(slots=False)  # a dict of fields makes `tree.evolve` quick
-class Run:
-    """Where a fit stands. Frozen: a handler that wants a change returns `attrs.evolve(run, ...)`.
+@attrs.frozen
+class Plan:
+    """What a run was begun with, and what going on with it must be given again.
 
     Attributes:
-        learner: what is trained.
-        state: the training state.
-        memory: each callback's memory by its name.
-        phase: "train" or "valid".
-        epoch: the epoch, from 0.
-        epochs: how many are planned.
-        step: batches done in this phase of this epoch; after a chunk, those of the chunk are among them.
-        steps: how many batches this phase has.
-        phases: the phases of an epoch: "train", and "valid" where there is something to validate on.
-        batch: the batch, at `begin_batch` and `after_batch`; None elsewhere.
-        logs: at `after_batch` and `after_chunk` the values of the batches, each with one row a batch; from
-            `begin_validate` on the epoch's row: "epoch" and "train/loss"..., then "valid/loss"..., and at
-            `after_epoch` the hyperparameters too.
-        tally: the `Tally` of this phase so far, with the accumulators of the loss and the metrics; None before it.
-        history: the rows of the completed epochs.
-        signal: the stop that is under way, or None.
+        epochs: how many epochs.
+        lengths: how many batches an epoch has, by phase: "train", then each validation. None where nobody knows.
+        steps: how many training batches in all; an epoch less than full may be the last.
+        callbacks: the names of the callbacks, as they are called.
     """
 
-    learner: Any
+    epochs: int = 1
+    lengths: Mapping[str, int | None] = attrs.field(factory=dict)
+    steps: int | None = None
+    callbacks: tuple[str, ...] = ()
+
+
+@attrs.frozen(slots=False)
+class Cursor:
+    """Where a run stands: what comes next.
+
+    Attributes:
+        epoch: the epoch, from 0.
+        phase: "train", or the name of a validation.
+        batch: how many batches of this phase are done.
+        event: the host event that comes next, or "step" where begin_batch has been answered; "after_fit" at the end.
+        answered: how many callbacks have answered this event already.
+    """
+
+    epoch: int = 0
+    phase: str = "train"
+    batch: int = 0
+    event: str = "begin_fit"
+    answered: int = 0
+
+
+@attrs.frozen(slots=False, repr=False)  # a dict of fields makes `tree.evolve` quick
+class Run:
+    """A training run as a value. Frozen: a handler that wants a change returns `attrs.evolve(run, ...)`.
+
+    `fit` and `loop` return one. `fit(learner, run, ...)` goes on with it as if it had never stopped, and
+    `fit(learner, run.state, ...)` begins a new one.
+
+    Attributes:
+        state: the training state, or what a step of one's own carries.
+        memory: each callback's memory by its name.
+        history: the rows of the completed epochs.
+        logs: at `after_batch` and `after_chunk` the values of the batches, each with one row a batch; at
+            `after_validate` and `after_epoch` the epoch's row: "epoch", "train/loss"..., then "valid/loss"...
+        batch: the batch, at `begin_batch` and `after_batch`; None elsewhere.
+        stopped: the stop that is under way, or that ended the run before its plan; None for none.
+        cursor: where it stands.
+        plan: what it was begun with.
+        key: the random key of the data; `data.batches(loader, run.key, epoch, batch)` yields the run's batches.
+        row: the row of the epoch under way, as far as it goes.
+        tally: what the phase under way has measured.
+        logged: what its steps have logged, by name.
+        notes: what the loop has to say about how it ran.
+        point: the run to go on from, where `after_fit` may have made something else of it; None if it is this one.
+    """
+
     state: Any
     memory: Mapping[str, Any] = attrs.field(factory=dict)
-    phase: str = "train"
-    epoch: int = 0
-    epochs: int = 1
-    step: int = 0
-    steps: int = 0
-    phases: tuple[str, ...] = ("train",)
-    batch: Any = None
-    logs: Mapping[str, Any] = attrs.field(factory=dict)
-    tally: Any = None
     history: History = History()
-    signal: Signal | None = None
+    logs: Mapping[str, Any] = attrs.field(factory=dict)
+    batch: Any = None
+    stopped: Stopped | None = None
+    cursor: Cursor = Cursor()
+    plan: Plan = Plan()
+    key: Any = None
+    row: Mapping[str, Any] = attrs.field(factory=dict)
+    tally: Any = ()
+    logged: Mapping[str, Any] = attrs.field(factory=dict)
+    notes: tuple[str, ...] = ()
+    point: Any = None
+
+    @property
+    def epoch(self) -> int:
+        """The epoch, from 0."""
+        return self.cursor.epoch
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs are planned."""
+        return self.plan.epochs
+
+    @property
+    def phase(self) -> str:
+        """The phase under way: "train", or the name of a validation."""
+        return self.cursor.phase
+
+    @property
+    def step(self) -> int:
+        """Batches done in this phase of this epoch; after a chunk, those of the chunk are among them."""
+        return self.cursor.batch
+
+    @property
+    def steps(self) -> int | None:
+        """How many batches this phase has in this epoch."""
+        return steps_of(self.plan, self.cursor)
+
+    @property
+    def finished(self) -> bool:
+        """Whether its plan is carried out."""
+        return (self.point or self).cursor.event == "after_fit"
 
     @property
     def progress(self) -> Progress:
         """How far the run is: position, updates, and the exact float epoch."""
-        return progress(self.state)
+        if isinstance(self.state, TrainState):
+            return progress(self.state)
+        total, done = self.plan.steps, batches_done(self)
+        position = min(done / total, 1.0) if total else 0.0
+        return Progress(position, done, position * self.plan.epochs)
+
+    def __repr__(self) -> str:
+        """Return the table, and where the run stands or why it stopped."""
+        end = "finished" if self.stopped is None and self.finished else f"in epoch {self.epoch + 1} of {self.epochs}"
+        lines = [str(self.history) if self.history else "no epoch is complete", str(self.stopped or end), *self.notes]
+        return "\n".join(lines)
 
 
-def remember(record: Any, name: str, memory: Any) -> Any:
-    """Return a `Run` or `Step` in which the callback of this name has this memory.
+def batches_done(run: Run) -> int:
+    """Return how many training batches of its plan a run has done.
 
-    >>> remember(Run(None, None), "counter", 3).memory
-    {'counter': 3}
+    >>> batches_done(Run(state=None, plan=Plan(2, {"train": 5}), cursor=Cursor(epoch=1, batch=3)))
+    8
     """
-    return attrs.evolve(record, memory={**record.memory, name: memory})
+    length, cursor = run.plan.lengths.get("train") or 0, run.cursor
+    return cursor.epoch * length + (cursor.batch if cursor.phase == "train" else length)
 
 
-@attrs.frozen
-class Result:
-    """What `fit` returns.
+def steps_of(plan: Plan, cursor: Cursor) -> int | None:
+    """Return how many batches the phase of a cursor has; the last epoch may be less than full.
 
-    Attributes:
-        state: the trained state; pass it to `evaluate`, or to `fit` again to train on.
-        history: a table with a row an epoch.
-        stopped: the signal that ended the fit before its plan, or None.
-        memory: each callback's last memory by its name, such as `memory["record"]`.
+    >>> steps_of(Plan(2, {"train": 5}, steps=7), Cursor(epoch=1))
+    2
     """
-
-    state: Any
-    history: History
-    stopped: Signal | None
-    memory: Mapping[str, Any]
+    length = plan.lengths.get(cursor.phase)
+    if cursor.phase != "train" or plan.steps is None or length is None:
+        return length
+    return min(length, plan.steps - cursor.epoch * length)

@@ -9,7 +9,7 @@ from torch import Tensor
 from functrain import random, tree
 from functrain.data import as_batch
 from functrain.dispatch_state import is_plain
-from functrain.errors import InvalidArgument, RunInProgress
+from functrain.errors import InvalidArgument
 from functrain.schedule import Progress
 from functrain.train.learner import Learner
 
@@ -24,7 +24,8 @@ class TrainState:
         opt_state: the optimizer's state.
         key: the root random key; the key of a step is `fold_in(key, step)`.
         step: batches done since `init`; never set back, so no step's key comes twice. An int64 scalar, as all below.
-        updates: updates of the parameters completed in this run; a batch that a signal skips counts in `step` alone.
+        updates: updates of the parameters that this run made; a batch that is skipped, that only accumulates, or that
+            has no weight counts in `step` alone.
         start: the step at which this run began.
         end: the step at which this run is planned to end; `start` when nothing is planned.
         epochs: the epochs planned in this run.
@@ -58,7 +59,8 @@ def init(learner: Learner, key: Tensor, example: Any) -> TrainState:
     batch = as_batch(example)
     random.check_key(key)
     for_params, root = random.split(key, 2)
-    params, buffers = learner.model.init(for_params, batch.input)
+    # An nn.Parameter, or a tensor with an autograd history, would make each step a part of that history.
+    params, buffers = tree.map(_plain, learner.model.init(for_params, batch.input))
     device = _device(batch.input)
     zero = torch.zeros((), dtype=torch.int64, device=device)
     return TrainState(
@@ -71,8 +73,22 @@ def init(learner: Learner, key: Tensor, example: Any) -> TrainState:
     )
 
 
+def _plain(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf
+
+
 def _device(inputs: Any) -> torch.device:
     return next((leaf.device for leaf in tree.leaves(inputs) if isinstance(leaf, Tensor)), torch.device("cpu"))
+
+
+def data_key(state: TrainState) -> Tensor:
+    """Return the random key from which `fit` and `evaluate` derive the order and the draws of their loaders.
+
+    >>> zero = torch.tensor(0)
+    >>> data_key(TrainState({}, {}, (), random.key(0), zero, zero, zero, zero, zero)).shape
+    torch.Size([2])
+    """
+    return random.fold_in(state.key.cpu(), "data", int(state.start))
 
 
 def progress(state: TrainState) -> Progress:
@@ -99,7 +115,7 @@ def progress(state: TrainState) -> Progress:
 def plan(state: TrainState, steps: int, epochs: int = 1) -> TrainState:
     """Return the state with a run planned from where it stands: `epochs` times `steps` batches.
 
-    `fit` plans by itself; plan when you step by hand and want schedules to know their position.
+    A `fit` of a state begins with this; plan when you step by hand and want schedules to know their position.
 
     >>> from functrain import losses, nn, optim
     >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
@@ -117,21 +133,3 @@ def plan(state: TrainState, steps: int, epochs: int = 1) -> TrainState:
         end=state.step + steps * epochs,
         epochs=torch.full_like(state.epochs, epochs),
     )
-
-
-def plan_or_resume(state: TrainState, steps: int, epochs: int) -> TrainState:
-    """Return the state as it is when it stands inside a run of this very plan, and a fresh `plan` when in none.
-
-    Raises:
-        RunInProgress: the state stands inside a run that was planned otherwise.
-    """
-    step, start, end = int(state.step), int(state.start), int(state.end)
-    if step >= end:
-        return plan(state, steps, epochs)
-    if end - start != steps * epochs or int(state.epochs) != epochs:
-        raise RunInProgress(
-            f"the state is at step {step - start} of a run planned for {int(state.epochs)} epochs and {end - start} "
-            f"steps; this call plans {epochs} epochs of {steps} steps. To resume that run pass what it was "
-            "begun with; to begin a new one, pass plan(state, steps, epochs)"
-        )
-    return state

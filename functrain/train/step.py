@@ -11,20 +11,25 @@ from functools import partial
 from typing import Any
 
 import attrs
+import torch
 from toolz import compose_left
 from torch import Tensor
 
 from functrain import losses, nn, optim, random, tree
 from functrain.data import Batch, as_batch
 from functrain.dispatch_state import is_plain
-from functrain.engine.transforms.gradients import differentiate, pull_back
+from functrain.errors import InvalidArgument
+from functrain.metrics import Metric
 from functrain.optim.transform import has_updated, moved
 from functrain.schedule import Progress
 from functrain.train.events import Callback
-from functrain.train.learner import Learner
-from functrain.train.signals import Halt, Signals, handlers, settle
+from functrain.train.gradients import Stage, compare, differentiated, differentiated_mean
+from functrain.train.handlers import handlers
+from functrain.train.learner import Learner, metrics_of, schedules
 from functrain.train.state import TrainState, progress
-from functrain.train.tally import Tally, added, computed, empty_tally, measured
+from functrain.train.stop import Halt, Stops, settle
+from functrain.train.tally import Tally, add, measured_by, summed, value_of
+from functrain.train.weights import row_weights, without_influence
 
 
 @tree.node
@@ -33,17 +38,19 @@ class Step:
 
     Attributes:
         state: the training state; `update` replaces it.
-        batch: the batch.
+        batch: the batch, in which rows of zero weight have been replaced by one that counts.
         memory: the memories of the callbacks with step handlers, by name.
-        tally: the `Tally` of the phase so far; the stage `tally` adds this batch to it.
-        progress: how far the run is before this step.
+        tally: what the phase has measured so far; the stage `tally` adds this batch to it.
+        begun: the state, memories and tally before this step.
         phase: "train" or "valid".
+        metric: the loss and the metrics of this phase, as one.
         prediction: the model's output, after `forward`.
         buffers: the model's new buffers, after `forward`; `update` puts them into the state.
-        losses: one value per target, after `loss`.
+        losses: one value per example or element, after `loss`.
         loss: their weighted mean, a scalar, or what a handler of `after_loss` replaced it by. It is differentiated.
         grads: the gradients by the parameters.
         measured: the losses and what each metric measures of the examples, by name, after `tally`.
+        logged: the values that `log` added, by name.
         halt: the stop that a handler signalled, or None.
     """
 
@@ -51,14 +58,16 @@ class Step:
     batch: Batch
     memory: dict[str, Any]
     tally: Tally
-    progress: Progress
+    begun: tuple[TrainState, dict[str, Any], Tally]
     phase: str = tree.static(default="train")
+    metric: Metric = tree.static(default=None)
     prediction: Any = None
     buffers: Any = None
     losses: Any = None
     _loss: Any = attrs.field(default=None, alias="loss")
     grads: Any = None
     measured: Any = None
+    logged: dict[str, Any] = attrs.field(factory=dict)
     halt: Halt | None = None
 
     @property
@@ -71,17 +80,26 @@ class Step:
     @property
     def key(self) -> Tensor:
         """The random key of this step, `fold_in(state.key, state.step)`; fold in a name of your own before drawing."""
-        return random.fold_in(self.state.key, self.state.step)
+        state = self.begun[0]
+        return random.fold_in(state.key, state.step)
 
+    @property
+    def progress(self) -> Progress:
+        """How far the run was before this step, by both counts."""
+        return progress(self.begun[0])
 
-Stage = Callable[[Step], Step]
+    @property
+    def accumulators(self) -> Any:
+        """What the phase has measured so far: the accumulators of "loss" and of each metric, by name."""
+        return summed(self.metric, self.tally).added
 
 
 def train_step(learner: Learner) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Tensor]]]:
     """Return the pure function (state, batch) -> (state, logs) that trains on one batch.
 
-    The batch is a `Batch` or an (input, target) pair. The logs are scalar tensors: "loss", and each metric by name,
-    over this batch. A loss that is not finite shows in the logs; `callbacks.finite` stops a fit by it.
+    The batch is a `Batch`, an (input, target) pair or an (input, target, weight) triple. The logs are scalar tensors:
+    "loss", and each metric by name, over this batch. A loss that is not finite shows in the logs; `callbacks.finite`
+    stops a fit by it. A batch whose weights are all zero is counted and changes nothing else.
 
     >>> import torch
     >>> from functrain import losses, nn, optim
@@ -96,7 +114,7 @@ def train_step(learner: Learner) -> Callable[[TrainState, Any], tuple[TrainState
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Tensor]]:
         done = stages(begin(learner, state, as_batch(batch)))
-        return done.state, computed(learner, done.tally)
+        return done.state, batch_values(done)
 
     return step
 
@@ -115,18 +133,50 @@ def eval_step(learner: Learner) -> Callable[[TrainState, Any], dict[str, Tensor]
     stages = eval_stages(learner)
 
     def step(state: TrainState, batch: Any) -> dict[str, Tensor]:
-        return computed(learner, stages(begin(learner, state, as_batch(batch), phase="valid")).tally)
+        return batch_values(stages(begin(learner, state, as_batch(batch), phase="valid")))
 
     return step
 
 
-def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), signals: Signals | None = None) -> Stage:
+def log(step: Step, name: str, value: Any) -> Step:
+    """Return the step with a value of this batch added to what the records and the history show.
+
+    A handler of any step event returns it. The history shows the mean over the batches by their weights, as
+    "train/name".
+
+    Args:
+        step: the step.
+        name: a name that is no metric's.
+        value: a scalar tensor or a number.
+
+    Raises:
+        InvalidArgument: the name is taken, or the value is no scalar.
+
+    >>> import torch
+    >>> from functrain import losses, nn, optim
+    >>> from functrain.train import init
+    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
+    >>> batch = Batch(torch.ones(4, 3), torch.zeros(4, dtype=torch.int64))
+    >>> step = begin(learner, init(learner, random.key(0), batch), batch)
+    >>> log(step, "answer", 42.0).logged
+    {'answer': tensor(42., dtype=torch.float64)}
+    """
+    taken = {*step.tally.added, *step.logged}
+    if name in taken:
+        raise InvalidArgument(f"log: the name {name!r} is taken; this step has logged or measures {sorted(taken)}")
+    number = torch.as_tensor(value, device=step.state.step.device)
+    if number.dim() != 0 or number.is_complex():
+        raise InvalidArgument(f"log: the value of {name!r} must be a real scalar, got {tree.describe(value)}")
+    return tree.evolve(step, logged={**step.logged, name: number.detach().double()})
+
+
+def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: Stops | None = None) -> Stage:
     """Return a whole training step as one function from `Step` to `Step`.
 
     Args:
         learner: what to train.
         callbacks: callbacks, already `ordered`; their step handlers are put between the stages.
-        signals: the table in which the handlers' stops are numbered.
+        stops: the table in which the handlers' stops are numbered.
 
     >>> import torch
     >>> from functrain import losses, nn, optim
@@ -137,25 +187,25 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), signals: 
     >>> done.grads["bias"].shape, int(done.state.step)
     (torch.Size([2]), 1)
     """
-    on = handlers(callbacks, "train", signals)
+    on = handlers(callbacks, "train", stops)
+    apply = applied(learner.model)
     after_pred, after_loss = on("after_pred"), on("after_loss")
     if after_pred is None and after_loss is None:
-        graded = differentiated_mean(learner.model, learner.loss)
+        graded = differentiated_mean(apply, learner.loss)
     else:  # which may change anything
-        inner = _chain(forward(learner.model), after_pred, compare(learner.loss), mean_loss, after_loss)
-        graded = differentiated(inner)
+        graded = differentiated(_chain(forward(apply), after_pred, compared(learner.loss), mean_loss, after_loss))
     return _chain(
         on("begin_step"),
         graded,
         on("after_grads"),
         update(learner.optimizer),
-        tally(learner),
+        tally(metrics_of(learner, "train")),
         on("after_step"),
         settle,
     )
 
 
-def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), signals: Signals | None = None) -> Stage:
+def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: Stops | None = None) -> Stage:
     """Return a whole evaluation step as one function from `Step` to `Step`; the arguments are `train_stages`'.
 
     >>> import torch
@@ -167,14 +217,14 @@ def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), signals: S
     >>> eval_stages(learner)(begun).prediction.shape
     torch.Size([4, 2])
     """
-    on = handlers(callbacks, "valid", signals)
+    on = handlers(callbacks, "valid", stops)
     return _chain(
         on("begin_step"),
-        forward(learner.model),
+        forward(applied(learner.model)),
         on("after_pred"),
-        compare(learner.loss),
+        compared(learner.loss),
         on("after_loss"),
-        tally(learner),
+        tally(metrics_of(learner, "valid")),
         on("after_step"),
         settle,
     )
@@ -190,41 +240,59 @@ def begin(
     batch: Batch,
     phase: str = "train",
     memory: dict[str, Any] | None = None,
-    tallied: Tally | None = None,
+    so_far: Tally | None = None,
+    metric: Metric | None = None,
 ) -> Step:
     """Return the record that the first stage takes.
 
-    `memory` holds the memories of the callbacks, and `tallied` the `Tally` to go on with; both begin empty.
+    `memory` holds the memories of the callbacks, and `so_far` the tally to go on with; both begin empty. `metric`
+    spares making the learner's metrics one each time.
     """
-    so_far = empty_tally(learner, state.step.device) if tallied is None else tallied
+    metric = measured_by(metrics_of(learner, phase)) if metric is None else metric
+    so_far = Tally(metric.init(state.step.device)) if so_far is None else so_far
+    memory = {} if memory is None else memory
+    return Step(state, without_influence(batch), memory, so_far, (state, memory, so_far), phase, metric)
+
+
+# The stages
+
+
+def applied(model: nn.Model) -> Callable[[Step, Any], tuple[Any, Any]]:
+    """Return the function of a step and parameters that applies the model to the step's batch, in its mode."""
+
+    def apply(step: Step, params: Any) -> tuple[Any, Any]:
+        return model.apply(params, step.state.buffers, step.batch.input, _mode(step))
+
+    return apply
+
+
+def _mode(step: Step) -> nn.Mode:
+    weight = row_weights(step.batch.weight)
+    if step.phase != "train":
+        return nn.evaluation(weight)
+    state = step.begun[0]
     # Few look at the progress, and reading its numbers takes longer than a small layer. A trace drops what nobody uses.
     at = Progress.late(partial(progress, state)) if is_plain() else progress(state)
-    return Step(state, batch, memory or {}, so_far, at, phase)
+    # The step's key is folded only by the layers that draw from it.
+    return nn.Mode(True, state.key, at, weight, path=(state.step,))
 
 
-def forward(model: nn.Model) -> Stage:
+def forward(apply: Callable[[Step, Any], tuple[Any, Any]]) -> Stage:
     """Return the stage that applies the model to the batch's input."""
 
     def stage(step: Step) -> Step:
-        state = step.state
-        prediction, buffers = model.apply(state.params, state.buffers, step.batch.input, _mode(step))
+        prediction, buffers = apply(step, step.state.params)
         return tree.evolve(step, prediction=prediction, buffers=buffers)
 
     return stage
 
 
-def _mode(step: Step) -> nn.Mode:
-    if step.phase != "train":
-        return nn.evaluation(step.batch.weight)
-    # The step's key is folded only by the layers that draw from it.
-    return nn.Mode(True, step.state.key, step.progress, step.batch.weight, path=(step.state.step,))
-
-
-def compare(loss: Callable[[Any, Any], Tensor]) -> Stage:
-    """Return the stage that compares the prediction with the target."""
+def compared(loss: Callable[[Any, Any], Any]) -> Stage:
+    """Return the stage that compares the prediction with the target; named parts of the loss are logged."""
 
     def stage(step: Step) -> Step:
-        return tree.evolve(step, losses=loss(step.prediction, step.batch.target))
+        new = compare(loss(step.prediction, step.batch.target), step.batch.weight)
+        return tree.evolve(step, losses=new["losses"], logged={**step.logged, **new["parts"]})
 
     return stage
 
@@ -234,76 +302,59 @@ def mean_loss(step: Step) -> Step:
     return tree.evolve(step, _loss=step.loss)
 
 
-def differentiated(inner: Stage) -> Stage:
-    """Return the stage that runs the inner stages and differentiates their loss by the parameters."""
+def update(optimizer: optim.Transform) -> Stage:
+    """Return the stage that turns gradients into updates and adds them to the parameters.
 
-    def stage(step: Step) -> Step:
-        def loss_of(params: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-            begun = tree.evolve(step, state=tree.evolve(step.state, params=params))
-            old, after = vars(begun), inner(begun)
-            changed = {name: value for name, value in vars(after).items() if value is not old[name]}
-            # The state holds the parameters that are being differentiated; it must not leave this function.
-            changed.pop("state", None)
-            return after.loss, changed
-
-        (_, changed), grads = differentiate(loss_of, (step.state.params,), has_aux=True)
-        return tree.evolve(step, **changed, grads=grads)
-
-    return stage
-
-
-def differentiated_mean(model: nn.Model, loss: Callable[[Any, Any], Tensor]) -> Stage:
-    """Return `differentiated(_chain(forward(model), compare(loss), mean_loss))`, in a fraction of the time.
-
-    Nobody looks at the steps in between, so there are none; and the mean needs no place in the graph.
+    A batch of no weight asks for no change: parameters, buffers, optimizer state and the count of updates stay.
     """
 
     def stage(step: Step) -> Step:
-        state, batch, mode = step.state, step.batch, _mode(step)
-
-        def losses_of(params: dict[str, Any]) -> tuple[Tensor, Tensor | float, Any]:
-            prediction, buffers = model.apply(params, state.buffers, batch.input, mode)
-            values = loss(prediction, batch.target)
-            known = {"prediction": prediction, "buffers": buffers, "losses": values}
-            return values, losses.shares(values, batch.weight), known
-
-        known, grads = pull_back(losses_of, state.params)
-        return tree.evolve(step, **known, grads=grads)
-
-    return stage
-
-
-def update(optimizer: optim.Transform) -> Stage:
-    """Return the stage that turns gradients into updates and adds them to the parameters."""
-
-    def stage(step: Step) -> Step:
-        state, context = step.state, optim.Context.late(partial(_context, step))
-        params, opt_state = moved(optimizer, step.grads, state.opt_state, state.params, context)
-        happened = has_updated(optimizer, state.opt_state, opt_state)
-        made = state.updates + (1 if happened is None else happened)
-        after = tree.evolve(state, params=params, buffers=step.buffers, opt_state=opt_state, updates=made)
+        state, weight = step.state, step.batch.weight
+        if weight is None:
+            return tree.evolve(step, state=_updated(optimizer, step))
+        counts = (weight != 0).any()
+        if is_plain() and counts.device.type == "cpu":
+            return tree.evolve(step, state=_updated(optimizer, step)) if counts else step
+        after = tree.map(lambda new, old: torch.where(counts, new, old), _updated(optimizer, step), state)
         return tree.evolve(step, state=after)
 
     return stage
 
 
+def _updated(optimizer: optim.Transform, step: Step) -> TrainState:
+    state, context = step.state, optim.Context.late(partial(_context, step))
+    params, opt_state = moved(optimizer, step.grads, state.opt_state, state.params, context)
+    happened = has_updated(optimizer, state.opt_state, opt_state)  # None where each call makes an update
+    more = 1 if happened is None else happened
+    return tree.evolve(state, params=params, buffers=step.buffers, opt_state=opt_state, updates=state.updates + more)
+
+
 def _context(step: Step) -> optim.Context:
     at, weight = step.progress, step.batch.weight
-    total = float(step.losses.shape[0]) if weight is None else weight.sum()
-    return optim.Context(at.position, at.updates, at.epoch, step.state.step, step.state.key, step.loss, total)
+    total, state = losses.mass(step.losses, weight), step.begun[0]
+    return optim.Context(at.position, at.updates, at.epoch, state.step, state.key, step.loss, total)
 
 
-def tally(learner: Learner) -> Stage:
+def tally(metrics: dict[str, Metric]) -> Stage:
     """Return the stage that measures the loss and the metrics of the batch, and adds them to the tally."""
 
     def stage(step: Step) -> Step:
-        values = measured(learner, step.losses, step.prediction, step.batch.target)
-        return tree.evolve(step, measured=values, tally=added(learner, step.tally, values, step.batch.weight))
+        measured = {name: metric.measure(step.prediction, step.batch.target) for name, metric in metrics.items()}
+        values = {"loss": step.losses, **measured}
+        return tree.evolve(step, measured=values, tally=add(step.metric, step.tally, values, step.batch.weight))
 
     return stage
 
 
-def batch_logs(learner: Learner, step: Step) -> dict[str, Tensor]:
+def batch_values(step: Step) -> dict[str, Tensor]:
     """Return the values over the batch of a step alone, by name."""
-    empty = empty_tally(learner, step.state.step.device)
-    return computed(learner, added(learner, empty, step.measured, step.batch.weight))
+    empty = step.metric.init(step.state.step.device)
+    measured = step.metric.compute(step.metric.add(empty, step.measured, step.batch.weight))
+    return {**measured, **{name: value_of(log) for name, log in step.logged.items()}}
+
+
+def hyper_values(learner: Learner, step: Step) -> dict[str, Tensor]:
+    """Return the values that the schedules had in a step, by name."""
+    device = step.state.step.device
+    named = schedules(learner, step.progress)
+    return {name: torch.as_tensor(value, dtype=torch.float64, device=device) for name, value in named.items()}

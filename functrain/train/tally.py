@@ -1,19 +1,17 @@
 """The tally: the accumulators of the loss and the metrics of a phase, and how they are added to, batch by batch."""
 
-from collections.abc import Iterable
-from functools import partial
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 
 from functrain import metrics, tree
 from functrain.dispatch_state import is_plain
-from functrain.late import Late
 from functrain.metrics import Metric
-from functrain.train.learner import Learner
 
-Measured = tuple[dict[str, Any], Tensor | None]
+Values = tuple[dict[str, Any], Tensor | None]
 """What was measured of a batch: the values of each example by name, and the weights of the examples."""
 
 LOSS = metrics.mean(lambda losses, _target: losses)
@@ -24,54 +22,63 @@ MOST_BATCHES, MOST_BYTES = 8, 1 << 19
 
 
 @tree.node
-class Tally(Late):
+class Tally:
     """What was measured so far.
 
     Attributes:
-        accumulators: those of "loss" and of each metric, by name.
+        added: the accumulators of "loss" and of each metric, by name, before the batches that wait.
+        waiting: the values and weights of up to 7 batches that are added together with the next ones: in plain Python
+            alone, where adding several batches as one takes a fraction of the time.
     """
 
-    accumulators: dict[str, Any]
+    added: Any
+    waiting: tuple[Values, ...] = ()
 
 
-def empty_tally(learner: Learner, device: torch.device) -> Tally:
-    """Return the tally before any batch."""
-    return Tally(_together(learner).init(device))
+@tree.node
+class Measured:
+    """A log of a step of one's own that is no mean: it is merged over the batches, and computed in the end.
+
+    Attributes:
+        metric: a `Metric`, whose `merge` and `compute` are used.
+        accumulator: its accumulator that has seen this batch.
+    """
+
+    metric: Metric = tree.static()
+    accumulator: Any = attrs.field()
 
 
-def measured(learner: Learner, losses: Tensor, prediction: Any, target: Any) -> dict[str, Any]:
-    """Return the values of each example: the losses, and what each metric measures, by name."""
-    found = {name: metric.measure(prediction, target) for name, metric in learner.metrics.items()}
-    return {"loss": losses, **found}
+def measured_by(named: dict[str, Metric]) -> Metric:
+    """Return the loss and the metrics as one metric, whose values the step has computed."""
+    return metrics.together({"loss": LOSS, **named})
 
 
-def added(learner: Learner, tally: Tally, values: dict[str, Any], weight: Tensor | None) -> Tally:
+def add(metric: Metric, tally: Tally, values: dict[str, Any], weight: Tensor | None) -> Tally:
     """Return the tally with the values of one batch added.
 
-    In plain Python they wait until there are several batches, or until somebody looks at the tally, and are then added
-    as one batch: by the laws of metrics that gives the same, and it takes a fraction of the time.
+    Groups of waiting batches end at the same batches whatever the chunks and wherever a run was resumed, as what waits
+    is part of the tally.
     """
     batch = (values, weight)
-    if not (is_plain() and _may_wait(values, values["loss"])):
-        return _summed(learner, tally, (batch,))
-    first, batches = tally, (batch,)
-    before: Any = tally.pending()
-    if before is not None:
-        _, first, waiting = before.args  # of `_summed`
-        batches = (*waiting, batch)
-    summed = partial(_summed, learner, first, batches)
-    return summed() if len(batches) == MOST_BATCHES else Tally.late(summed)
+    if not (is_plain() and _may_wait(values)):
+        return Tally(metric.add(summed(metric, tally).added, values, weight))
+    waiting = Tally(tally.added, (*tally.waiting, batch))
+    return summed(metric, waiting) if len(waiting.waiting) == MOST_BATCHES else waiting
 
 
-def _summed(learner: Learner, tally: Tally, batches: tuple[Measured, ...]) -> Tally:
-    accumulators, metric = tally.accumulators, _together(learner)
-    for values, weight in _joined(batches):
+def summed(metric: Metric, tally: Tally) -> Tally:
+    """Return the tally with no batch waiting."""
+    if not tally.waiting:
+        return tally
+    accumulators = tally.added
+    for values, weight in _joined(tally.waiting):
         accumulators = metric.add(accumulators, values, weight)
     return Tally(accumulators)
 
 
-def _may_wait(values: dict[str, Any], losses: Tensor) -> bool:
+def _may_wait(values: dict[str, Any]) -> bool:
     """Return whether all have a row an example, and keep no large memory: one may be a view of a large prediction."""
+    losses = values["loss"]
     try:
         return False not in [
             type(value) is Tensor
@@ -79,12 +86,12 @@ def _may_wait(values: dict[str, Any], losses: Tensor) -> bool:
             and value.untyped_storage().nbytes() <= MOST_BYTES
             for value in values.values()
         ]
-    except NotImplementedError:  # a sparse one has no such memory
+    except (NotImplementedError, AttributeError):  # a sparse one has no such memory, a number has no shape
         return False
 
 
-def _joined(batches: tuple[Measured, ...]) -> Iterable[Measured]:
-    """Return the batches as one batch if they have one form, as they are if not."""
+def _joined(batches: tuple[Values, ...]) -> Iterable[Values]:
+    """Return the batches as one batch if they are of one shape, as they are if not."""
     (first, weight), *others = batches
     if not others or weight is not None or False in [_is_like(first, *other) for other in others]:
         return batches
@@ -97,10 +104,50 @@ def _is_like(first: dict[str, Tensor], values: dict[str, Tensor], weight: Tensor
     ]
 
 
-def computed(learner: Learner, tally: Tally) -> dict[str, Tensor]:
-    """Return the loss and the metrics, by name."""
-    return _together(learner).compute(tally.accumulators)
+# The logs of steps of one's own, and of `ft.log`: each step returns them, and the loop merges them one by one.
 
 
-def _together(learner: Learner) -> Metric:
-    return metrics.together({"loss": LOSS, **learner.metrics})
+def merged(so_far: Mapping[str, Any], logs: dict[str, Any], weights: Tensor) -> Mapping[str, Any]:
+    """Return what was logged so far, with the logs of some more batches.
+
+    Args:
+        so_far: `Measured` by name.
+        logs: by name a tensor of one row a batch, or a `Measured` whose accumulator has one row a batch.
+        weights: the weight of each batch, shape (batches,).
+    """
+    for name, rows in logs.items():
+        log = rows if isinstance(rows, Measured) else Measured(LOSS, _as_means(rows, weights))
+        accumulator = so_far[name].accumulator if name in so_far else None
+        for k in range(len(weights)):  # one by one, in every chunking
+            one = tree.map(lambda column, k=k: column[k], log.accumulator)
+            accumulator = one if accumulator is None else log.metric.merge(accumulator, one)
+        if accumulator is not None:
+            so_far = {**so_far, name: Measured(log.metric, accumulator)}
+    return so_far
+
+
+def _as_means(values: Tensor, weights: Tensor) -> metrics.Mean:
+    weights = weights.double()
+    return metrics.Mean(torch.where(weights == 0, 0.0, values.double() * weights), weights)
+
+
+def value_of(log: Any) -> Tensor:
+    """Return the value of a log over its batch.
+
+    >>> value_of(torch.tensor(3.0))
+    tensor(3.)
+    """
+    return log.metric.compute(log.accumulator) if isinstance(log, Measured) else log
+
+
+def without(log: Any, out: Tensor) -> Any:
+    """Return the log, or where a condition holds, what adds nothing to others; a scalar's weight sees to that."""
+    if not isinstance(log, Measured):
+        return log
+    empty = log.metric.init(out.device)
+    return Measured(log.metric, tree.map(lambda none, some: torch.where(out, none, some), empty, log.accumulator))
+
+
+def computed(so_far: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the values of what was logged, by name."""
+    return {name: log.metric.compute(log.accumulator) for name, log in so_far.items()}

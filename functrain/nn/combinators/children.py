@@ -137,7 +137,7 @@ def check_dicts(label: str, names: frozenset[str], params: Any, buffers: Any) ->
 def combined(label: str, init: Callable, apply: Callable, children: Sequence[Child]) -> Model:
     """Return the model of these functions, with the hyperparameters of its children."""
     hypers = {f"{name}.{path}": hyper for name, layer in children for path, hyper in layer.hypers.items()}
-    return Model(init, apply, hypers, all(layer.padding_safe for _, layer in children), label=label)
+    return Model(init, apply, hypers, label=label)
 
 
 def label_of(what: str, children: Iterable[Child], *options: str) -> str:

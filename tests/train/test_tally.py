@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import functrain as ft
 from functrain import data, losses, metrics, nn, optim, tree
-from functrain.train import tally as tallying
-from functrain.train.tally import MOST_BATCHES, MOST_BYTES, added, computed, empty_tally, measured
+from functrain.train.learner import metrics_of
+from functrain.train.tally import MOST_BATCHES, MOST_BYTES, Tally, add, measured_by, summed
 
 
 def counted(calls):
@@ -39,12 +39,29 @@ def batch_of(rows, time=None, weighted=False, dtype=torch.float32):
     return torch.randn(*shape, 3, dtype=dtype), torch.randint(3, shape), weight
 
 
+def metric_of(learner):
+    return measured_by(metrics_of(learner, "train"))
+
+
+def measured(learner, prediction, target):
+    named = {name: metric.measure(prediction, target) for name, metric in learner.metrics.items()}
+    return {"loss": learner.loss(prediction, target), **named}
+
+
 def tallied(learner, batches):
-    tally = empty_tally(learner, torch.device("cpu"))
+    metric = metric_of(learner)
+    tally = Tally(metric.init())
     for prediction, target, weight in batches:
-        values = measured(learner, learner.loss(prediction, target), prediction, target)
-        tally = added(learner, tally, values, weight)
+        tally = add(metric, tally, measured(learner, prediction, target), weight)
     return tally
+
+
+def accumulators(learner, tally):
+    return summed(metric_of(learner), tally).added
+
+
+def computed(learner, tally):
+    return metric_of(learner).compute(accumulators(learner, tally))
 
 
 def one_by_one(learner, batches):
@@ -77,20 +94,20 @@ def test_batches_are_measured_one_by_one_and_added_together():
     tally = tallied(learner, [batch_of(5)] * (MOST_BATCHES + 2))
     assert calls.count(("measure", 5)) == MOST_BATCHES + 2
     assert [call for call in calls if call[0] == "add"] == [("add", 5 * MOST_BATCHES)]
-    assert float(tally.accumulators["accuracy"].weight) == 5 * (MOST_BATCHES + 2)
+    assert float(accumulators(learner, tally)["accuracy"].weight) == 5 * (MOST_BATCHES + 2)
     assert calls[-1] == ("add", 10)
 
 
 def test_looking_at_it_on_the_way_changes_nothing():
     learner, batches = learner_of(), [batch_of(3) for _ in range(5)]
     first = tallied(learner, batches[:2])
-    assert first.pending() is not None
+    assert first.waiting
     unseen = computed(learner, tallied(learner, batches))
-    seen = float(first.accumulators["loss"].total)
+    seen = float(accumulators(learner, first)["loss"].total)
     for prediction, target, _ in batches[2:]:
-        first = added(learner, first, measured(learner, learner.loss(prediction, target), prediction, target), None)
+        first = add(metric_of(learner), first, measured(learner, prediction, target), None)
     assert not tree.differences(computed(learner, first), unseen, rtol=1e-12)
-    assert seen == float(tallied(learner, batches[:2]).accumulators["loss"].total)
+    assert seen == float(accumulators(learner, tallied(learner, batches[:2]))["loss"].total)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +119,8 @@ def test_looking_at_it_on_the_way_changes_nothing():
 )
 def test_what_keeps_a_large_memory_alive_does_not_wait(metric, most):
     learner = learner_of(metric=metric)
-    assert tallied(learner, [batch_of(most)]).pending() is not None
-    assert tallied(learner, [batch_of(most + 1)]).pending() is None
+    assert tallied(learner, [batch_of(most)]).waiting
+    assert tallied(learner, [batch_of(most + 1)]).waiting == ()
 
 
 def test_a_metric_that_sums_its_batch_already_does_not_wait():
@@ -115,8 +132,9 @@ def test_a_metric_that_sums_its_batch_already_does_not_wait():
         compute=lambda acc: acc[0] / acc.sum(),
     )
     batches = [batch_of(5) for _ in range(4)]
-    tally = tallied(learner_of(counts=counts), batches)
-    assert torch.equal(tally.accumulators["counts"], torch.bincount(torch.cat([batch[1] for batch in batches])))
+    learner = learner_of(counts=counts)
+    expected = torch.bincount(torch.cat([batch[1] for batch in batches]))
+    assert torch.equal(accumulators(learner, tallied(learner, batches))["counts"], expected)
 
 
 def test_values_without_rows_do_not_wait():
@@ -133,14 +151,14 @@ def test_values_without_rows_do_not_wait():
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda tally: pickle.loads(pickle.dumps(tally))])
 def test_one_with_waiting_batches_is_copied_and_pickled(copied):
     tally = tallied(learner_of(), [batch_of(4) for _ in range(3)])
-    assert tally.pending() is not None
+    assert tally.waiting
     assert tree.equal(copied(tally), tally)
 
 
 def test_a_metric_that_measures_a_tree_does_not_wait():
     both = metrics.together({"top_1": metrics.top_k(1), "top_2": metrics.top_k(2)})
     learner, batches = learner_of(both=both), [batch_of(4) for _ in range(3)]
-    assert tallied(learner, batches).pending() is None
+    assert tallied(learner, batches).waiting == ()
     assert not tree.differences(computed(learner, tallied(learner, batches)), one_by_one(learner, batches), rtol=1e-12)
 
 
@@ -169,7 +187,7 @@ def test_an_error_of_a_metric_comes_with_its_batch():
 @pytest.mark.parametrize("jit", [False, "aten"])
 def test_a_handler_sees_what_was_measured_and_the_tally(jit):
     def note(step):
-        loss, total = step.measured["loss"], step.tally.accumulators["loss"].total
+        loss, total = step.measured["loss"], step.accumulators["loss"].total
         return ft.train.remember(step, "note", torch.stack([loss.double().sum(), total]))
 
     rows = data.ArrayDataset((torch.randn(12, 4), torch.randint(3, (12,))))
@@ -184,5 +202,4 @@ def test_a_handler_sees_what_was_measured_and_the_tally(jit):
 
 
 def test_the_order_of_the_fields_is_that_of_the_learner():
-    assert list(empty_tally(learner_of(), torch.device("cpu")).accumulators) == ["loss", "accuracy"]
-    assert tallying.LOSS.init().total == 0
+    assert list(tallied(learner_of(), []).added) == ["loss", "accuracy"]

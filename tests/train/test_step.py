@@ -18,16 +18,16 @@ from functrain.errors import (
     UnknownEvent,
 )
 from functrain.train.events import ordered
-from functrain.train.signals import Signals
+from functrain.train.gradients import differentiated, differentiated_mean
 from functrain.train.step import (
+    applied,
     begin,
-    compare,
-    differentiated,
-    differentiated_mean,
+    compared,
     forward,
     mean_loss,
     train_stages,
 )
+from functrain.train.stop import Stops
 
 
 def learner_of(optimizer=None, model=None, **options):
@@ -67,8 +67,8 @@ def test_the_shortcut_without_handlers_is_the_chain_of_stages(batch, weight):
     learner = learner_of(model=model)
     given = data.Batch(*batch, None if weight is None else torch.tensor(weight))
     step = begin(learner, ft.init(learner, ft.random.key(0), batch), given)
-    inner = compose_left(forward(model), compare(learner.loss), mean_loss)
-    found, expected = differentiated_mean(model, learner.loss)(step), differentiated(inner)(step)
+    inner = compose_left(forward(applied(model)), compared(learner.loss), mean_loss)
+    found, expected = differentiated_mean(applied(model), learner.loss)(step), differentiated(inner)(step)
     for part in ("state", "prediction", "buffers", "losses", "grads"):
         assert tree.equal(getattr(found, part), getattr(expected, part)), part
     assert torch.equal(found.loss, expected.loss)
@@ -164,15 +164,13 @@ def test_progress_is_the_same_traced_and_plain(batch):
 # Handlers inside the step
 
 
-def run_step(callbacks, batch, learner=None):
+def run_step(callbacks, batch, learner=None, state=None):
     learner = learner_of() if learner is None else learner
-    state = ft.init(learner, ft.random.key(0), batch)
+    state = ft.init(learner, ft.random.key(0), batch) if state is None else state
     memory = {callback.name: callback.memory for callback in callbacks}
-    signals = Signals()
-    done = train_stages(learner, ordered(callbacks), signals)(
-        begin(learner, state, data.as_batch(batch), memory=memory)
-    )
-    return state, done, signals
+    stops = Stops()
+    done = train_stages(learner, ordered(callbacks), stops)(begin(learner, state, data.as_batch(batch), memory=memory))
+    return state, done, stops
 
 
 def test_each_event_of_the_step_comes_in_order_with_what_it_promises(batch):
@@ -226,14 +224,14 @@ def test_looking_at_the_loss_changes_no_bit(weight):
     assert torch.equal(looked[0], unseen.loss) and not unseen.loss.requires_grad
 
 
-def test_the_progress_is_read_only_where_it_is_looked_at(batch):
-    state = ft.init(learner_of(), ft.random.key(0), batch)
-    step = begin(learner_of(), state, data.as_batch(batch))
-    assert "position" not in vars(step.progress)
-    assert (step.progress.position, step.progress.updates) == (0.0, 0)
-    assert tree.evolve(begin(learner_of(), state, data.as_batch(batch)).progress, updates=3).updates == 3
-    with pytest.raises(AttributeError, match="Progress has no attribute 'positon'"):
-        _ = step.progress.positon
+def test_both_counts_are_those_of_the_beginning_of_the_step(batch):
+    learner = learner_of(optim.sgd(lr=schedule.updates(4, schedule.lin(0.4, 0.0))))
+    state = ft.plan(ft.init(learner, ft.random.key(0), batch), steps=4)
+    seen = []
+    events = ("begin_step", "after_loss", "after_grads", "after_step")
+    note = ft.Callback("note", {event: lambda step: seen.append(step.progress) for event in events})
+    run_step([note], batch, learner, state)
+    assert {(at.position, at.updates) for at in seen} == {(0.0, 0)}
 
 
 @pytest.mark.parametrize("event", ft.train.STEP_EVENTS)
@@ -254,9 +252,9 @@ def test_a_stop_ends_the_rest_of_the_batch_and_only_where_it_happens(batch, even
 @pytest.mark.parametrize("event", ft.train.STEP_EVENTS[:-1])
 def test_a_stop_of_the_fit_leaves_the_whole_state_as_it_was(batch, event):
     stop = ft.Callback("stop", {event: lambda step: ft.Stop(step, scope="fit", reason="enough")})
-    state, done, signals = run_step([stop], batch)
+    state, done, stops = run_step([stop], batch)
     assert tree.equal(done.state, state)
-    said = signals.table[int(done.halt.code) - 1]
+    said = stops.table[int(done.halt.number) - 1]
     assert (said.scope, said.reason, said.callback, said.event) == ("fit", "enough", "stop", event)
 
 
@@ -266,8 +264,8 @@ def test_the_first_of_two_stops_counts(batch):
     )
     second = ft.Callback("second", {"after_pred": lambda step: ft.Stop(step, scope="fit", reason="2")})
     third = ft.Callback("third", {"after_grads": lambda step: ft.Stop(step, scope="epoch", reason="3")})
-    _, done, signals = run_step([first, second, third], batch)
-    assert signals.table[int(done.halt.code) - 1].reason == "2"
+    _, done, stops = run_step([first, second, third], batch)
+    assert stops.table[int(done.halt.number) - 1].reason == "2"
 
 
 # Bad input

@@ -1,0 +1,127 @@
+"""Compile once: what was traced for a learner, or for a step of one's own, is found again as long as that lives.
+
+The cache of an object lies in the object's own dictionary, since what it holds refers to the object: nothing global
+keeps either alive, and both go together. A key is made of what the function was made of: the handlers by identity, the
+phase, the backend. What a function closes over further inside is compared by `jit` at each call.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import attrs
+import torch
+
+from functrain import engine
+from functrain.errors import DonatedValueUsed, FunctrainError, InvalidArgument
+
+BACKENDS = ("aten", "inductor", "cudagraph", False)
+
+MOST = 32
+"""How many functions are kept for one object; the one that was not asked for longest goes first."""
+
+_NAME = "_compiled"
+
+
+@attrs.frozen(slots=False)
+class _Kept:
+    """What is kept for one object. A copy of the object begins without it.
+
+    A record without fields, so that `jit`, which looks through whatever a function can reach, sees nothing of it.
+    """
+
+    def __attrs_post_init__(self) -> None:
+        vars(self)["functions"] = OrderedDict()
+
+    def __reduce__(self) -> tuple:
+        return _Kept, ()
+
+
+def kept(owner: Any, key: Hashable, make: Callable[[], Any]) -> Any:
+    """Return what `make` returns, the same as last time for this owner and key.
+
+    >>> class Owner: pass
+    >>> owner = Owner()
+    >>> kept(owner, "key", list) is kept(owner, "key", list)
+    True
+    """
+    try:
+        functions = vars(vars(owner).setdefault(_NAME, _Kept()))["functions"]
+    except TypeError:  # it has no dictionary
+        return make()
+    if key not in functions:
+        functions[key] = make()
+        while len(functions) > MOST:
+            functions.popitem(last=False)
+    functions.move_to_end(key)
+    return functions[key]
+
+
+def identity(value: Any) -> Hashable:
+    """Return a key that is equal for the same object alone; of a bound method, for the same method of the same object.
+
+    >>> x, y = [1], [1]
+    >>> identity(x) == identity(x), identity(x) == identity(y)
+    (True, False)
+    """
+    inside, function = getattr(value, "__self__", None), getattr(value, "__func__", None)
+    return _Same(value) if function is None else (_Same(inside), _Same(function))
+
+
+class _Same:
+    """An object as a key, compared by identity; it keeps the object alive, and with it its address."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def check_backend(jit: Any, chunk: Any, compile_shapes: Any = "first") -> None:
+    """Raise `InvalidArgument` unless these are a backend, a number of batches, and which shapes to compile.
+
+    >>> check_backend("aten", 8)
+    """
+    if jit not in BACKENDS or jit is True:
+        raise InvalidArgument(f"jit must be one of 'aten', 'inductor', 'cudagraph' or False, got {jit!r}")
+    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+        raise InvalidArgument(f"chunk must be a whole number of at least 1, got {chunk!r}")
+    if compile_shapes not in ("first", "all"):
+        raise InvalidArgument(f"compile_shapes must be 'first' or 'all', got {compile_shapes!r}")
+
+
+def compiled(f: Callable, donate: bool, backend: str) -> Callable:
+    """Return a function of (carry, ...) compiled, that explains what goes wrong in a kernel as plain Python would.
+
+    >>> compiled(lambda carry, x: carry + x, False, "aten")(torch.ones(1), torch.ones(1))
+    tensor([2.])
+    """
+    run = engine.jit(f, donate=0 if donate else (), backend=backend)
+
+    def explained(*args: Any) -> Any:
+        try:
+            return run(*args)
+        except (IndexError, RuntimeError, AssertionError) as raw:
+            if not isinstance(raw, FunctrainError):
+                _explain(f, args, raw)
+            raise
+
+    explained.jitted = run  # pyright: ignore[reportFunctionMemberAccess]
+    return explained
+
+
+def _explain(f: Callable, args: tuple, raw: BaseException) -> None:
+    """Raise what the function itself says to these arguments, if that is clearer and they are still there."""
+    try:
+        with torch.no_grad():
+            f(*args)
+    except DonatedValueUsed:
+        return
+    except FunctrainError as clear:
+        raise clear from raw
+    except Exception:
+        return

@@ -1,0 +1,364 @@
+"""Fit: the loop whose carry is the training state; and what else is done with a learner and batches.
+
+From top to bottom: `fit` makes a plan and a `Task` and carries it out; `evaluate`, `predict` and `overfit_batch` go
+over batches by the same steps.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain import data, engine, tree
+from functrain.engine import Stop, fold
+from functrain.errors import InvalidArgument
+from functrain.train.chunks import Advance, Carry, enter, feed
+from functrain.train.compiling import check_backend, compiled, identity, kept
+from functrain.train.events import STEP_EVENTS, Callback, ordered
+from functrain.train.learner import Learner, metrics_of, schedules
+from functrain.train.looping import carry_out
+from functrain.train.padding import check_padding
+from functrain.train.phase import Phase, Task
+from functrain.train.planning import begin_run, make_plan
+from functrain.train.precision import in_precision
+from functrain.train.preflight import (
+    check_batch,
+    check_optimizer,
+    check_source,
+    check_state,
+    warn_if_nothing_was_trained,
+)
+from functrain.train.run import Plan, Run
+from functrain.train.sources import Source, open_source, source, sources
+from functrain.train.state import TrainState, data_key, plan, progress
+from functrain.train.step import batch_values, begin, eval_stages, hyper_values, train_stages, train_step
+from functrain.train.stop import Stops
+from functrain.train.tally import Tally, measured_by, summed, without
+
+
+def fit(
+    learner: Learner,
+    state: TrainState | Run,
+    *,
+    train: Any,
+    epochs: int | None = None,
+    steps: int | None = None,
+    valid: Any = None,
+    callbacks: Iterable[Callback] = (),
+    jit: str | bool = "aten",
+    chunk: int = 8,
+    compile_shapes: str = "first",
+    device: Any = None,
+    precision: str | None = None,
+) -> Run:
+    """Train, and return the run: its state, history, memories, and why it stopped. What is passed stays as it is.
+
+    A state begins a new run, always, with position and updates at 0. A run goes on as if it had never stopped, to the
+    bit; train, valid, callbacks, jit and chunk are passed again.
+
+    Args:
+        learner: what to train.
+        state: where to begin, from `init` or an earlier `run.state`; or the `Run` to go on with.
+        train: a `data.Loader`; or any iterable of batches, such as a DataLoader or a generator, which begins where it
+            begins when a run goes on, so that this is then no exact resume, and the run's notes say so.
+        epochs: how many times to go through `train`; or
+        steps: how many batches to take in all.
+        valid: batches to validate on after each epoch, or several such by name, as in {"clean": a, "noisy": b}.
+        callbacks: what takes part, see `Callback`; the order given is kept among equal `order`s.
+        jit: the backend that compiles the step, "aten", "inductor" or "cudagraph"; False to run it as plain Python,
+            so that prints and breakpoints inside it work. What was traced is kept with the learner.
+        chunk: batches in one call, where no callback looks at single batches and, if it is compiled, the dataset is an
+            `ArrayDataset`. The results do not depend on it.
+        compile_shapes: what "inductor" compiles: batches of the "first" shape, the others running by "aten"; or "all".
+        device: where to train; the state and the batches are moved. None for where they are.
+        precision: "bfloat16" or "float16" for the model to compute in; parameters, loss and updates stay as they are.
+            None for the dtypes as they are.
+
+    Returns:
+        The `Run`.
+
+    Raises:
+        RunMismatch: the run to go on with was begun with something else.
+        InvalidArgument, DuplicateName: an argument is not what it should be.
+        ShapeMismatch, DtypeMismatch, DeviceMismatch, LabelOutOfRange: the data does not fit the model or the loss. The
+            first batches are tried before anything is trained.
+        TreeMismatch: the state was made for another model or optimizer.
+        PaddingCounts: the sampler pads, and some code mixes the rows.
+
+    >>> from functrain import losses, nn, optim, random
+    >>> from functrain.train import init
+    >>> rows = data.ArrayDataset((torch.ones(8, 3), torch.zeros(8, dtype=torch.int64)))
+    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
+    >>> state = init(learner, random.key(0), rows[:1])
+    >>> run = fit(learner, state, train=data.loader(rows, data.sequential(batch_size=4)), epochs=2)
+    >>> int(run.state.step), len(run.history), run.stopped
+    (4, 2, None)
+    """
+    callbacks = ordered(callbacks)
+    check_backend(jit, chunk, compile_shapes)
+    going_on = state if isinstance(state, Run) else None
+    if going_on is not None and going_on.finished:
+        make_plan(source(train, "train"), sources(valid), epochs, steps, callbacks, going_on)
+        return going_on
+    here = check_state((going_on.point or going_on).state if going_on else state)
+    here = here if device is None else tree.to(here, device)
+    learner = in_precision(learner, precision)
+    training, validations = source(train, "train", device), sources(valid, device)
+    planned = make_plan(training, validations, epochs, steps, callbacks, going_on)
+    check_optimizer(learner, here)
+    for one in (training, *validations.values()):
+        check_source(learner, here, one)
+        check_padding(learner, here, one, callbacks)
+
+    phases = {"train": _phase(learner, training, "train", callbacks, jit, chunk, compile_shapes)}
+    for name, one in validations.items():
+        phases[name] = _phase(learner, one, "valid", callbacks, jit, chunk, compile_shapes)
+    task = Task(callbacks, phases, _passed, lambda state: _row(learner, state), here.step.device)
+    if going_on is None:
+        begun = _planned(here, planned)
+        run = carry_out(task, begin_run(begun, planned, data_key(begun), callbacks))
+    else:
+        run = carry_out(task, _noted(begin_run(_in(going_on, here), planned, going_on.key, callbacks), training))
+    warn_if_nothing_was_trained(run, callbacks)
+    return run
+
+
+def _planned(state: TrainState, planned: Plan) -> TrainState:
+    begun = plan(state, planned.lengths["train"] or 1, planned.epochs)
+    return begun if planned.steps is None else attrs.evolve(begun, end=begun.start + planned.steps)
+
+
+def _in(run: Run, state: TrainState) -> Run:
+    return attrs.evolve(run.point or run, state=state)
+
+
+def _noted(run: Run, training: Source) -> Run:
+    if training.is_loader or run.cursor.phase != "train" or run.cursor.batch == 0:
+        return run
+    note = "train is no Loader: the run went on with the batches that it gave next, not where it left off"
+    return attrs.evolve(run, notes=(*run.notes, note))
+
+
+def _passed(state: TrainState, batches: int) -> TrainState:
+    return tree.evolve(state, step=state.step + batches)
+
+
+def _row(learner: Learner, state: TrainState) -> dict[str, float]:
+    return {name: float(value) for name, value in schedules(learner, progress(state)).items()}
+
+
+# The step of a learner, as a loop takes it
+
+
+def _phase(
+    learner: Learner,
+    one: Source,
+    kind: str,
+    callbacks: tuple[Callback, ...],
+    jit: str | bool,
+    chunk: int,
+    compile_shapes: str = "first",
+) -> Phase:
+    listening = [c for c in callbacks if kind in c.phases]
+    wants_logs = any(c.reads_logs and c.handles("after_batch", "after_chunk") for c in listening)
+    shown = any(c.handles("begin_batch", "after_batch") for c in listening)
+    inside = [(c, event) for c in listening for event in STEP_EVENTS if c.handles(event)]
+    key = (kind, wants_logs, tuple((c.name, event, identity(c.handlers[event])) for c, event in inside))
+
+    def make() -> Advance:
+        stops = Stops()
+        return Advance(learner, key, _advancing(learner, callbacks, kind, stops, wants_logs), stops)
+
+    advance = kept(learner, key, make)
+    metric = measured_by(metrics_of(learner, kind))
+
+    def values(run: Run) -> dict[str, float]:
+        measured = metric.compute(summed(metric, run.tally).added)
+        return {name: float(value) for name, value in measured.items()}
+
+    return Phase(
+        feed(advance, one, kind == "train", shown, jit, chunk, compile_shapes),
+        begin=lambda device: Tally(metric.init(device)),
+        settled=lambda tally: summed(metric, tally),
+        values=values,
+    )
+
+
+def _advancing(
+    learner: Learner, callbacks: tuple[Callback, ...], kind: str, stops: Stops, wants_logs: bool
+) -> Callable[[Carry, data.Batch], Any]:
+    """Return the pure function (carry, batch) -> (carry, logs), or `Stop(carry, logs, when=...)`, for a fold."""
+    stages = (train_stages if kind == "train" else eval_stages)(learner, callbacks, stops)
+    metric = measured_by(metrics_of(learner, kind))
+
+    def advance(carry: Carry, batch: data.Batch) -> Any:
+        done = stages(begin(learner, carry.state, batch, kind, carry.memory, carry.tally, metric))
+        state = done.state if kind == "train" else carry.state
+        logs = _logs(learner, done, wants_logs)
+        if done.halt is None or not stops.end_more_than_a_batch():
+            return Carry(state, done.memory, done.tally, carry.stop, carry.done), logs
+        number = done.halt.number
+        counted = carry.done + ((number == 0) | done.halt.done)
+        return Stop(Carry(state, done.memory, done.tally, number, counted), logs, when=number > 0)
+
+    return advance
+
+
+def _logs(learner: Learner, step: Any, wanted: bool) -> dict[str, Any] | None:
+    if not (wanted or step.logged):
+        return None
+    shown = {**batch_values(step), **hyper_values(learner, step)} if wanted else {}
+    weight = step.batch.weight
+    rows = tree.leaves(step.batch.input)[0].shape[0]
+    total = torch.full_like(step.state.step, rows, dtype=torch.float64) if weight is None else weight.sum().double()
+    logged = step.logged
+    if step.halt is not None:  # what a stopped batch has logged does not count
+        out = step.halt.when & ~step.halt.kept
+        total = torch.where(out, 0.0, total)
+        logged = {name: without(log, out) for name, log in logged.items()}
+    return {"shown": shown, "merged": logged, "weight": total}
+
+
+# Without training
+
+
+def evaluate(
+    learner: Learner,
+    state: TrainState,
+    loader: Any,
+    jit: str | bool = "aten",
+    chunk: int = 8,
+    precision: str | None = None,
+) -> dict[str, float]:
+    """Return the loss and the metrics over all batches, as one big batch would give them.
+
+    After a fit it finds what the fit's validation traced, and traces nothing again.
+
+    Args:
+        learner: the learner.
+        state: the state to evaluate.
+        loader: a `data.Loader`, or any iterable of batches.
+        jit: the backend, or False.
+        chunk: batches in one call, where the dataset is an `ArrayDataset`.
+        precision: as in `fit`.
+
+    >>> from functrain import losses, nn, optim, random
+    >>> from functrain.train import init
+    >>> rows = data.ArrayDataset((torch.zeros(8, 3), torch.zeros(8, dtype=torch.int64)))
+    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
+    >>> state = init(learner, random.key(0), rows[:1])
+    >>> round(evaluate(learner, state, data.loader(rows, data.sequential(batch_size=3)))["loss"], 4)
+    0.6931
+    """
+    check_backend(jit, chunk)
+    learner, state = in_precision(learner, precision), check_state(state)
+    one = source(loader, "loader")
+    check_source(learner, state, one)
+    check_padding(learner, state, one, ())
+    phase = _phase(learner, one, "valid", (), jit, chunk)
+    carry = enter(state, {}, phase.begin(state.step.device), state.step.device)
+    for some in phase.feed.chunks(data_key(state), 0, 0, one.length):
+        carry, _ = (phase.feed.short if some.short else phase.feed.execute)(carry, *some.inputs)
+    return phase.values(Run(state, tally=carry.tally))
+
+
+def predict(
+    learner: Learner, state: TrainState, inputs: Any, jit: str | bool = "aten", precision: str | None = None
+) -> Any:
+    """Return the model's predictions, in evaluation mode.
+
+    Args:
+        learner: the learner.
+        state: the state whose parameters predict.
+        inputs: what the model takes, a tensor (n, ...) or a tree of such; or a `data.Loader`, whose batches'
+            predictions are put together in their order, without those of padding.
+        jit: the backend, or False.
+        precision: as in `fit`.
+
+    >>> from functrain import losses, nn, optim, random
+    >>> from functrain.train import init
+    >>> rows = data.ArrayDataset((torch.zeros(8, 3), torch.zeros(8, dtype=torch.int64)))
+    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
+    >>> state = init(learner, random.key(0), rows[:1])
+    >>> predict(learner, state, data.loader(rows, data.sequential(3))).shape, predict(learner, state, rows[:5][0]).shape
+    (torch.Size([8, 2]), torch.Size([5, 2]))
+    """
+    check_backend(jit, 1)
+    learner, state = in_precision(learner, precision), check_state(state)
+
+    def apply(params: Any, buffers: Any, x: Any) -> Any:
+        return learner.model.apply(params, buffers, x)[0]
+
+    run = kept(learner, ("predict", jit), lambda: compiled(apply, False, str(jit)) if jit else apply)
+    with torch.no_grad():
+        if not isinstance(inputs, data.Loader):
+            return run(state.params, state.buffers, inputs)
+        one = source(inputs, "inputs")
+        parts = [
+            _rows_that_count(run(state.params, state.buffers, batch.input), batch.weight)
+            for batch in open_source(one, data_key(state), 0, 0, one.length)
+        ]
+    return tree.map(lambda *some: torch.cat(some), *parts)
+
+
+def _rows_that_count(prediction: Any, weight: Tensor | None) -> Any:
+    if weight is None:
+        return prediction
+    rows = weight if weight.dim() == 1 else weight.flatten(1).amax(1)
+    return tree.map(lambda leaf: leaf[rows != 0], prediction)
+
+
+def overfit_batch(
+    learner: Learner, state: TrainState, batch: Any, steps: int = 100, jit: str | bool = "aten"
+) -> tuple[TrainState, dict[str, Tensor]]:
+    """Train on one batch again and again, to see that learning works at all.
+
+    Returns the state after `steps` steps and the logs of all of them, each of shape (steps,): the loss should go
+    towards zero. If it does not, look for the mistake before training on anything else.
+
+    >>> from functrain import losses, nn, optim, random
+    >>> from functrain.train import init
+    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=1.0))
+    >>> batch = torch.eye(3), torch.tensor([0, 1, 0])
+    >>> _, logs = overfit_batch(learner, init(learner, random.key(0), batch), batch)
+    >>> bool(logs["loss"][-1] < 0.1)
+    True
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise InvalidArgument(f"steps must be a whole number of at least 1, got {steps!r}")
+    check_backend(jit, 1)
+    batch = data.as_batch(batch)
+    check_batch(learner, check_state(state), batch, "batch", train=True)
+    step = train_step(learner)
+    if jit:
+        step = kept(learner, ("overfit", jit), lambda: engine.jit(train_step(learner), donate=0, backend=str(jit)))
+        state = tree.map(torch.clone, state)
+    return fold(lambda state, _: step(state, batch), plan(state, steps), range(steps))
+
+
+def batch_at(run: Run, train: Any) -> data.Batch:
+    """Return the training batch at which a run stands: where it stopped in the middle of one, that batch.
+
+    Args:
+        run: what `fit` returned, or what an error carries as `error.run`.
+        train: the loader that it was begun with.
+
+    >>> from functrain import random
+    >>> from functrain.train.run import Cursor
+    >>> loader = data.loader(data.ArrayDataset((torch.arange(6), torch.arange(6))), data.sequential(2))
+    >>> batch_at(Run(None, key=random.key(0), cursor=Cursor(1, "train", 2, "step")), loader).target
+    tensor([4, 5])
+    """
+    one = source(train, "train")
+    if not one.is_loader:
+        raise InvalidArgument(f"train must be a Loader, whose batches can be reached; got {type(train).__name__}")
+    cursor = (run.point or run).cursor
+    between = cursor.event not in ("begin_batch", "step", "after_batch", "after_chunk")
+    if between or cursor.phase != "train" or cursor.batch >= len(one.batches):
+        raise InvalidArgument(
+            f"the run stands at no training batch, but in epoch {cursor.epoch + 1} before {cursor.event!r}, phase "
+            f"{cursor.phase!r}"
+        )
+    return next(iter(data.batches(one.batches, run.key, cursor.epoch, cursor.batch)))

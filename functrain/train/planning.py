@@ -1,0 +1,86 @@
+"""The run before its first event: its plan, and memory of its own; or a run that goes on, where it stands."""
+
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from functrain import tree
+from functrain.errors import InvalidArgument, RunMismatch
+from functrain.train.events import STEP_EVENTS, Callback
+from functrain.train.run import Plan, Run
+from functrain.train.sources import Source
+
+
+def make_plan(
+    training: Source,
+    validations: dict[str, Source],
+    epochs: int | None,
+    steps: int | None,
+    callbacks: tuple[Callback, ...],
+    run: Run | None = None,
+) -> Plan:
+    """Return the plan of a run from what a loop is given; that of the run to go on with, if it is the same.
+
+    Raises:
+        InvalidArgument: the numbers are none, or both or neither are given.
+        RunMismatch: the run was begun with another plan.
+    """
+    for name, number in (("epochs", epochs), ("steps", steps)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise InvalidArgument(f"{name} must be a whole number of at least 1, got {number!r}")
+    lengths = {"train": training.length, **{name: one.length for name, one in validations.items()}}
+    names = tuple(callback.name for callback in callbacks)
+    if run is not None:
+        return _check_same_plan(run.plan, epochs, steps, lengths, names)
+    if (epochs is None) == (steps is None):
+        raise InvalidArgument(f"pass epochs or steps, how long to train, and one alone; got {epochs!r} and {steps!r}")
+    length = training.length
+    if length is None:
+        if steps is None:
+            raise InvalidArgument("train has no length, so epochs of it are unknown; pass steps, the batches to take")
+        return Plan(1, {**lengths, "train": steps}, steps, names)
+    total = epochs * length if steps is None else steps  # pyright: ignore[reportOptionalOperand]
+    return Plan(-(-total // length), lengths, total, names)
+
+
+def _check_same_plan(
+    plan: Plan, epochs: int | None, steps: int | None, lengths: dict[str, int | None], names: tuple[str, ...]
+) -> Plan:
+    if lengths["train"] is None:
+        lengths = {**lengths, "train": plan.steps}
+    given = (
+        ("epochs", plan.epochs if epochs is None else epochs, plan.epochs),
+        ("steps", plan.steps if steps is None else steps, plan.steps),
+        ("batches an epoch", lengths, dict(plan.lengths)),
+        ("callbacks", list(names), list(plan.callbacks)),
+    )
+    for what, now, then in given:
+        if now != then:
+            raise RunMismatch(
+                f"the run to go on with was begun with {what} {then}, and now {what} {now} are passed; pass what it "
+                "was begun with, or its state, run.state, to begin a new run"
+            )
+    return plan
+
+
+def begin_run(state: Any, plan: Plan, key: Tensor, callbacks: tuple[Callback, ...]) -> Run:
+    """Return the run before its first event, or for a run, where it goes on; with memory of its own.
+
+    The loop reuses the memory of what the step carries; the caller's state, run and callbacks keep theirs.
+    """
+    if isinstance(state, Run):
+        run = state.point or state
+        return attrs.evolve(_own(run, callbacks), stopped=None, point=None)
+    memory = {callback.name: callback.memory for callback in callbacks}
+    return _own(Run(state, memory, plan=plan, key=key), callbacks)
+
+
+def _own(run: Run, callbacks: tuple[Callback, ...]) -> Run:
+    traced = {callback.name for callback in callbacks if callback.handles(*STEP_EVENTS)}
+    memory = {name: _copy(value) if name in traced else value for name, value in run.memory.items()}
+    return attrs.evolve(run, state=_copy(run.state), memory=memory, tally=_copy(run.tally))
+
+
+def _copy(value: Any) -> Any:
+    return tree.map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, value)

@@ -1,0 +1,217 @@
+"""Stops: what a handler may end, the one record of it, and how a stop inside a compiled step becomes a mask.
+
+A traced handler cannot leave a compiled function, so its stop is a condition. The stages after it are computed all the
+same, and `settle` then takes the state from before it. That is why a result never depends on how many steps are
+compiled into one call.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+
+from functrain import tree
+from functrain.engine import Stop
+from functrain.errors import InvalidArgument
+from functrain.train.tally import summed
+
+SCOPES = ("batch", "epoch", "validate", "fit")
+"""What a `Stop` can end: the rest of this batch, of this epoch's training half, of this validation, of the fit."""
+
+USUAL_SCOPE = {
+    **dict.fromkeys(("begin_step", "after_pred", "after_loss", "after_grads", "after_step"), "batch"),
+    "begin_fit": "fit",
+    "begin_epoch": "epoch",
+    "begin_batch": "batch",
+    "step": "fit",
+    "after_batch": "batch",
+    "after_chunk": "batch",
+    "begin_validate": "validate",
+    "after_validate": "validate",
+    "after_epoch": "fit",
+    "after_fit": "fit",
+}
+"""What a `Stop` without a scope ends, by the event that it answers; "step" is a step of one's own in `loop`."""
+
+
+@attrs.frozen
+class Stopped:
+    """A stop: what it ends, why, and who said so where.
+
+    Attributes:
+        scope: one of `SCOPES`.
+        reason: why, in words for a person.
+        callback: the name of the callback; "step" for a step of one's own.
+        event: the event that was answered.
+        epoch: the epoch, from 0.
+        phase: "train", or the name of the validation.
+        batch: the batch of that phase, from 0; None between the batches.
+
+    >>> print(Stopped("fit", "enough", "mine", "after_batch", epoch=1, batch=4))
+    fit stopped by 'mine' at after_batch, epoch 2, batch 4: enough
+    """
+
+    scope: str
+    reason: str
+    callback: str
+    event: str
+    epoch: int = 0
+    phase: str = "train"
+    batch: int | None = None
+
+    def __str__(self) -> str:
+        phase = "" if self.phase == "train" else f", {self.phase}"
+        where = f"epoch {self.epoch + 1}{phase}" + ("" if self.batch is None else f", batch {self.batch}")
+        return f"{self.scope} stopped by {self.callback!r} at {self.event}, {where}: {self.reason or 'no reason given'}"
+
+
+def scope_of(stop: Stop, event: str, phase: str = "train") -> str:
+    """Return what a stop ends: its own scope, or the one that is usual for the event.
+
+    Raises:
+        InvalidArgument: it is no scope, or "validate" where no validation is under way.
+
+    >>> scope_of(Stop(None), "begin_epoch")
+    'epoch'
+    """
+    if stop.scope is None:
+        return USUAL_SCOPE[event]
+    if stop.scope == "validate" and phase == "train":
+        raise InvalidArgument(
+            f"a Stop at {event!r} of training cannot have scope='validate': no validation is under way; use 'epoch' to "
+            "end the training half, or stop at begin_validate"
+        )
+    if stop.scope not in SCOPES:
+        raise InvalidArgument(f"the scope of a Stop must be one of {', '.join(SCOPES)}, got {stop.scope!r}")
+    return stop.scope
+
+
+def unless_stopped(f: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function of (..., run) that leaves a run with a stop under way as it is.
+
+    >>> from functrain.train.run import Run
+    >>> run = Run(state=1, stopped=Stopped("fit", "", "mine", "begin_fit"))
+    >>> unless_stopped(lambda run: 1 / 0)(run) is run
+    True
+    """
+
+    @wraps(f)
+    def guarded(*args: Any) -> Any:
+        return f(*args) if args[-1].stopped is None else args[-1]
+
+    return guarded
+
+
+def within(scopes: tuple[str, ...], run: Any) -> Any:
+    """Return the run without its stop, if that was to end one of these scopes, which is over now.
+
+    >>> from functrain.train.run import Run
+    >>> within(("batch",), Run(state=1, stopped=Stopped("batch", "", "mine", "begin_batch"))).stopped is None
+    True
+    """
+    return tree.evolve(run, stopped=None) if run.stopped is not None and run.stopped.scope in scopes else run
+
+
+@attrs.frozen
+class Stops:
+    """The numbers by which compiled steps report stops: entry i of the table is number i + 1, and 0 is no stop.
+
+    The table grows when a handler is traced, because only then is it clear which stops it may signal; the same stop
+    always gets the same number.
+    """
+
+    table: list[Stopped] = attrs.field(factory=list)
+
+    def number(self, stopped: Stopped) -> int:
+        """Return the number of a stop, a new one when it is new.
+
+        >>> Stops().number(Stopped("fit", "loss is nan", "finite", "after_loss"))
+        1
+        """
+        if stopped not in self.table:
+            self.table.append(stopped)
+        return self.table.index(stopped) + 1
+
+    def end_more_than_a_batch(self) -> bool:
+        """Return whether any of the stops ends more than its own batch, so that somebody must look for it.
+
+        >>> Stops().end_more_than_a_batch()
+        False
+        """
+        return any(stopped.scope != "batch" for stopped in self.table)
+
+
+@tree.node
+class Halt:
+    """A stop inside a step, as a mask.
+
+    Attributes:
+        when: a boolean scalar: whether it happened.
+        number: its number in `Stops`, 0 where it did not happen or ends this batch alone.
+        done: whether the batch counts as done.
+        kept: whether what the batch measured and logged counts.
+        held: the state, memories, tally and logged values to go on with where it happened.
+    """
+
+    when: Tensor
+    number: Tensor
+    done: Tensor
+    kept: Tensor
+    held: tuple
+
+
+def halted(step: Any, after: Any, stop: Stop, event: str, callback: str, stops: Stops) -> Any:
+    """Return the step with the stop of a handler as a mask; a stop before it in the step comes first.
+
+    Args:
+        step: the `Step` before the handler.
+        after: the `Step` that the stop carries.
+        stop: what the handler returned.
+        event: the event that was answered.
+        callback: the name of the callback.
+        stops: the table of numbers.
+    """
+    scope = scope_of(stop, event, step.phase)
+    number = 0 if scope == "batch" else stops.number(Stopped(scope, stop.reason, callback, event))
+    when = torch.as_tensor(stop.when, device=step.state.step.device)
+    done = scope == "batch" or event == "after_step"
+    new = Halt(
+        when,
+        torch.where(when, torch.zeros_like(step.state.step) + number, 0),
+        torch.full_like(when, done, dtype=torch.bool),
+        torch.full_like(when, event == "after_step", dtype=torch.bool),
+        _counted(after) if done else _undone(step.begun, after, callback),
+    )
+    return tree.evolve(after, halt=new if step.halt is None else _first(step.halt, new))
+
+
+def _counted(step: Any) -> tuple:
+    """Return what to go on with after a batch that counts as done."""
+    state = tree.evolve(step.state, step=step.state.step + 1)
+    return state, step.memory, summed(step.metric, step.tally)
+
+
+def _undone(begun: Any, after: Any, callback: str) -> tuple:
+    """Return what there was before the batch, so that a resumed run begins with it; who stopped may note that."""
+    state, memory, tally = begun
+    own = {callback: after.memory[callback]} if callback in after.memory else {}
+    return state, {**memory, **own}, summed(after.metric, tally)
+
+
+def _first(old: Halt, new: Halt) -> Halt:
+    def pick(a: Any, b: Any) -> Any:
+        return tree.map(lambda x, y: torch.where(old.when, x, y), a, b)
+
+    rest = (pick(getattr(old, name), getattr(new, name)) for name in ("number", "done", "kept", "held"))
+    return Halt(old.when | new.when, *rest)
+
+
+def settle(step: Any) -> Any:
+    """Return the step with the batch counted, and everything as it was before a stop where one happened."""
+    if step.halt is None:
+        return tree.evolve(step, state=tree.evolve(step.state, step=step.state.step + 1))
+    held = tree.map(lambda a, b: torch.where(step.halt.when, a, b), step.halt.held, _counted(step))
+    return tree.evolve(step, **dict(zip(("state", "memory", "tally"), held, strict=True)))

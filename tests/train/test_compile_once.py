@@ -1,0 +1,164 @@
+"""What was traced for a learner is found again, for as long as the learner lives and no longer."""
+
+import copy
+import gc
+import pickle
+import weakref
+
+import attrs
+import pytest
+import torch
+from training_problems import problem
+
+import functrain as ft
+from functrain import data
+from functrain.engine.calling import jitting
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """A list that gets the name of each function that is traced."""
+    names = []
+    trace = jitting.trace
+
+    def noting(f, *args, **options):
+        names.append(1)
+        return trace(f, *args, **options)
+
+    monkeypatch.setattr(jitting, "trace", noting)
+    return names
+
+
+def note(run):
+    return None
+
+
+def fit(parts, **options):
+    learner, state, train, valid = parts
+    return ft.fit(learner, state, **{"train": train, "valid": valid, "epochs": 1, **options})
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_the_same_learner_is_traced_once(traces, chunk):
+    parts = problem()
+    first = fit(parts, chunk=chunk)
+    count = len(traces)
+    assert count > 0
+    fit(parts, chunk=chunk)
+    fit((parts[0], first.state, *parts[2:]), chunk=chunk)
+    fit((parts[0], ft.init(parts[0], ft.random.key(5), parts[2].dataset[:1]), *parts[2:]), chunk=chunk, epochs=2)
+    ft.evaluate(parts[0], first.state, parts[3], chunk=chunk)
+    assert len(traces) == count
+
+
+def test_evaluate_predict_and_overfit_are_traced_once(traces):
+    learner, state, train, valid = problem()
+    for _ in range(2):
+        ft.evaluate(learner, state, valid)
+        ft.predict(learner, state, valid)
+        ft.overfit_batch(learner, state, train.dataset[:8], steps=2)
+        once = once if _ else len(traces)  # noqa: F821
+    assert len(traces) == once
+
+
+def test_handlers_are_part_of_the_key_by_identity(traces):
+    parts = problem()
+
+    def scaled(factor):
+        return ft.Callback("scale", {"after_loss": lambda step: attrs.evolve(step, loss=factor * step.loss)})
+
+    one, two = scaled(1.0), scaled(0.0)
+    first, second = fit(parts, callbacks=[one]), fit(parts, callbacks=[two])
+    assert not torch.equal(first.state.params["0"]["weight"], second.state.params["0"]["weight"])
+    count = len(traces)
+    for callback, run in ((one, first), (two, second)):
+        again = fit(parts, callbacks=[callback])
+        assert ft.tree.equal(again.state, run.state)
+    assert len(traces) == count
+
+
+def test_what_a_handler_closes_over_may_change(traces):
+    parts = problem()
+    config = {"factor": 1.0}
+    scale = ft.Callback("scale", {"after_loss": lambda step: attrs.evolve(step, loss=config["factor"] * step.loss)})
+    first = fit(parts, callbacks=[scale])
+    config["factor"] = 0.0
+    second = fit(parts, callbacks=[scale])
+    assert not torch.equal(first.state.params["0"]["weight"], second.state.params["0"]["weight"])
+    config["factor"] = 1.0
+    count = len(traces)
+    assert ft.tree.equal(fit(parts, callbacks=[scale]).state, first.state)
+    assert len(traces) == count
+
+
+def test_host_handlers_and_other_data_are_no_reason_to_trace(traces):
+    parts = problem()
+    fit(parts)
+    count = len(traces)
+    more = ft.Callback("more", {"begin_epoch": note, "after_epoch": note})
+    fit(parts, callbacks=[more, ft.callbacks.early_stopping("valid/loss")])
+    learner, state, train, valid = parts
+    other = data.loader(data.ArrayDataset(ft.tree.map(torch.clone, train.dataset.arrays)), data.shuffled(8))
+    fit((learner, state, other, valid))
+    assert len(traces) == count
+
+
+def test_a_step_of_ones_own_is_traced_once(traces):
+    _, _, train, _ = problem()
+
+    def step(total, batch):
+        return total + batch.input.sum(), {"mean": batch.input.mean()}
+
+    def evaluate(total, batch):
+        return {"mean": batch.input.mean()}
+
+    for _ in range(2):
+        ft.loop(step, torch.tensor(0.0), key=ft.random.key(0), train=train, epochs=2, valid=train, evaluate=evaluate)
+        once = once if _ else len(traces)  # noqa: F821
+    assert len(traces) == once
+
+
+@pytest.mark.parametrize("jit", [False, "aten"])
+def test_the_cache_lets_learners_go(jit):
+    def train_one():
+        parts = problem(n=16)
+        count = ft.Callback("count", {"after_step": lambda step: None}, memory=torch.tensor(0))
+        fit(parts, jit=jit, callbacks=[count])
+        ft.evaluate(parts[0], parts[1], parts[3], jit=jit)
+        return weakref.ref(parts[0]), weakref.ref(count.handlers["after_step"])
+
+    refs = [train_one() for _ in range(3)]
+    gc.collect()
+    assert [ref() for pair in refs for ref in pair] == [None] * 6
+
+
+def test_a_step_of_ones_own_is_let_go():
+    def train_one():
+        def step(total, batch):
+            return total + batch.input.sum(), None
+
+        ft.loop(step, torch.tensor(0.0), key=ft.random.key(0), train=problem(n=16)[2], epochs=1)
+        return weakref.ref(step)
+
+    ref = train_one()
+    gc.collect()
+    assert ref() is None
+
+
+def test_a_copy_of_a_learner_begins_without_what_was_kept():
+    learner, state, train, _ = problem(n=16)
+    ft.fit(learner, state, train=train, epochs=1)
+    for other in (copy.copy(learner), attrs.evolve(learner)):
+        assert other == learner
+    assert "_compiled" not in vars(attrs.evolve(learner))
+    kept = vars(learner)["_compiled"]
+    assert vars(copy.deepcopy(kept))["functions"] == {} == vars(pickle.loads(pickle.dumps(kept)))["functions"]
+
+
+def test_there_is_an_end_to_what_is_kept():
+    from functrain.train.compiling import MOST, kept
+
+    learner = problem(n=16)[0]
+    for number in range(MOST + 5):
+        kept(learner, number, object)
+    assert len(vars(vars(learner)["_compiled"])["functions"]) == MOST
