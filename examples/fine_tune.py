@@ -21,7 +21,7 @@ def images(rows: data.ArrayDataset, low: int, high: int) -> data.ArrayDataset:
     """Return the digits from low to high as images, numbered from 0."""
     inputs, targets = rows[:]
     chosen = (targets >= low) & (targets <= high)
-    return data.ArrayDataset(inputs[chosen].reshape(-1, 1, 8, 8), targets[chosen] - low)
+    return data.ArrayDataset((inputs[chosen].reshape(-1, 1, 8, 8), targets[chosen] - low))
 
 
 def transformer() -> torch.nn.Module:
