@@ -59,7 +59,7 @@ def main() -> None:
 
     module = transformer()
     model = nn.from_module(module, out=lambda output: output.logits)
-    state = trained("pretraining on 0 to 4", model, seed, first, 1e-3, 8)
+    state = trained("pretraining on 0 to 4", model, seed, first, 2e-3, 16)
 
     pretrained = nn.to_module(model, state.params, state.buffers)
     pretrained.classifier.reset_parameters()
@@ -67,7 +67,7 @@ def main() -> None:
     head = nn.freeze(model, lambda path: not path.startswith("classifier"))
     trained("a new head on 5 to 9", head, seed, second, 1e-2, 8)
     adapted = nn.lora(model, rank=4, where="*.weight", train="classifier.*")
-    trained("LoRA on 5 to 9", adapted, seed, second, 3e-3, 8)
+    trained("LoRA on 5 to 9", adapted, seed, second, 5e-3, 16)
 
 
 if __name__ == "__main__":
