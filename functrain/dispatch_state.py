@@ -5,7 +5,7 @@ moved.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch._C import DispatchKey, _dispatch_tls_is_dispatch_key_included  # pyright: ignore
@@ -14,11 +14,14 @@ from torch._C._functorch import (  # pyright: ignore
     TransformType,
     get_interpreter_stack,
     get_unwrapped,
+    is_batchedtensor,
     maybe_get_level,
     peek_interpreter_stack,
+    unwrap_if_dead,
 )
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
+_NOTHING = contextlib.nullcontext()
 _is_autocast = torch._C._is_any_autocast_enabled  # pyright: ignore
 _PRE_DISPATCH = DispatchKey.PreDispatch
 # Not `is_compiling`, which is true in a trace of functrain's own.
@@ -88,23 +91,136 @@ def plain(tensor: torch.Tensor) -> torch.Tensor:
     return tensor
 
 
-@contextlib.contextmanager
-def outside_of_transforms() -> Iterator[None]:
-    """Compute as code outside of all `torch.func` transforms does, with tensors that they have not wrapped.
+def layers(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield a tensor, what it wraps for the next transform of `torch.func`, and so on to the plain tensor inside.
 
-    >>> with outside_of_transforms():
-    ...     is_transformed()
+    >>> torch.func.vmap(lambda x: x * len(list(layers(x))))(torch.ones(2))
+    tensor([2., 2.])
+    """
+    tensor = alive(tensor)
+    yield tensor
+    while maybe_get_level(tensor) >= 0:
+        tensor = alive(get_unwrapped(tensor))
+        yield tensor
+
+
+def alive(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor without the wrappers of transforms that are over, which are left where a gradient is pulled back.
+
+    >>> x = torch.ones(2)
+    >>> alive(x) is x
+    True
+    """
+    return unwrap_if_dead(tensor)
+
+
+def innermost(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the plain tensor inside the wrappers of `torch.func`.
+
+    >>> x = torch.ones(2)
+    >>> innermost(x) is x
+    True
+    """
+    for layer in layers(tensor):
+        tensor = layer
+    return tensor
+
+
+def current_level() -> int:
+    """Return the level of the innermost `torch.func` transform around the running code, 0 for none.
+
+    >>> current_level()
+    0
+    """
+    top = peek_interpreter_stack()
+    return 0 if top is None else top.level()
+
+
+def differentiating_levels(tensors: Iterable[torch.Tensor]) -> set[int]:
+    """Return the levels of the transforms that differentiate by one of the tensors, 0 for autograd without transforms.
+
+    >>> differentiating_levels([torch.ones(2, requires_grad=True)]), differentiating_levels([torch.ones(2)])
+    ({0}, set())
+    """
+    forward = forward_levels()
+    asked = {max(level(t), 0) for x in tensors for t in layers(x) if level(t) in forward or _asks(t)}
+    return asked if torch.is_grad_enabled() else asked - ({current_level()} - forward)
+
+
+def is_differentiated_besides(tensors: Iterable[torch.Tensor], own: int) -> bool:
+    """Return whether more differentiates by what a backward pass works with than the transform that this pass is of.
+
+    That one may be over, where its gradient is pulled back later; its number then says nothing.
+
+    Args:
+        tensors: what was kept, and the cotangents.
+        own: the level of that transform.
+
+    >>> is_differentiated_besides([torch.ones(2, requires_grad=True)], 0)
     False
     """
-    if peek_interpreter_stack() is None:
+    tensors = list(tensors)
+    is_over = any(alive(t) is not t for t in tensors)
+    with torch.enable_grad():
+        return bool(differentiating_levels(tensors) - (set() if is_over else {own}))
+
+
+def forward_levels() -> set[int]:
+    """Return the levels of the transforms around the running code that differentiate forward.
+
+    >>> forward_levels()
+    set()
+    """
+    return {one.level() for one in get_interpreter_stack() or () if one.key() == TransformType.Jvp}
+
+
+def _asks(tensor: torch.Tensor) -> bool:
+    return not is_batchedtensor(tensor) and tensor.requires_grad
+
+
+def vectorizing_levels(tensors: Iterable[torch.Tensor]) -> set[int]:
+    """Return the levels of the transforms that map over an axis of one of the tensors.
+
+    >>> vectorizing_levels([torch.ones(2)])
+    set()
+    """
+    return {level(t) for x in tensors for t in layers(x) if is_batchedtensor(t)}
+
+
+def outside_of_transforms() -> contextlib.AbstractContextManager:
+    """Return a context in which no `torch.func` transform is around the running code.
+
+    >>> def f(x):
+    ...     with outside_of_transforms():
+    ...         return x if is_transformed() else None
+    >>> torch.func.vmap(lambda x: x + (f(x) is None))(torch.zeros(2))
+    tensor([1., 1.])
+    """
+    return temporarily_clear_interpreter_stack() if is_transformed() else _NOTHING
+
+
+def keeps_for_gradients_otherwise() -> bool:
+    """Return whether something else than autograd itself keeps tensors for a backward pass: a checkpoint, an offload.
+
+    >>> keeps_for_gradients_otherwise()
+    False
+    """
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None  # pyright: ignore
+
+
+@contextlib.contextmanager
+def unseen() -> Iterator[None]:
+    """Look at tensors, and make some, so that no `torch.func` transform and no mode of functions sees it.
+
+    >>> with unseen():
+    ...     torch.ones(2).shape
+    torch.Size([2])
+    """
+    with outside_of_transforms(), torch._C.DisableTorchFunction():
         yield
-    else:
-        with temporarily_clear_interpreter_stack():
-            yield
 
 
 _AUTOCAST = torch._C.DispatchKeySet(DispatchKey.AutocastCPU).add(DispatchKey.AutocastCUDA).add(DispatchKey.AutocastXPU)
-_NOTHING = contextlib.nullcontext()
 below_autograd = torch._C._AutoDispatchBelowAutograd  # pyright: ignore
 
 
@@ -127,6 +243,33 @@ def below_autocast() -> contextlib.AbstractContextManager:
     torch.float32
     """
     return torch._C._ExcludeDispatchKeyGuard(_AUTOCAST) if _is_autocast() else _NOTHING  # pyright: ignore
+
+
+def autocast_state() -> Callable[[], contextlib.AbstractContextManager]:
+    """Return a function that gives a context in which autocast is as it is now.
+
+    >>> with torch.autocast("cpu", dtype=torch.bfloat16):
+    ...     as_now = autocast_state()
+    >>> x = torch.ones(2, 2)
+    >>> with as_now():
+    ...     (x @ x).dtype
+    torch.bfloat16
+    """
+    before = {kind: _autocast_of(kind) for kind in ("cpu", "cuda")}
+
+    @contextlib.contextmanager
+    def again() -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for kind, (enabled, dtype) in before.items():
+                if _autocast_of(kind) != (enabled, dtype):
+                    stack.enter_context(torch.autocast(kind, dtype, enabled))
+            yield
+
+    return again
+
+
+def _autocast_of(kind: str) -> tuple[bool, torch.dtype]:
+    return torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
 
 
 @contextlib.contextmanager

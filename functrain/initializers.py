@@ -155,7 +155,7 @@ def normal(std: float = 1.0, mean: float = 0.0) -> Initializer:
     _check_std(std)
 
     def initializer(key: Tensor, shape: Shape, dtype: torch.dtype = torch.float32) -> Tensor:
-        return random.normal(key, tuple(shape), dtype=_check_dtype(dtype)) * std + mean
+        return (random.normal(key, tuple(shape), dtype=_working(dtype)) * std + mean).to(dtype)
 
     return initializer
 
@@ -183,7 +183,8 @@ def truncated_normal(std: float = 1.0, mean: float = 0.0, low: float = -2.0, hig
         raise InvalidArgument(f"low must be below high, got low={low!r} and high={high!r}")
 
     def initializer(key: Tensor, shape: Shape, dtype: torch.dtype = torch.float32) -> Tensor:
-        return random.truncated_normal(key, tuple(shape), low, high, dtype=_check_dtype(dtype)) * std + mean
+        draws = random.truncated_normal(key, tuple(shape), low, high, dtype=_working(dtype))
+        return (draws * std + mean).to(dtype)
 
     return initializer
 
@@ -197,6 +198,11 @@ def _check_dtype(dtype: torch.dtype) -> torch.dtype:
     if not dtype.is_floating_point:
         raise DtypeMismatch(f"dtype must be a floating-point dtype, such as torch.float32, got {dtype}")
     return dtype
+
+
+def _working(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype to compute in: values are rounded to a dtype of 16 bits once, at the end."""
+    return torch.promote_types(_check_dtype(dtype), torch.float32)
 
 
 # Values scaled by the fans: the standard deviation follows from the shape.
@@ -353,8 +359,7 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     def initializer(key: Tensor, shape: Shape, dtype: torch.dtype = torch.float32) -> Tensor:
         rows, columns = shape[0], receptive_field(shape) * shape[1]
         # A reduced QR needs a tall matrix, and at least single precision.
-        working = torch.promote_types(_check_dtype(dtype), torch.float32)
-        draws = random.normal(key, (max(rows, columns), min(rows, columns)), dtype=working)
+        draws = random.normal(key, (max(rows, columns), min(rows, columns)), dtype=_working(dtype))
         q, r = torch.linalg.qr(draws)
         # QR alone favours some signs: with a positive diagonal of R it is unique, and Q uniformly distributed.
         q = q * torch.where(r.diagonal() < 0, -gain, gain)
@@ -390,6 +395,6 @@ def _uniform_of(std_of: Callable[[Shape], float]) -> Initializer:
 
 def _normal_of(std_of: Callable[[Shape], float]) -> Initializer:
     def initializer(key: Tensor, shape: Shape, dtype: torch.dtype = torch.float32) -> Tensor:
-        return random.normal(key, tuple(shape), dtype=_check_dtype(dtype)) * std_of(shape)
+        return (random.normal(key, tuple(shape), dtype=_working(dtype)) * std_of(shape)).to(dtype)
 
     return initializer

@@ -16,7 +16,7 @@ from functrain.checkpoint.files import load, outline, restore, save
 from functrain.checkpoint.folders import Entry, add, entries, keep, latest
 from functrain.checkpoint.migrating import Report, migrate
 from functrain.checkpoint.saved import Saved, into
-from functrain.checkpoint.structures import Anything, Each, Optional
+from functrain.checkpoint.structures import Anything, Each, Optional, records_in
 
 __all__ = [
     "Anything",
@@ -35,6 +35,7 @@ __all__ = [
     "load",
     "migrate",
     "outline",
+    "records_in",
     "restore",
     "save",
 ]

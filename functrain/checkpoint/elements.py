@@ -59,6 +59,9 @@ STORED = {
 }
 """dtype -> how it is stored."""
 
+if hasattr(torch, "bcomplex32"):  # from PyTorch 2.14 on
+    STORED[torch.bcomplex32] = Stored("BF16", torch.bfloat16, pair=True)  # pyright: ignore
+
 NAMES = {str(dtype).removeprefix("torch."): dtype for dtype in STORED}
 """The name of a dtype in a manifest -> the dtype. Nothing else that a file names is ever looked up in torch."""
 

@@ -253,7 +253,7 @@ def _entry(field: dict[str, Any], manifest: dict[str, Any]) -> Entry:
     begin, end = field["data_offsets"]
     _check(end - begin == math.prod(shape) * stored.size, "a tensor has another size than its shape says")
     _check(isinstance(stride, list) and len(stride) == len(shape), "strides must be as many as axes")
-    _check(all(map(_is_size, stride)), "strides must be sizes")
+    _check(all(_is_size(step) and step < 2**60 for step in stride), "strides must be sizes")
     _check(is_dense(shape, stride), "strides must be those of a tensor without gaps and overlaps")
     _check(type(device) is str, "a device must be a name")
     return Entry(NAMES[dtype], tuple(shape), tuple(stride), begin, end - begin, _numbers(digits, end - begin), device)

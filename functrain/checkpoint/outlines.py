@@ -11,7 +11,7 @@ of one entry, whose key says what it is:
     {"record": [[field, outline], ...]}  a frozen attrs class or a named tuple; the class is not named
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -78,8 +78,10 @@ def index(outline: Any, path: tuple = ()) -> dict[str, Any]:
     return places
 
 
-def plain(outline: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the value of an outline in dicts, lists and tuples; a record is a dict of its fields.
+def plain(
+    outline: Any, tensors: Mapping[str, Tensor], record: Callable[[dict[str, Any]], Any] = lambda fields: fields
+) -> Any:
+    """Return the value of an outline in dicts, lists and tuples; a record is what `record` makes of its fields, a dict.
 
     >>> plain({"tuple": [1, {"dict": []}]}, {})
     (1, {})
@@ -89,9 +91,9 @@ def plain(outline: Any, tensors: Mapping[str, Tensor]) -> Any:
         return tensors[content]
     if kind not in ("dict", "list", "tuple", "record"):
         return scalar_of(kind, content)
-    built = [(name, plain(child, tensors)) for name, child in pairs_of(kind, content)]
+    built = [(name, plain(child, tensors, record)) for name, child in pairs_of(kind, content)]
     if kind in ("dict", "record"):
-        return dict(built)
+        return dict(built) if kind == "dict" else record(dict(built))
     return [child for _, child in built] if kind == "list" else tuple(child for _, child in built)
 
 

@@ -127,7 +127,8 @@ def _read_piece(file: int, stored: Tensor, start: int, name: str, entry: Entry, 
 
 def _finished(stored: Tensor, entry: Entry) -> Tensor:
     if STORED[entry.dtype].pair:
-        return laid_out(torch.view_as_complex(stored), entry.stride)
+        # Laid out as pairs, because PyTorch copies and views pairs of more dtypes than complex numbers.
+        return laid_out(stored, (*(2 * step for step in entry.stride), 1)).view(entry.dtype).squeeze(-1)
     return laid_out(stored, entry.stride).view(entry.dtype)
 
 

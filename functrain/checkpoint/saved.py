@@ -1,6 +1,7 @@
 """What was saved, as data, and how it is put into a structure."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import attrs
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from functrain.checkpoint.header import Header
 from functrain.checkpoint.outlines import index, node_of, pairs_of, plain, scalar_of
-from functrain.checkpoint.structures import Anything, Each, Optional, Static, described, difference, rebuilt
+from functrain.checkpoint.structures import Anything, Each, Optional, Static, described, difference, rebuilt, recorded
 from functrain.errors import InvalidArgument, TreeMismatch
 
 MOST_LINES = 10
@@ -130,7 +131,7 @@ class _Filling:
         if isinstance(like, Static):
             return self._static(path, like)
         if isinstance(like, Anything):
-            return self._anything(path)
+            return self._anything(path, like)
         if isinstance(like, Optional):
             return self._optional(path, like)
         if isinstance(like, Each):
@@ -160,11 +161,12 @@ class _Filling:
         same = type(value) is type(like.value) and repr(value) == repr(like.value)
         return like.value if same else self._wrong(path, f"expected {like.value!r}, saved {value!r}")
 
-    def _anything(self, path: str) -> Any:
+    def _anything(self, path: str, like: Anything) -> Any:
         self._use_all(path)
-        if _has_record(self.places[path]):
-            return self._wrong(path, "a record was saved, whose class a file does not name; say what it is like")
-        return plain(self.places[path], self.saved.tensors)
+        try:
+            return plain(self.places[path], self.saved.tensors, partial(recorded, records=like.records))
+        except TreeMismatch as error:
+            return self._wrong(path, str(error))
 
     def _optional(self, path: str, like: Optional) -> Any:
         if self.places[path] is not None:
@@ -196,10 +198,6 @@ def _expected(like: Any) -> str:
     if isinstance(like, (Anything, Optional, Each)):
         return repr(type(like).__name__)
     return repr(like.value) if isinstance(like, Static) else described(like)
-
-
-def _has_record(outline: Any) -> bool:
-    return any(node_of(place)[0] == "record" for place in index(outline).values())
 
 
 def check_saved(value: Any, name: str) -> Saved:

@@ -9,18 +9,24 @@ from torch import Tensor
 from functrain import tree
 from functrain.checkpoint.outlines import join
 from functrain.checkpoint.taking_apart import children, is_scalar
-from functrain.errors import InvalidArgument
+from functrain.errors import InvalidArgument, TreeMismatch
 
 
 @attrs.frozen
 class Anything:
     """Stands in a structure where any data may be, such as lists of a length that nobody can say before.
 
-    Dicts, lists and tuples come back as they were; a record cannot, because a file does not name classes.
+    Dicts, lists and tuples come back as they were. A file does not name classes, so a record comes back as the one of
+    `records` that has its fields.
+
+    Attributes:
+        records: the classes, frozen attrs ones or named tuples, of the records that may stand there.
 
     >>> Anything()
-    Anything()
+    Anything(records=())
     """
+
+    records: tuple[type, ...] = ()
 
 
 @attrs.frozen
@@ -91,6 +97,47 @@ def _child(child: Any, leaf: Leaf, path: tuple, fixed: bool) -> Any:
 def _static(like: Any) -> set[str]:
     fields = attrs.fields(type(like)) if attrs.has(type(like)) else ()
     return {f.name for f in fields if f.metadata.get("static")}
+
+
+def records_in(*values: Any) -> tuple[type, ...]:
+    """Return the classes of all records in some values, each once: what `Anything(records=...)` takes.
+
+    >>> records_in({"a": Anything()}, [Optional(3)])
+    (<class 'functrain.checkpoint.structures.Anything'>, <class 'functrain.checkpoint.structures.Optional'>)
+    """
+    met: dict[type, None] = {}
+    for value in values:
+        kind, pairs = children(value) or ("leaf", [])
+        if kind == "record":
+            met[type(value)] = None
+        met.update(dict.fromkeys(records_in(*(child for _, child in pairs))))
+    return tuple(met)
+
+
+def recorded(fields: Mapping[str, Any], records: tuple[type, ...]) -> Any:
+    """Return the record of these fields, of the one class that has them.
+
+    Raises:
+        TreeMismatch: none has them, or more than one; the message is the reason alone.
+
+    >>> recorded({"value": 3}, (Anything, Optional))
+    Optional(value=3)
+    """
+    fitting = [record for record in records if _field_names(record) == set(fields)]
+    if len(fitting) != 1:
+        which = f"{len(fitting)} of the records" if fitting else "none of the records"
+        names = ", ".join(fields) or "no fields"
+        raise TreeMismatch(f"a record of {names} was saved, and {which} that may stand there has these fields")
+    if hasattr(fitting[0], "_fields"):
+        return fitting[0](**fields)
+    aliases = {f.name: f.alias for f in attrs.fields(fitting[0])}
+    return fitting[0](**{aliases[name]: value for name, value in fields.items()})
+
+
+def _field_names(record: type) -> set[str]:
+    if hasattr(record, "_fields"):
+        return set(record._fields)  # pyright: ignore[reportAttributeAccessIssue]
+    return {f.name for f in attrs.fields(record) if f.init} if attrs.has(record) else set()
 
 
 def _container(like: Any, pairs: list[tuple[Any, Any]]) -> Any:

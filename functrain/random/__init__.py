@@ -16,19 +16,21 @@ The generator is Philox4x32-10 (Salmon et al., SC 2011). A key enters it as its 
 
     word 0, word 2    the number of the block in a draw, the number of the key in a split, or the number folded in
     word 1            0, or half a hash of the names folded in
-    word 3            the domain in its 4 highest bits: 1 for `fold_in`, 2 for `split`, 3 for draws; below, 0 or the
-                      rest of that hash
+    word 3            the domain in its 4 highest bits: 1 for `fold_in`, 2 for `split`, 3 for draws; below, the rest of
+                      that hash, or the number of the stream: 0, and 1 for what few draws need besides
 
 so what is drawn from a key and what is derived from it never come from the same block.
 
-Element 4 * i + j of a draw is made of word j of block i; of a draw that needs two words an element (those of float64,
-`randint` and `permutation`), element 2 * i + j of words 2 * j and 2 * j + 1. So an element depends on the key and its
-place alone, and the draw of a shape begins with that of a shorter one.
+Element 4 * i + j of a draw is made of word j of block i. Of a draw that needs two words an element (those of float64,
+`randint` and `permutation`), element 2 * i + j is made of words 2 * j and 2 * j + 1; of one that needs half a word
+(`bernoulli` and `dropout_mask`), elements 8 * i + 2 * j and the next of the lower and the higher half of word j. So an
+element depends on the key and its place alone, and the draw of a shape begins with that of a shorter one.
 """
 
-from functrain.random.choices import bernoulli, categorical, permutation, randint
+from functrain.random.choices import categorical, permutation, randint
 from functrain.random.draws import bits, normal, truncated_normal, uniform
 from functrain.random.keys import check_key, fold_in, key, split
+from functrain.random.masks import bernoulli, dropout_mask
 from functrain.random.reuse import checked_keys
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "categorical",
     "check_key",
     "checked_keys",
+    "dropout_mask",
     "fold_in",
     "key",
     "normal",

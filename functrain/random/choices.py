@@ -1,8 +1,5 @@
-"""Draws of things to choose from: truth values, integers, orders, classes."""
+"""Draws of things to choose from: integers, orders, classes."""
 
-import math
-import struct
-from numbers import Real
 from typing import Any
 
 import torch
@@ -10,68 +7,17 @@ from torch import Tensor
 
 from functrain.errors import InvalidArgument
 from functrain.random.keys import check_one, is_concrete
+from functrain.random.kinds import high_words, multiply_high, product_high
 from functrain.random.philox import MASK
 from functrain.random.reuse import note_use
-from functrain.random.stream import Shape, check_fits, check_shape, draw, draw_pairs
-
-
-def bernoulli(key: Tensor, p: float | Tensor = 0.5, shape: Shape | None = None) -> Tensor:
-    """Return truth values that are true with probability p.
-
-    The probability is exact to 2**-24: an element is true when a draw of `uniform` from this key is below p in float32.
-
-    Args:
-        key: a single key, shape (2,). It is used up.
-        p: the probability, from 0 (never) to 1 (always): a number, or a tensor that broadcasts to the shape.
-        shape: the shape of the result; by default that of p.
-
-    Returns:
-        The truth values, bool of this shape, on the key's device.
-
-    Raises:
-        InvalidKey: the key is none.
-        InvalidArgument: p is not from 0 to 1 (a tensor is looked at where its value is at hand), or the shape is none.
-        ShapeMismatch: p does not broadcast to the shape.
-
-    >>> from functrain import random
-    >>> bernoulli(random.key(0), 0.6, (4,))
-    tensor([False, False,  True,  True])
-    """
-    if shape is None:
-        shape = tuple(p.shape) if isinstance(p, Tensor) else ()
-    shape = check_shape(shape)
-    _check_probability(p)
-    check_fits("p", getattr(p, "shape", ()), shape)
-    note_use(check_one(key), "bernoulli")
-    if not isinstance(p, Tensor):
-        limit = _threshold(float(p))
-    else:
-        limit = torch.ceil(p.to(key.device, torch.float32) * 2.0**24).to(torch.int64) << 8
-        if limit.dim():
-            return draw(key, shape, torch.int64, lambda word: word) < limit
-    return draw(key, shape, torch.bool, lambda word: word < limit)
-
-
-def _threshold(p: float) -> int:
-    """Return the number of words, of 2**32, whose 24 higher bits are as a fraction below p in float32."""
-    return math.ceil(struct.unpack("f", struct.pack("f", p))[0] * 2**24) << 8
-
-
-def _check_probability(p: Any) -> None:
-    if isinstance(p, Tensor):
-        if p.is_floating_point() and not (is_concrete(p) and not bool(((p >= 0) & (p <= 1)).all())):
-            return
-        got = f"{p.dtype} from {p.min()} to {p.max()}" if is_concrete(p) and p.numel() else f"{p.dtype}"
-        raise InvalidArgument(f"p must be floating-point probabilities from 0 to 1, got a tensor of {got}")
-    if isinstance(p, bool) or not (isinstance(p, Real) and 0 <= float(p) <= 1):
-        raise InvalidArgument(f"p must be a probability from 0 to 1, got {p!r}")
+from functrain.random.stream import Shape, check_fits, check_shape, draw
 
 
 def randint(key: Tensor, shape: Shape, low: int | Tensor, high: int | Tensor) -> Tensor:
     """Return integers from low to high - 1, all equally likely.
 
-    An element is `low` plus the higher 64 bits of the product of 64 random bits and `high - low`; so the probabilities
-    of two integers differ by 2**-64 at most: a bias of less than one in four billion for a range below 2**32.
+    An element is `low` plus the whole part of `high - low` times a random fraction, of 64 bits, or of 128 for a range
+    of 2**32 and more. So the probabilities of two integers differ by one part in 2**32 at most.
 
     Args:
         key: a single key, shape (2,). It is used up.
@@ -98,11 +44,40 @@ def randint(key: Tensor, shape: Shape, low: int | Tensor, high: int | Tensor) ->
     _check_range(low, high, shape)
     note_use(check_one(key), "randint")
     if isinstance(low, int) and isinstance(high, int):
-        size = high - low
-        return draw_pairs(key, shape, torch.int64, lambda first, second: _multiply_high(first, second, size) + low)
+        if high - low <= _NARROW:
+            return draw(key, shape, "randint", [low, high], torch.int64)
+        return _product(_wide(key, shape, 0), _wide(key, shape, 1), high - low) + low
     low, high = (torch.as_tensor(limit, dtype=torch.int64, device=key.device) for limit in (low, high))
-    random = draw_pairs(key, shape, torch.int64, lambda first, second: first << 32 | second)
-    return _multiply_high((random >> 32) & MASK, random & MASK, high - low) + low
+    size, first = high - low, _wide(key, shape, 0)
+    narrow = _high(size) == 0  # not by comparing: as an integer with sign, a size of 2**63 and more is negative
+    return torch.where(narrow, _high_half(first, size), _product(first, _wide(key, shape, 1), size)) + low
+
+
+_NARROW = MASK
+"""The widest range for which 64 random bits will do."""
+
+
+def _wide(key: Tensor, shape: tuple[int, ...], lane: int) -> Tensor:
+    return draw(key, shape, "wide", [], torch.int64, lane)
+
+
+def _high(bits: Tensor) -> Tensor:
+    return (bits >> 32) & MASK
+
+
+def _high_half(bits: Tensor, size: int | Tensor) -> Tensor:
+    return multiply_high(_high(bits), bits & MASK, size)
+
+
+def _product(first: Tensor, second: Tensor, size: int | Tensor) -> Tensor:
+    """Return the higher 64 of 192 bits: those of 128 bits, given as two halves, times a size of 64."""
+    small, large = size & MASK, (size >> 32) & MASK
+    high, low = _high(first), first & MASK
+    below0 = low * small & MASK
+    below1 = (product_high(low, small) + (low * large & MASK) + (high * small & MASK)) & MASK
+    added1, added0 = high_words(_high(second), second & MASK, size)
+    carried = (below1 + added1 + ((below0 + added0) >> 32)) >> 32
+    return multiply_high(high, low, size) + carried
 
 
 def _check_range(low: Any, high: Any, shape: tuple[int, ...]) -> None:
@@ -119,16 +94,6 @@ def _check_range(low: Any, high: Any, shape: tuple[int, ...]) -> None:
         ordered = low < high
         if not (bool(ordered.all()) if isinstance(ordered, Tensor) else ordered):
             raise InvalidArgument(f"low must be below high, got low={low} and high={high}")
-
-
-def _multiply_high(high: Tensor, low: Tensor, size: int | Tensor) -> Tensor:
-    """Return the higher 64 bits of a 64-bit number, given as two words, times a size from 1 to 2**64 - 1."""
-    if isinstance(size, int) and size <= 2**31:  # then no product or sum needs the sign bit
-        return (high * size + (low * size >> 32)) >> 32
-    small, large = size & MASK, (size >> 32) & MASK
-    carried = high * small + ((low * small >> 32) & MASK)
-    middle = low * large + (carried & MASK)
-    return high * large + ((carried >> 32) & MASK) + ((middle >> 32) & MASK)
 
 
 def permutation(key: Tensor, of: int | Tensor) -> Tensor:
@@ -156,14 +121,16 @@ def permutation(key: Tensor, of: int | Tensor) -> Tensor:
         got = "a tensor without axes" if isinstance(of, Tensor) else repr(of)
         raise InvalidArgument(f"a permutation is of an integer of at least 0 or of a tensor with an axis, got {got}")
     note_use(check_one(key), "permutation")
-    order = draw_pairs(key, (n,), torch.int64, lambda first, second: first << 32 | second).argsort(stable=True)
+    order = _wide(key, (n,), 0).argsort(stable=True)
     return of.index_select(0, order.to(of.device)) if isinstance(of, Tensor) else order
 
 
 def categorical(key: Tensor, logits: Tensor, shape: Shape | None = None, axis: int = -1) -> Tensor:
     """Return classes, each with the probability that the softmax of the logits along an axis gives it.
 
-    The method is the Gumbel trick: noise -log(-log(1 - u)) is added to each logit, and the largest sum wins.
+    The method is the Gumbel trick: the largest logit is taken off, noise -log(-log(1 - u)) is added to each, and the
+    largest sum wins. In a trace or a transform, where a value cannot be looked at, what no class can be drawn from
+    (see below) gives the number of classes, an index that no table of classes has.
 
     Args:
         key: a single key, shape (2,). It is used up.
@@ -191,13 +158,15 @@ def categorical(key: Tensor, logits: Tensor, shape: Shape | None = None, axis: i
     shape = batch if shape is None else check_shape(shape)
     check_fits("logits, without the axis,", batch, shape)
     note_use(check_one(key), "categorical")
-    noisy = last + _gumbel(key, (*shape, classes), last.dtype)
-    best, chosen = noisy.max(-1)
-    if is_concrete(best) and not bool(torch.isfinite(best).all()):
+    # Near a large logit floats are too far apart for the noise; near 0, where the largest come, they are not.
+    below = last - last.amax(-1, keepdim=True)
+    best, chosen = (below + _gumbel(key, (*shape, classes), last.dtype)).max(-1)
+    drawable = torch.isfinite(best)
+    if is_concrete(best) and not bool(drawable.all()):
         raise InvalidArgument(
             "the logits hold NaN or +inf, or nothing but -inf along the axis, so no class can be drawn"
         )
-    return chosen
+    return torch.where(drawable, chosen, classes)
 
 
 def _classes_last(logits: Any, axis: int) -> Tensor:
@@ -213,8 +182,5 @@ def _classes_last(logits: Any, axis: int) -> Tensor:
 
 def _gumbel(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     # Large noise, which decides, comes from small u: there, unlike near 1, floats are dense. u is never 0 or 1.
-    if dtype is torch.float64:
-        u = draw_pairs(key, shape, dtype, lambda high, low: (high << 21 | low >> 11 | 1).double() * 2.0**-53)
-    else:
-        u = draw(key, shape, torch.float32, lambda word: (word.float() * 2.0**-32 + 2.0**-33).clamp(max=1 - 2.0**-24))
+    u = draw(key, shape, "small", [], torch.float64 if dtype is torch.float64 else torch.float32)
     return -torch.log(-torch.log1p(-u))

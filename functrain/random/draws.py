@@ -9,11 +9,12 @@ from torch import Tensor
 
 from functrain.errors import InvalidArgument
 from functrain.random.keys import check_one, is_concrete
+from functrain.random.kinds import between
 from functrain.random.reuse import note_use
-from functrain.random.stream import Shape, check_fits, check_shape, draw, draw_pairs
+from functrain.random.stream import Shape, check_fits, check_shape, draw
 
-_BITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
-"""How many bits the fraction of a float holds, the leading one counted: so many random bits each number gets."""
+_WIDE = (torch.float64, torch.float32)
+_FLOATS = (*_WIDE, torch.float16, torch.bfloat16)
 
 _SQRT_TWO = 2.0**0.5
 _SQRT_HALF = 0.5**0.5
@@ -39,7 +40,7 @@ def bits(key: Tensor, shape: Shape = ()) -> Tensor:
     """
     shape = check_shape(shape)
     note_use(check_one(key), "bits")
-    return draw(key, shape, torch.int64, lambda word: word)
+    return draw(key, shape, "words", [], torch.int64)
 
 
 def uniform(
@@ -51,7 +52,8 @@ def uniform(
 ) -> Tensor:
     """Return draws from the uniform distribution on [low, high); `high` itself is never drawn.
 
-    A number has as many random bits as the fraction of its dtype: 53, 24, 11 (float16) or 8 (bfloat16).
+    A number has as many random bits as the fraction of its dtype, 53 or 24; the two dtypes of 16 bits are rounded from
+    float32, to what is nearest between the limits. Their own grid from 0 to 1 would be half a step off the centre.
 
     Args:
         key: a single key, shape (2,). It is used up.
@@ -76,13 +78,13 @@ def uniform(
     shape = check_shape(shape)
     check_floating(dtype)
     note_use(check_one(key), "uniform")
-    numbers = not (isinstance(low, Tensor) or isinstance(high, Tensor))
-    if numbers and low == 0 and high == 1:
-        return _fraction(key, shape, dtype)
-    limits = _limits(low, high, shape, dtype, key.device)
+    if type(low) is type(high) is float and (low, high) == (0.0, 1.0) and dtype in _WIDE:  # quickly, as is usual
+        return draw(key, shape, "fraction", [], dtype)
+    first, last = limits = _limits(low, high, shape, dtype, key.device)
     _check_width(low, high, limits)
-    between = _between(*limits)
-    return _fraction(key, shape, dtype, between) if numbers else between(_fraction(key, shape, dtype))
+    if isinstance(low, Tensor) or isinstance(high, Tensor):
+        return between(draw(key, shape, "fraction", [], first.dtype), first, last, dtype)
+    return draw(key, shape, "uniform", [float(low), float(high)], dtype)
 
 
 def normal(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32) -> Tensor:
@@ -111,7 +113,8 @@ def normal(key: Tensor, shape: Shape = (), dtype: torch.dtype = torch.float32) -
     check_floating(dtype)
     note_use(check_one(key), "normal")
     # Not in chunks: this function uses threads for little, and to wait for them once for each chunk costs far more.
-    return (torch.erfinv(_signed_fraction(key, shape, dtype)) * _SQRT_TWO).to(dtype)
+    signed = draw(key, shape, "signed", [], torch.promote_types(dtype, torch.float32))
+    return (torch.erfinv(signed) * _SQRT_TWO).to(dtype)
 
 
 def truncated_normal(
@@ -148,31 +151,30 @@ def truncated_normal(
     shape = check_shape(shape)
     check_floating(dtype)
     note_use(check_one(key), "truncated_normal")
-    cut = _truncation(*_limits(low, high, shape, dtype, key.device))
-    if isinstance(low, Tensor) or isinstance(high, Tensor):
-        return cut(_open_fraction(key, shape, dtype))
-    return _open_fraction(key, shape, dtype, cut)
+    cut = _truncation(*(limit.to(dtype) for limit in _limits(low, high, shape, dtype, key.device)))
+    return cut(draw(key, shape, "open", [], dtype))
 
 
 def check_floating(dtype: Any) -> None:
     """Raise `InvalidArgument` unless draws of numbers can have this dtype."""
-    if dtype not in _BITS:
-        raise InvalidArgument(f"dtype must be one of {', '.join(str(known) for known in _BITS)}, got {dtype}")
+    if dtype not in _FLOATS:
+        raise InvalidArgument(f"dtype must be one of {', '.join(map(str, _FLOATS))}, got {dtype}")
 
 
 def _limits(low: Any, high: Any, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> list[Tensor]:
-    """Return both limits as tensors, checked as far as their values are known."""
-    both = []
+    """Return both limits as tensors, in float32 for shorter dtypes, checked as far as their values are at hand."""
+    working, both = torch.promote_types(dtype, torch.float32), []
     for name, limit in (("low", low), ("high", high)):
         if not isinstance(limit, Real | Tensor) or isinstance(limit, bool):
             raise InvalidArgument(f"{name} must be a number or a tensor, got {limit!r} of type {type(limit).__name__}")
         if isinstance(limit, Tensor):
             check_fits(name, limit.shape, shape)
-            both.append(limit.to(device, dtype))
+            both.append(limit.to(device, working))
         else:
-            both.append(torch.full((), float(limit), dtype=dtype, device=device))
-    numbers = isinstance(low, Real) and isinstance(high, Real)  # whose values are known in a trace too
-    ordered = bool((both[0] < both[1]).all()) if all(map(is_concrete, both)) else not numbers or low < high
+            both.append(torch.full((), float(limit), dtype=working, device=device))
+    numbers = isinstance(low, Real) and isinstance(high, Real)  # whose values are there in a trace too
+    there = all(map(is_concrete, both))
+    ordered = bool((both[0].to(dtype) < both[1].to(dtype)).all()) if there else not numbers or low < high
     if not ordered:
         raise InvalidArgument(f"low must be below high in {dtype}, got low={_brief(low)} and high={_brief(high)}")
     return both
@@ -180,8 +182,8 @@ def _limits(low: Any, high: Any, shape: tuple[int, ...], dtype: torch.dtype, dev
 
 def _check_width(low: Any, high: Any, limits: list[Tensor]) -> None:
     width = limits[1] - limits[0]
-    known = bool(torch.isfinite(width).all()) if is_concrete(width) else True
-    if not known or (
+    finite = bool(torch.isfinite(width).all()) if is_concrete(width) else True
+    if not finite or (
         isinstance(low, Real) and isinstance(high, Real) and float(high) - float(low) > torch.finfo(width.dtype).max
     ):
         raise InvalidArgument(
@@ -191,12 +193,6 @@ def _check_width(low: Any, high: Any, limits: list[Tensor]) -> None:
 
 def _brief(limit: Any) -> str:
     return f"{limit.tolist()}" if isinstance(limit, Tensor) and limit.numel() <= 4 else f"{limit!r:.100}"
-
-
-def _between(low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return the function that takes [0, 1) to [low, high)."""
-    width, last = high - low, torch.nextafter(high.detach(), low.detach())
-    return lambda fraction: torch.minimum(low + width * fraction, last)  # the sum may be rounded up to high
 
 
 def _truncation(low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
@@ -218,38 +214,3 @@ def _truncation(low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
         return torch.minimum(torch.maximum(draws.to(low.dtype), low), last)
 
     return cut
-
-
-def _same(values: Tensor) -> Tensor:
-    return values
-
-
-def _fraction(
-    key: Tensor, shape: tuple[int, ...], dtype: torch.dtype, then: Callable[[Tensor], Tensor] = _same
-) -> Tensor:
-    """Return `then` of fractions from 0 to below 1."""
-    if dtype is torch.float64:
-        return draw_pairs(key, shape, dtype, lambda high, low: then((high << 21 | low >> 11).to(dtype) * 2.0**-53))
-    kept = _BITS[dtype]
-    return draw(key, shape, dtype, lambda word: then((word >> (32 - kept)).to(dtype) * 2.0**-kept))
-
-
-def _open_fraction(
-    key: Tensor, shape: tuple[int, ...], dtype: torch.dtype, then: Callable[[Tensor], Tensor] | None = None
-) -> Tensor:
-    """Return `then` of fractions in float64, above 0 and below 1; in `dtype` when there is a `then`."""
-    finish, result = then or _same, dtype if then else torch.float64
-    if dtype is torch.float64:
-        return draw_pairs(
-            key, shape, result, lambda high, low: finish((high << 21 | low >> 11 | 1).double() * 2.0**-53)
-        )
-    return draw(key, shape, result, lambda word: finish((word >> 7 | 1).double() * 2.0**-25))
-
-
-def _signed_fraction(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Return fractions above -1 and below 1 that are never 0, in float64, or in float32 for every shorter dtype."""
-    if dtype is torch.float64:
-        return draw_pairs(
-            key, shape, dtype, lambda high, low: ((high << 22 | low >> 10 | 1) - 2**53).to(dtype) * 2.0**-53
-        )
-    return draw(key, shape, torch.float32, lambda word: ((word >> 7 | 1) - 2**24).to(torch.float32) * 2.0**-24)

@@ -46,6 +46,9 @@ def key(seed: int) -> Tensor:
 def check_key(key: Any) -> Tensor:
     """Return the key as it is, or raise.
 
+    A key is two words of 32 bits. Whatever its integers have above their lower 32 bits counts nowhere, so that a key
+    means the same wherever it comes, also where no value can be looked at.
+
     Args:
         key: a key, shape (2,), or many, shape (..., 2).
 
@@ -111,9 +114,9 @@ def fold_in(key: Tensor, *data: int | Tensor | str) -> Tensor:
     Equal data give equal keys, whether a number comes as an int or as a tensor; other data, in value, number or order,
     give independent keys. As many as needed can be derived from one key.
 
-    One number, with the names around it, costs one call of the generator; each further number costs another:
-    `fold_in(key, a, b)` is `fold_in(fold_in(key, a), b)` when b is a number. Names that stand together are hashed
-    together: `fold_in(key, "a", "b")` is another key than `fold_in(fold_in(key, "a"), "b")`.
+    Each number costs one call of the generator, and so do names that stand together, however many: they are hashed
+    together. So `fold_in(key, a, b)` is `fold_in(fold_in(key, a), b)` wherever `a` or `b` is a number, and
+    `fold_in(key, "a", "b")` is another key than `fold_in(fold_in(key, "a"), "b")`.
 
     Args:
         key: a key, shape (2,), or many, shape (..., 2).
@@ -141,20 +144,19 @@ def fold_in(key: Tensor, *data: int | Tensor | str) -> Tensor:
 
 
 def _pieces(data: tuple) -> Iterator[tuple[tuple[str | None, ...], int | Tensor]]:
-    """Cut data before each number but the first: pairs of the names, with None where the number stood, and it."""
-    names: list[str | None] = []
-    number: int | Tensor | None = None
+    """Cut data into names that stand together, each time with 0, and numbers, each with None for a name."""
+    names: list[str] = []
     for datum in data:
         if isinstance(datum, str):
             names.append(datum)
             continue
-        if number is not None:
-            yield tuple(names), number
-            names = []
         number = _integer(datum)
-        names.append(None)
+        if names:
+            yield tuple(names), 0
+            names = []
+        yield (None,), number
     if names:
-        yield tuple(names), 0 if number is None else number
+        yield tuple(names), 0
 
 
 def _integer(datum: Any) -> int | Tensor:

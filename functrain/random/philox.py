@@ -55,22 +55,28 @@ def words_of_blocks(n: int, domain: int, key: tuple[int, int]) -> Tensor:
     """
     if not n:
         return torch.empty(0, 4, dtype=torch.int64)
-    ones, masks, c0 = _lanes(n)
-    c1, c2, c3, (k0, k1) = 0, 0, domain * ones, key
-    for _ in range(ROUNDS):
-        p0, p2 = c0 * 0xD2511F53, c2 * 0xCD9E8D57  # a product of two words fits its 64 bits
-        c0, c2 = ((p2 >> 32) ^ c1 ^ k0 * ones) & masks, ((p0 >> 32) ^ c3 ^ k1 * ones) & masks
-        c1, c3 = p2, p0  # whose higher halves go at the next mask
-        k0, k1 = (k0 + 0x9E3779B9) & 0xFFFFFFFF, (k1 + 0xBB67AE85) & 0xFFFFFFFF
+    ones, masks, c0, w0, w1 = _lanes(n)
+    k0, k1 = key[0] * ones, key[1] * ones
+    # The first round, in which words 1 and 2 are 0: word 0 becomes a part of the key, and word 1 stays 0.
+    p0 = c0 * 0xD2511F53  # a product of two words fits its 64 bits
+    c2, c3 = ((p0 >> 32) ^ domain * ones ^ k1) & masks, p0  # whose higher halves go at the next mask
+    p0, p2 = key[0] * 0xD2511F53 * ones, c2 * 0xCD9E8D57
+    k0, k1 = k0 + w0, k1 + w1  # what overflows a word goes at the mask, and ten times fit the 64 bits
+    c0, c1, c2, c3 = ((p2 >> 32) ^ k0) & masks, p2, ((p0 >> 32) ^ c3 ^ k1) & masks, p0
+    for _ in range(ROUNDS - 2):
+        k0, k1 = k0 + w0, k1 + w1
+        p0, p2 = c0 * 0xD2511F53, c2 * 0xCD9E8D57
+        c0, c1, c2, c3 = ((p2 >> 32) ^ c1 ^ k0) & masks, p2, ((p0 >> 32) ^ c3 ^ k1) & masks, p0
     made = bytearray().join(word.to_bytes(8 * n, "little") for word in (c0, c1 & masks, c2, c3 & masks))
     return torch.frombuffer(made, dtype=torch.int64).view(4, n).t()
 
 
 @lru_cache(maxsize=64)
-def _lanes(n: int) -> tuple[int, int, int]:
-    """Return wide integers of n times 1, the mask of a word, and 0 to n - 1."""
+def _lanes(n: int) -> tuple[int, int, int, int, int]:
+    """Return wide integers of n times 1, the mask of a word, 0 to n - 1, and what is added to the key's words."""
     ones = int.from_bytes((b"\1" + bytes(7)) * n, "little")
-    return ones, ones * MASK, int.from_bytes(b"".join(i.to_bytes(8, "little") for i in range(n)), "little")
+    numbers = int.from_bytes(b"".join(i.to_bytes(8, "little") for i in range(n)), "little")
+    return ones, ones * MASK, numbers, ones * WEYL[0], ones * WEYL[1]
 
 
 def pair(first: int, second: int, device: torch.device, dims: int = 0) -> Tensor:
@@ -158,16 +164,21 @@ def blocks_in_place(keys: list[Tensor], start: int, domain: int, words: Tensor, 
     """
     even, odd = words[:2], words[2:]
     first, second = even.unbind()
-    torch.arange(start, start + words.shape[1], out=second)
-    torch.bitwise_and(second, MASK, out=first)
-    second.bitwise_right_shift_(32)
-    odd[0].fill_(0)
-    odd[1].fill_(domain)
+    shift, mask = torch.tensor(32), torch.tensor(MASK)  # a tensor saves the wrapping of a number at each use
+    multipliers = _MULTIPLIERS.to(words.device).unbind() * (ROUNDS // 2)
+    done = 0
+    if start + words.shape[1] <= 1 << 32:
+        _first_two_rounds(keys, start, domain, even, odd)
+        done = 2
+    else:
+        torch.arange(start, start + words.shape[1], out=second)
+        torch.bitwise_and(second, MASK, out=first)
+        second.bitwise_right_shift_(32)
+        odd[0].fill_(0)
+        odd[1].fill_(domain)
     # A product becomes the odd words that the next round reads, and may then be overwritten.
     product, before = (spare, *spare.unbind()), (odd, *odd.unbind())
-    multipliers = _MULTIPLIERS.to(words.device).unbind() * (ROUNDS // 2)
-    shift, mask = torch.tensor(32), torch.tensor(MASK)  # a tensor saves the wrapping of a number at each use
-    for key, multiplier in zip(keys, multipliers, strict=True):
+    for key, multiplier in zip(keys[done:], multipliers[done:], strict=True):
         torch.mul(even, multiplier, out=product[0])
         torch.bitwise_right_shift(product[0], shift, out=even)
         first.bitwise_xor_(before[2])
@@ -175,3 +186,19 @@ def blocks_in_place(keys: list[Tensor], start: int, domain: int, words: Tensor, 
         even.bitwise_xor_(key).bitwise_and_(mask)
         product, before = before, product
     odd.bitwise_and_(mask)
+
+
+def _first_two_rounds(keys: list[Tensor], start: int, domain: int, even: Tensor, odd: Tensor) -> None:
+    """Write what two rounds make of counters whose words 1 and 2 are 0. Half of it is the same for all."""
+    (word0, word2), (word1, word3) = even.unbind(), odd.unbind()
+    torch.arange(start, start + even.shape[1], out=word0)
+    torch.mul(word0, MULTIPLIERS[0], out=word3)
+    torch.bitwise_right_shift(word3, 32, out=word2)
+    word2.bitwise_xor_(keys[0][0] ^ domain).bitwise_and_(MASK)
+    torch.mul(word2, MULTIPLIERS[1], out=word1)
+    torch.bitwise_right_shift(word1, 32, out=word0)
+    word0.bitwise_xor_(keys[1][0]).bitwise_and_(MASK)
+    same = keys[0][1] * MULTIPLIERS[0]
+    torch.bitwise_xor(word3, (same >> 32) ^ keys[1][1], out=word2)
+    word2.bitwise_and_(MASK)
+    word3.copy_(same)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from functrain.dispatch_state import is_plain
 from functrain.errors import KeyReused
+from functrain.random.philox import MASK
 
 
 class _Ledger:
@@ -23,7 +24,7 @@ class _Ledger:
     def names(self, key: Tensor) -> list[Hashable]:
         """What tells keys apart: their values; where a trace has none, how they came about, or else the tensor."""
         if is_plain() and type(key) is Tensor:
-            return [tuple(words) for words in key.reshape(-1, 2).tolist()]
+            return [tuple(words) for words in (key & MASK).reshape(-1, 2).tolist()]
         self.kept.append(key)
         return [self.origins.get(id(key), id(key))]
 

@@ -1,7 +1,5 @@
-"""The stream of a key: random words for a shape, made in the way that fits, always with the same bits."""
+"""What all draws share: the checks of shapes, and the choice of the way to draw, always with the same bits."""
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,12 +7,9 @@ from torch import Tensor
 
 from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument, ShapeMismatch
-from functrain.random import leaf
-from functrain.random.keys import is_concrete
-from functrain.random.words import FEW, few, fill
+from functrain.random import drawing, leaf
 
 Shape = int | tuple[int, ...] | list[int]
-Finish = Callable[[Tensor, Tensor], Tensor]
 
 
 def check_shape(shape: Any) -> tuple[int, ...]:
@@ -35,35 +30,35 @@ def check_fits(name: str, of: tuple[int, ...], shape: tuple[int, ...]) -> None:
         raise ShapeMismatch(f"{name} of shape {tuple(of)} must broadcast to the shape of the draw, {shape}")
 
 
-def draw(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype, finish: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return `finish(words)` for a random 32-bit word an element, which depends on the key and its place alone.
+def draw(
+    key: Tensor, shape: tuple[int, ...], kind: str, numbers: list[Any], dtype: torch.dtype, lane: int = 0
+) -> Tensor:
+    """Return a draw, in which an element depends on the key and its place alone.
 
-    Element 4 * i + j gets word j of block i. So a draw begins with what a shorter one holds, and rows added to a batch
-    leave the draws of the others as they are.
+    So a draw begins with what a shorter one holds, and rows added to a batch leave the draws of the others as they are.
 
     Args:
         key: a single key.
         shape: the shape of the result.
+        kind: a name of `kinds.KINDS`.
+        numbers: what the kind is a function of.
         dtype: the dtype of the result.
-        finish: a pure elementwise function from words, int64 from 0 to 2**32 - 1, to values. It is called with parts.
+        lane: which of the streams of the key.
+
+    >>> draw(torch.tensor([0, 0]), (3,), "fraction", [], torch.float32)
+    tensor([0.7017, 0.8028, 0.4805])
+    """
+    return (drawing.draw_quickly if is_plain() else leaf.draw)(key, shape, kind, numbers, dtype, lane)
+
+
+def bernoulli(key: Tensor, shape: tuple[int, ...], limit: int | Tensor) -> Tensor:
+    """Return truth values of probability limit / 2**48, a number or a tensor that broadcasts to the shape.
+
+    >>> bernoulli(torch.tensor([0, 0]), (4,), 2**47)
+    tensor([False,  True, False,  True])
     """
     if not is_plain():
-        return finish(leaf.drawn(key, shape))
-    count = math.prod(shape)
-    if count <= 4 * FEW and is_concrete(key):
-        return finish(few(key, count)).view(shape)
-    out = torch.empty(-(-count // 4), 2, 2, dtype=dtype, device=key.device)
-    fill(key, out, finish)
-    return out.view(-1)[:count].view(shape)
-
-
-def draw_pairs(key: Tensor, shape: tuple[int, ...], dtype: torch.dtype, finish: Finish) -> Tensor:
-    """Return `finish(high, low)` for two random 32-bit words an element, the next two; the rest is as for `draw`."""
-    if not is_plain():
-        return finish(*leaf.drawn(key, (*shape, 2)).unbind(-1))
-    count = math.prod(shape)
-    if count <= 2 * FEW and is_concrete(key):
-        return finish(*few(key, 2 * count).view(*shape, 2).unbind(-1))
-    out = torch.empty(-(-count // 2), 2, dtype=dtype, device=key.device)
-    fill(key, out, finish)
-    return out.view(-1)[:count].view(shape)
+        return leaf.bernoulli(key, shape, limit)
+    if isinstance(limit, Tensor):
+        return drawing.bernoulli_of_quickly(key, limit, shape)
+    return drawing.bernoulli_quickly(key, shape, limit)

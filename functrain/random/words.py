@@ -6,12 +6,12 @@ Python's integers, more in buffers that stay in the cache.
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from functrain.errors import InvalidKey, ShapeMismatch
+from functrain.errors import ShapeMismatch
 from functrain.random.philox import (
     MASK,
     blocks,
@@ -32,6 +32,9 @@ CHUNK = 16376
 below the 32,768 elements from which PyTorch uses threads, which would wait for each other at each of 60 operations: on
 an idle machine they save a quarter of the time, on a busy one they cost four times as much."""
 
+FEWER = CHUNK // 4
+"""The same for their halves, of which a block has twice as many as two rows have words."""
+
 LARGE_CHUNK = 1 << 22
 """The same on other devices, where it bounds the memory that is needed besides the result."""
 
@@ -39,78 +42,115 @@ LARGE_CHUNK = 1 << 22
 def integers(key: Tensor) -> tuple[int, int]:
     """Return the two words of a key on the CPU as integers."""
     first, second = key.tolist()
-    if not (0 <= first <= MASK and 0 <= second <= MASK):
-        raise InvalidKey(
-            f"the words of a random key must be from 0 to 2**32 - 1, got {[first, second]}; random.key(seed) makes one"
-        )
-    return first, second
+    return first & MASK, second & MASK
 
 
-def drawn(key: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return random words of a shape, by pure tensor operations: element 4 * i + j is word j of block i.
+def blocks_for(count: int, bits: int) -> int:
+    """Return how many blocks hold `count` elements of so many bits.
 
-    For many keys, shape (..., 2), it has their axes before those of the shape.
-
-    >>> drawn(torch.tensor([0, 0]), (3,)).tolist()
-    [3013899833, 3448206205, 2063724643]
+    >>> blocks_for(9, 16), blocks_for(4, 32), blocks_for(5, 32), blocks_for(4, 64)
+    (2, 1, 2, 2)
     """
-    count, device, dims = math.prod(shape), key.device, key.dim()
-    n = -(-count // 4)
-    even = counters(torch.arange(n, device=device), 1).view(2, *[1] * (dims - 1), n)
-    even, odd = blocks(key.movedim(-1, 0).unsqueeze(-1), even, pair(0, DRAW, device, dims))
-    words = torch.stack((even, odd & MASK)).permute(*range(2, dims + 2), 1, 0)
-    return words.reshape((*key.shape[:-1], 4 * n))[..., :count].reshape((*key.shape[:-1], *shape)).contiguous()
+    return -(-count * bits // 128)
 
 
-def drawn_quickly(key: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the same on a CPU.
-
-    >>> drawn_quickly(torch.tensor([0, 0]), (3,)).tolist()
-    [3013899833, 3448206205, 2063724643]
-    """
-    if key.dim() > 1:
-        return drawn(key, shape)
-    count = math.prod(shape)
-    n = -(-count // 4)
-    if n <= FEW:
-        return few(key, count).view(shape)
-    out = torch.empty(4 * n, dtype=torch.int64)
-    fill(key, out.view(n, 2, 2), lambda words: words)
-    return out[:count].view(shape)
-
-
-def few(key: Tensor, count: int) -> Tensor:
-    """Return the same in one axis, by Python's integers."""
-    n, both = -(-count // 4), integers(key)
-    if n == 1:
-        return torch.tensor(words_of_block((0, 0, 0, DRAW), both)[:count])
-    return words_of_blocks(n, DRAW, both).reshape(-1)[:count]
-
-
-def fill(key: Tensor, out: Tensor, finish: Callable[..., Tensor]) -> None:
-    """Write values made of random words into a tensor, chunk by chunk.
-
-    A chunk goes from counters to values in the cache: several times faster than operations on the whole.
+def drawn(key: Tensor, shape: Sequence[int], bits: int = 32, lane: int = 0) -> tuple[Tensor, ...]:
+    """Return the random bits of a draw, by pure tensor operations.
 
     Args:
-        key: a single key.
-        out: for n blocks (n, 2, 2), each value made of one word; or (n, 2), each made of two.
-        finish: for values of one word, from words to values; for values of two, from both words to values.
+        key: a key, shape (2,), or many, shape (..., 2).
+        shape: the shape of the draw.
+        bits: how many each element takes. 32: a word; element 4 * i + j is word j of block i. 64: the next two words,
+            as two tensors. 16: half a word, the lower half first, as an integer with sign.
+        lane: which of the streams of the key, from 0.
+
+    Returns:
+        int64 of this shape, or of the keys' axes and this shape.
+
+    >>> drawn(torch.tensor([0, 0]), (3,))[0].tolist()
+    [3013899833, 3448206205, 2063724643]
     """
-    keys, n, device = round_keys(key), out.shape[0], out.device
+    count = math.prod(shape)
+    words = _flat(key, blocks_for(count, bits), DRAW + lane)
+    size = (*key.shape[:-1], *shape)
+    if bits == 16:
+        halves = words.unsqueeze(-1) >> pair(0, 16, key.device)
+        words = ((halves & 0xFFFF) ^ 0x8000) - 0x8000
+        return (words.flatten(-2)[..., :count].reshape(size).contiguous(),)
+    if bits == 32:
+        return (words[..., :count].reshape(size).contiguous(),)
+    return words[..., : 2 * count].reshape((*size, 2)).unbind(-1)
+
+
+def _flat(key: Tensor, n: int, domain: int) -> Tensor:
+    """Return the words of the blocks 0 to n - 1, shape (..., 4 * n)."""
+    device, dims = key.device, key.dim()
+    even = counters(torch.arange(n, device=device), 1).view(2, *[1] * (dims - 1), n)
+    even, odd = blocks(key.movedim(-1, 0).unsqueeze(-1), even, pair(0, domain, device, dims))
+    words = torch.stack((even, odd & MASK)).permute(*range(2, dims + 2), 1, 0)
+    return words.reshape((*key.shape[:-1], 4 * n))
+
+
+def few(key: Tensor, count: int, bits: int = 32, lane: int = 0) -> tuple[Tensor, ...]:
+    """Return the same for a shape of one axis, by Python's integers; halves of words as int16."""
+    n, both, domain = blocks_for(count, bits), integers(key), DRAW + lane
+    if n == 1:
+        words = torch.tensor(words_of_block((0, 0, 0, domain), both))
+    else:
+        words = words_of_blocks(n, domain, both).reshape(-1)
+    if bits == 16:
+        return (words.to(torch.int32).view(torch.int16)[:count],)
+    return (words[:count],) if bits == 32 else words.view(-1, 2)[:count].unbind(-1)
+
+
+def chunks(key: Tensor, n: int, lane: int = 0) -> Iterator[tuple[int, Tensor]]:
+    """Yield the blocks 0 to n - 1 in chunks: the number of the first, and words 0, 2, 1, 3 of each, int64 (4, size).
+
+    What is done with a chunk while it is in the cache is several times faster than operations on the whole. The next
+    chunk is written over it.
+    """
+    keys, device = round_keys(key), key.device
     chunk = min(n, CHUNK if device.type == "cpu" else LARGE_CHUNK)
     buffer = spare = torch.empty(0)
-    for start in range(0, n, chunk):
+    for start in range(0, n, chunk or 1):
         size = min(chunk, n - start)
         if buffer.shape[-1] != size:
             buffer = torch.empty(4, size, dtype=torch.int64, device=device)
             spare = torch.empty(2, size, dtype=torch.int64, device=device)
-        blocks_in_place(keys, start, DRAW, buffer, spare)
-        part = out[start : start + size].movedim(0, -1)
-        if out.dim() == 2:
-            part.copy_(finish(buffer[:2], buffer[2:]))
+        blocks_in_place(keys, start, DRAW + lane, buffer, spare)
+        yield start, buffer
+
+
+def halves(key: Tensor, n: int) -> Iterator[tuple[int, Tensor]]:
+    """Yield the halves of the words of the blocks 0 to n - 1, int16 (size, 8), each time with the first's number."""
+    step = FEWER if key.device.type == "cpu" else LARGE_CHUNK
+    for start, words in chunks(key, n):
+        packed = torch.empty(words.shape[1], 2, dtype=torch.int64, device=key.device)
+        torch.bitwise_or(words[:2], words[2:].bitwise_left_shift_(32), out=packed.t())
+        for begin in range(0, packed.shape[0], step):
+            yield start + begin, packed[begin : begin + step].view(torch.int16)
+
+
+def fill(key: Tensor, out: Tensor, bits: int, finish: Callable[..., Tensor], lane: int = 0) -> None:
+    """Write values made of random bits into a tensor, chunk by chunk.
+
+    Args:
+        key: a single key.
+        out: for n blocks (n, 128 / bits).
+        bits: how many each value takes.
+        finish: the function from them to values, as for `kinds.Kind`.
+        lane: which of the streams of the key.
+    """
+    if bits == 16:
+        for start, part in halves(key, out.shape[0]):
+            out[start : start + part.shape[0]] = finish(part)
+        return
+    for start, words in chunks(key, out.shape[0], lane):
+        part = out[start : start + words.shape[1]].view(words.shape[1], 2, -1).movedim(0, -1)  # (pair, word of it, n)
+        if bits == 64:
+            part[:, 0] = finish(words[:2], words[2:])
         else:
-            part[:, 0], part[:, 1] = finish(buffer[:2]), finish(buffer[2:])
+            part[:, 0], part[:, 1] = finish(words[:2]), finish(words[2:])
 
 
 def children(key: Tensor, n: int) -> Tensor:

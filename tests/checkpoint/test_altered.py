@@ -274,6 +274,7 @@ LIES = {
     "strides of another length": (change((*W, "stride"), [1]), "strides must be as many as axes"),
     "negative strides": (change((*W, "stride"), [-3, 1]), "strides must be sizes"),
     "strides that are none": (change((*W, "stride"), "31"), "strides must be as many as axes"),
+    "strides beyond all memory": (change((*W, "stride"), [3, 2**62]), "strides must be sizes"),
     "strides with gaps": (change((*W, "stride"), [2**40, 1]), "a tensor without gaps and overlaps"),
     "strides that overlap": (change((*W, "stride"), [0, 0]), "a tensor without gaps and overlaps"),
     "a device that is none": (change((*W, "device"), 3), "a device must be a name"),

@@ -135,9 +135,28 @@ def test_anything(tmp_path, history):
     assert tree.equal(loaded["history"], history) and type(loaded["history"]) is type(history)
 
 
-def test_anything_is_no_record(tmp_path):
-    with pytest.raises(TreeMismatch, match=r"best: a record was saved, whose class a file does not name; say what"):
-        checkpoint.load(saved(tmp_path, {"best": [Best()]}), {"best": Anything()})
+def test_anything_may_be_records_of_classes_that_are_named(tmp_path):
+    value = {"best": [Best(0.5, Pair(1, Length(torch.ones(2), "m")), 3), None]}
+    classes = checkpoint.records_in(value)
+    assert set(classes) == {Best, Pair, Length}
+    loaded = checkpoint.load(saved(tmp_path, value), {"best": Anything(classes)})["best"]
+    assert type(loaded[0]) is Best and loaded[0]._hidden == 3 and type(loaded[0].state) is Pair and loaded[1] is None
+    assert type(loaded[0].state.second) is Length and torch.equal(loaded[0].state.second.value, torch.ones(2))
+
+
+@attrs.frozen
+class Other:
+    value: int
+
+
+@pytest.mark.parametrize(
+    ("classes", "which"),
+    [((), "none"), ((Best, Length), "none"), ((Positive, Other), "2"), ((int, Pair), "none")],
+)
+def test_anything_is_no_record_that_nobody_named(tmp_path, classes, which):
+    message = f"best: a record of value was saved, and {which} of the records that may stand there has these fields"
+    with pytest.raises(TreeMismatch, match=message):
+        checkpoint.load(saved(tmp_path, {"best": [Positive(3)]}), {"best": Anything(classes)})
 
 
 @pytest.mark.parametrize("value", [None, Best(0.5, torch.ones(2))])

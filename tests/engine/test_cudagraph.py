@@ -5,7 +5,7 @@ import torch
 
 from functrain import engine
 from functrain.engine.backends import cudagraph
-from functrain.engine.transforms.scanning import scan
+from functrain.engine.transforms.scanning.scans import scan
 from functrain.errors import CudaMissing
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

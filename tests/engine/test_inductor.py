@@ -15,7 +15,7 @@ from functrain import engine, random, tree
 from functrain.engine.backends.inductor import artifact
 from functrain.engine.backends.inductor import compiling as inductor
 from functrain.engine.tracing.to_graph import trace
-from functrain.engine.transforms.scanning import scan
+from functrain.engine.transforms.scanning.scans import scan
 from functrain.errors import CompileFailed, CompilerMissing
 
 TABLE = torch.arange(4.0)  # a constant that the function closes over

@@ -12,7 +12,8 @@ from functrain.engine.graph.scan_node import compile_loops, loops
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.to_graph import trace as engine_trace
 from functrain.engine.transforms.gradients import pull_back
-from functrain.engine.transforms.scanning import _recorded, scan
+from functrain.engine.transforms.scanning import discovering
+from functrain.engine.transforms.scanning.scans import scan
 from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch, SideEffect, TreeMismatch
 
 OUTSIDE = torch.tensor([0.5, -0.5])
@@ -237,15 +238,11 @@ def test_rows_that_stop_at_different_steps_under_vmap():
     close(torch.func.vmap(f)(batch), tree.stack([f(c) for c in batch]))
 
 
-def test_masks_where_the_condition_cannot_be_asked_for():
-    """The form for other devices, forced on the CPU: steps after the stop are computed and ignored."""
-
-    def f(c, xs):
-        current = recording()
-        return _recorded(current, stopping, c, xs, len(xs["a"]), masked=True) if current else scan(stopping, c, xs)
-
-    gm = trace(f, start(), rows(6))
-    assert not loops(gm)[0].target.stops
+def test_masks_where_the_condition_cannot_be_asked_for(monkeypatch):
+    """What runs on other devices, on the CPU: steps after the stop are computed and ignored."""
+    monkeypatch.setattr(discovering, "can_be_asked", lambda tensors: False)
+    gm = trace(lambda c, xs: scan(stopping, c, xs), start(), rows(6))
+    assert not loops(gm)[0].target.kind.stops
     close(gm(*tree.leaves((start(), rows(6)))), tree.leaves(scan(stopping, start(), rows(6))))
 
 

@@ -17,7 +17,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.dispatch_state import dispatch_modes, is_plain, peek_interpreter_stack
+from functrain.dispatch_state import dispatch_modes, is_plain, keeps_for_gradients_otherwise, peek_interpreter_stack
 from functrain.engine.backends.aten.predictions import Mispredicted
 from functrain.engine.backends.freed_memory import keep_freed_memory, largest_value
 from functrain.engine.calling.cache_entry import RETRY, Compiled, Entry, make_entry
@@ -203,7 +203,7 @@ class Jitted:
 
     def _unusual(self, args: tuple, kwargs: dict) -> Any:
         """Run what no entry takes: a new signature, memory that is shared, or code that is transformed."""
-        if not is_plain():
+        if not is_plain() or keeps_for_gradients_otherwise():
             return self._f(*args, **kwargs)
         call = self._read(args, kwargs)
         if torch.is_grad_enabled() and any(t.requires_grad for t in call.originals):

@@ -21,7 +21,7 @@ def expanded(gm: GraphModule, where: Callable[[Node], bool] = lambda node: True)
     >>> from functrain import random
     >>> gm = trace(lambda key: [random.bits(key, (3,))], [random.key(0)]).gm
     >>> [node.name for node in gm.graph.nodes if node.op == "call_function"]
-    ['philox_words']
+    ['philox_draw']
     >>> bool((expanded(gm)(random.key(0))[0] == gm(random.key(0))[0]).all())
     True
     """

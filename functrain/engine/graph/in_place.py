@@ -73,6 +73,11 @@ class InPlace:
         out = self.operation(*_filled(self.args, memories, operands), **_filled(self.kwargs, memories, operands))
         return *memories, *((out,) if self.new is None else (out[k] for k in self.new))
 
+    def functionally(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Return the same with copies that transforms of `torch.func` can make too."""
+        copies = [t.clone() for t in tensors[: self.count]]
+        return attrs.evolve(self, owned=frozenset(range(self.count)))(*copies, *tensors[self.count :])
+
 
 def _filled(value: Any, memories: list[Tensor], operands: tuple[Tensor, ...]) -> Any:
     if isinstance(value, View):

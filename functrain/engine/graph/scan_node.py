@@ -4,8 +4,10 @@ A `Loop` is the target of a node and works as it is; a backend makes it quick by
 body like any other graph and lets donated state live in its own buffers.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 
+import attrs
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
@@ -22,16 +24,33 @@ Compile = Callable[[GraphModule, list[Tensor], Pairs], Step]
 """A backend: (graph, example inputs, pairs (input, output) to copy in) -> a function from inputs to outputs."""
 
 
+@attrs.frozen
+class Kind:
+    """What a loop is, besides its body.
+
+    Attributes:
+        length: the number of steps; None for no bound, where `stops` ends it.
+        counts: how many of the body's inputs are carry, xs, consts and ys.
+        reverse: whether it begins at the last row.
+        stops: whether the first carry, of bools, ends the loop before the step at which all of it is true.
+        skips: whether the first of the xs, of bools, says at which steps anything is to be done.
+    """
+
+    length: int | None
+    counts: tuple[int, int, int, int]
+    reverse: bool = False
+    stops: bool = False
+    skips: bool = False
+
+
 class Loop:
     """The target of the node that a scan leaves in a graph: (carry, xs, consts, all flat) -> [carry, ys].
 
     Attributes:
         body: the graph of one step: placeholders are carry, a row of xs, consts, and a row of each output to write
-            into; the outputs are carry, the row of ys, and, where `stops`, whether to stop.
+            into; the outputs are carry and the row of ys.
         examples: tensors without memory like the body's inputs.
-        length: the number of steps.
-        counts: how many of the body's inputs are carry, xs, consts and ys.
-        stops: whether the last output of the body ends the loop.
+        kind: length, order, and what ends it.
         inplace: the positions of the carry whose buffers may be overwritten; the others are copied first.
         step: the compiled body, which writes carry and ys into their input buffers.
     """
@@ -42,13 +61,11 @@ class Loop:
         self,
         body: GraphModule,
         examples: list[Tensor],
-        length: int,
-        counts: tuple[int, int, int, int],
-        stops: bool,
+        kind: Kind,
         inplace: frozenset[int] = frozenset(),
         step: Step | None = None,
     ):
-        self.body, self.examples, self.length, self.counts, self.stops = body, examples, length, counts, stops
+        self.body, self.examples, self.kind = body, examples, kind
         self.inplace = inplace
         self.step = _interpreted(body, self.pairs) if step is None else step
         # What the code generator of torch.fx wants of a function.
@@ -58,44 +75,49 @@ class Loop:
     @property
     def pairs(self) -> Pairs:
         """The (input, output) pairs of the body whose output is copied into the input."""
-        carry, xs, consts, ys = self.counts
+        carry, xs, consts, ys = self.kind.counts
         before = carry + xs + consts
         return (*((i, i) for i in range(carry)), *((before + i, carry + i) for i in range(ys)))
 
     def compiled(self, compile: Compile, inplace: frozenset[int] = frozenset()) -> "Loop":
         """Return the same loop with its body compiled by a backend, nested loops included."""
         step = compile(simplify(graph_module(self.body, copy(self.body.graph))), self.examples, self.pairs)
-        return Loop(self.body, self.examples, self.length, self.counts, self.stops, inplace, step)
+        return Loop(self.body, self.examples, self.kind, inplace, step)
+
+    def graphs(self) -> list[GraphModule]:
+        """Return the graphs inside."""
+        return [self.body]
 
     def __call__(self, *tensors: Tensor) -> list[Tensor]:
-        n_carry, n_xs, n_consts, _ = self.counts
+        n_carry, n_xs, n_consts, _ = self.kind.counts
         carry = [t if i in self.inplace else _copy(t) for i, t in enumerate(tensors[:n_carry])]
-        columns = [t.contiguous().unbind(0) for t in tensors[n_carry : n_carry + n_xs]]
+        columns = [t.contiguous() for t in tensors[n_carry : n_carry + n_xs]]
         consts = list(tensors[n_carry + n_xs :])
-        new = torch.zeros if self.stops else torch.empty
+        new = torch.zeros if self.kind.stops or self.kind.skips else torch.empty
         like = self.examples[n_carry + n_xs + n_consts :]
-        ys = [new((self.length, *t.shape), dtype=t.dtype, device=_device(tensors, t)) for t in like]
-        self._run(carry, columns, consts, [t.unbind(0) for t in ys])
+        ys = [new((self.kind.length, *t.shape), dtype=t.dtype, device=_device(tensors, t)) for t in like]  # pyright: ignore
+        self._run(carry, self._rows([*columns, *ys]), consts, len(columns))
         return [*carry, *ys]
 
-    def _run(self, carry: list, columns: list, consts: list, rows: list) -> None:
-        step = self.step
-        checked = vars(step).pop("checked", None)  # the first step of a first call compares what was predicted
-        first = step if checked is None else checked()
-        if self.stops:
-            for i in range(self.length):
-                out = (step if i else first)([*carry, *(c[i] for c in columns), *consts, *(r[i] for r in rows)])
-                if out[-1].item():  # on the CPU only, see `_recorded`
-                    return
-        elif columns or rows:
-            split = len(columns)
-            for row in zip(*columns, *rows, strict=True):
-                first([*carry, *row[:split], *consts, *row[split:]])
-                first = step
-        else:
-            for _ in range(self.length):
-                first([*carry, *consts])
-                first = step
+    def _rows(self, columns: list[Tensor]) -> Iterable[tuple[Tensor, ...]]:
+        if not columns:
+            return itertools.repeat((), *(() if self.kind.length is None else (self.kind.length,)))
+        rows = zip(*(c.unbind(0) for c in columns), strict=True)
+        return reversed(list(rows)) if self.kind.reverse else rows
+
+    def _run(self, carry: list, rows: Iterable[tuple], consts: list, split: int) -> None:
+        first = self.step
+        # The first step of a first call compares what was predicted.
+        checked = vars(first).pop("checked", None)
+        now = first if checked is None else checked()
+        stops, skips = self.kind.stops, self.kind.skips
+        for row in rows:
+            if stops and bool(carry[0].all()):
+                return
+            if skips and not bool(row[0].any()):
+                continue
+            now([*carry, *row[:split], *consts, *row[split:]])
+            now = first
 
 
 def _device(tensors: tuple[Tensor, ...], like: Tensor) -> torch.device:
@@ -145,7 +167,7 @@ def _carried(gm: GraphModule, loop: Node, pair: tuple[int, int]) -> int | None:
     if set(source.users) != {loop} or loop.args.count(source) != 1:
         return None
     i = loop.args.index(source)
-    n_carry = loop.target.counts[0]  # pyright: ignore
+    n_carry = loop.target.kind.counts[0]  # pyright: ignore
     value = source.meta.get("val")
     if i >= n_carry or not isinstance(value, Tensor) or not value.is_contiguous():
         return None
@@ -166,7 +188,8 @@ def lift_constants(gm: GraphModule) -> list[Tensor]:
             place = gm.graph.inserting_after(last[0]) if last else gm.graph.inserting_before(next(iter(gm.graph.nodes)))
             with place:
                 lifted[id(value)] = gm.graph.placeholder(f"const_{before + len(lifted)}")
-            lifted[id(value)].meta["val"] = abstract(value)
+            # What a transform wraps is laid out as its stand-in.
+            lifted[id(value)].meta["val"] = abstract(node.meta.get("val", value))
             last = [lifted[id(value)]]
             tensors.append(value)
         node.replace_all_uses_with(lifted[id(value)])

@@ -125,6 +125,17 @@ def abstract(like: Tensor, shape: Sequence[int] | None = None) -> Abstract:
     return Abstract(meta, like.device)
 
 
+def abstract_as_seen(tensor: Tensor) -> Abstract:
+    """Return a tensor without memory that looks like one that is wrapped, from within the transform that wraps it.
+
+    >>> abstract_as_seen(torch.ones(2, 3).t()).stride()
+    (1, 3)
+    """
+    shape, stride = tuple(tensor.shape), tensor.stride()
+    with torch._C._DisableTorchDispatch():
+        return Abstract(torch.empty_strided(shape, stride, dtype=tensor.dtype, device="meta"), tensor.device)
+
+
 def _meta_like(like: Tensor) -> Tensor:
     source = like.meta if isinstance(like, Abstract) else like
     elements = source.untyped_storage().nbytes() // source.itemsize

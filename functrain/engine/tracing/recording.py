@@ -16,8 +16,8 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
 
-from functrain.dispatch_state import outside_of_trace
-from functrain.engine.tracing.abstract_tensor import Abstract, abstract, storage_of
+from functrain.dispatch_state import outside_of_trace, unseen
+from functrain.engine.tracing.abstract_tensor import Abstract, abstract, abstract_as_seen, storage_of
 from functrain.engine.tracing.asking import evaluated
 from functrain.engine.tracing.lazy_module import call_node, graph_module
 from functrain.engine.tracing.meta.devices import check_dtypes, device_of
@@ -149,6 +149,25 @@ class Recording:
         self.constants[name] = tensor  # alive, and so is its id
         return self._tied(abstract(tensor), self.graph.get_attr(name))
 
+    def stand_in(self, tensor: Tensor) -> Abstract:
+        """Return what stands for a tensor that transforms of `torch.func` wrap: a constant, as they see it."""
+        found = self._closed.get(id(tensor))
+        if found is None:
+            name = f"constant_{len(self.constants)}"
+            self.constants[name] = tensor
+            with unseen():
+                seen = abstract_as_seen(tensor)
+            found = self._closed[id(tensor)] = self._tied(seen, self.graph.get_attr(name))
+            self._owners[storage_of(found)] = "a tensor closed over"
+        return found
+
+    def made(self, tensor: Tensor) -> bool:
+        """Return whether a tensor was made in this recording or in one within it, which may be over."""
+        return isinstance(tensor, Abstract) and tensor.recording not in self.tracer.recordings[: self._depth()]
+
+    def _depth(self) -> int:
+        return next(k for k, one in enumerate(self.tracer.recordings) if one is self)
+
     def value(self, tensor: Tensor) -> Tensor:
         """Return the values of a tensor that depends on no argument; refuse for others."""
         with outside_of_trace():
@@ -170,6 +189,8 @@ class Recording:
 
     def call(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Record a call of an operation, and return its results."""
+        if func is aten._efficientzerotensor.default:  # of forward derivatives; nothing can be written to it
+            func = aten.zeros.default
         known = facts(func)
         if known.is_composite:
             with self.tracer:  # its parts come here again

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from functrain.dispatch_state import innermost, unseen
 from functrain.engine.tracing.compiling_flag import compiling
 from functrain.engine.tracing.recording import Recording, recorded
 from functrain.engine.tracing.refusals import in_words
@@ -68,10 +69,12 @@ def trace(f: Callable[..., list[Tensor]], tensors: list[Tensor], names: list[str
     began = time.perf_counter()
     names = names or [f"argument {k}" for k in range(len(tensors))]
     with torch.no_grad(), _without_autocast_cache(), compiling(), in_words(), recorded() as recording:
-        inputs = [recording.input(t, name) for t, name in zip(tensors, names, strict=True)]
+        with unseen():
+            inputs = [recording.input(t, name) for t, name in zip(tensors, names, strict=True)]
         with Watching(recording.value):
             results = f(*inputs)
-        gm = recording.finish(results)
+        with unseen():
+            gm = recording.finish([innermost(t) for t in results])
     return _traced(gm, recording, time.perf_counter() - began)
 
 

@@ -1,5 +1,6 @@
 """Gradients of pure functions over trees."""
 
+import threading
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
@@ -11,6 +12,7 @@ from torch.autograd import Variable
 from functrain import tree
 from functrain.dispatch_state import is_plain, is_transformed
 from functrain.engine.tracing.recording import is_recorded
+from functrain.engine.transforms.closing import all_passed_on
 from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch
 
 run_backward = Variable._execution_engine.run_backward  # pyright: ignore
@@ -48,6 +50,7 @@ def differentiate(f: Callable, args: tuple, argnum: int = 0, has_aux: bool = Fal
     >>> differentiate(lambda x: x**2, (torch.tensor(3.0),))
     (tensor(9.), tensor(6.))
     """
+    args = all_passed_on(args)
     if _by_plain_autograd() and not _on_tape(tree.leaves(args)):
         return _by_autograd(f, argnum, has_aux, args)
     _check_floating(args[argnum], argnum)
@@ -63,6 +66,7 @@ def pull_back(f: Callable[[Any], tuple[Tensor, Tensor | float, Any]], x: Any) ->
     >>> pull_back(lambda x: (x**2, torch.tensor([1.0, 0.5]), "aux"), torch.tensor([3.0, 4.0]))
     ('aux', tensor([6., 4.]))
     """
+    x = all_passed_on(x)
     if _by_plain_autograd() and not _on_tape(leaves := tree.leaves(x)):
         return _pulled_back(f, x, leaves, 0)
     _check_floating(x, 0)
@@ -125,7 +129,17 @@ def _by_plain_autograd() -> bool:
             "gradients cannot be computed inside torch.inference_mode(), which switches off what they are made from; "
             "leave it, or use torch.no_grad(), inside which they can"
         )
-    return is_plain() or (is_recorded() and not is_transformed())
+    # A gradient within another is part of what that differentiates, also by what the function closes over.
+    return not _within.depth and (is_plain() or (is_recorded() and not is_transformed()))
+
+
+class _Within(threading.local):
+    """How many functions are being differentiated by plain autograd around the running code."""
+
+    depth = 0
+
+
+_within = _Within()
 
 
 def _on_tape(leaves: list[Any]) -> bool:
@@ -150,11 +164,15 @@ def _pulled_back(f: Callable, x: Any, leaves: list[Any], argnum: int) -> tuple[A
         _check_floating(x, argnum)
         raise
     given = _replaced(x, iter(variables))
-    if torch.is_grad_enabled():
-        value, weight, aux = f(given)
-    else:
-        with torch.enable_grad():
+    _within.depth += 1
+    try:
+        if torch.is_grad_enabled():
             value, weight, aux = f(given)
+        else:
+            with torch.enable_grad():
+                value, weight, aux = f(given)
+    finally:
+        _within.depth -= 1
     return tree.map(_detached, aux), _replaced(x, iter(_backward(value, weight, variables)))
 
 

@@ -1,25 +1,22 @@
 """Rematerialisation: less memory in a differentiated function, for computing parts of it twice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._C._functorch import (  # pyright: ignore
-    TransformType,
-    get_interpreter_stack,
     get_unwrapped,
-    peek_interpreter_stack,
 )
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
-from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from functrain import tree
-from functrain.dispatch_state import is_transformed, level
+from functrain.dispatch_state import current_level, is_differentiated_besides, is_transformed, level
 from functrain.engine.tracing.recording import is_recorded
-from functrain.errors import InvalidArgument
+from functrain.engine.transforms.closing import Filling, all_passed_on, closures
+from functrain.engine.transforms.closures_refused import ClosuresRefused
 
 _HERE = object()
 
@@ -34,14 +31,14 @@ def remat(f: Callable) -> Callable:
     elimination nor a scheduler can put it back to the first.
 
     Args:
-        f: a pure function of trees, its randomness from keys. What is differentiated must be an argument, not closed
-            over.
+        f: a pure function of trees, its randomness from keys. Under torch.func outside of `jit`, what is differentiated
+            must be an argument, not closed over.
 
     Returns:
         A function of the same arguments and results.
 
     Raises:
-        InvalidArgument: `f` closes over a tensor that is being differentiated (noticed in `jit` and torch.func).
+        InvalidArgument: `f` closes over a tensor that is being differentiated by torch.func outside of `jit`.
 
     The method is that of Chen et al., Training Deep Nets with Sublinear Memory Cost (2016).
 
@@ -50,33 +47,58 @@ def remat(f: Callable) -> Callable:
     tensor([[1., 1.],
             [1., 1.]])
     """
+    if hasattr(f, "recomputes"):
+        return f
 
     @wraps(f)
     def rematerialised(*args: Any) -> Any:
+        args = all_passed_on(args)
         if is_transformed() or (is_recorded() and torch.is_grad_enabled()):
-            return _transformed(f, args)
+            return _transformed(f, args, is_recorded() and get_proxy_mode() is None)
         if get_proxy_mode() is None and torch.is_grad_enabled():
-            return checkpoint(f, *args, use_reentrant=False, preserve_rng_state=False)
+            return _checkpointed(f, args)
         return f(*args)
 
+    vars(rematerialised)["recomputes"] = f  # a scan of it keeps carries alone
     return rematerialised
 
 
-def _transformed(f: Callable, args: tuple) -> Any:
+def _checkpointed(f: Callable, args: tuple) -> Any:
+    try:
+        return checkpoint(f, *args, use_reentrant=False, preserve_rng_state=False)
+    except RuntimeError as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+    return f(*args)  # gradients inside refuse what recomputes: the same values, in more memory
+
+
+def _transformed(f: Callable, args: tuple, traced: bool) -> Any:
     leaves, spec = tree.flatten(args)
     where = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     seen: list[Any] = []
 
-    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+    def called(tensors: Sequence[Tensor]) -> list[Tensor]:
         filled = list(leaves)
         for k, tensor in zip(where, tensors, strict=True):
             filled[k] = tensor
-        with _Closed(f, tensors):
-            results, structure = tree.flatten(f(*tree.unflatten(spec, filled)))
+        results, structure = tree.flatten(f(*tree.unflatten(spec, filled)))
         seen[:] = [structure, [_HERE if isinstance(r, Tensor) else r for r in results]]
-        return tuple(r for r in results if isinstance(r, Tensor))
+        return [r for r in results if isinstance(r, Tensor)]
 
     tensors = [leaves[k] for k in where]
+    closed = closures(called, tensors, _name(f)) if traced else None
+    count = len(tensors)
+
+    def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
+        with (
+            ClosuresRefused(f"{_name(f)} under remat", tensors)
+            if closed is None
+            else Filling(closed, tensors[count:]) as mode
+        ):
+            results = called(tensors[:count])
+        return tuple(mode.swap(r) for r in results)
+
+    tensors += [] if closed is None else closed.tensors
     kept = [_is_parameter(t) for t in tensors]
     outputs = iter(_Remat.apply(flat, kept, *tensors))
     structure, rest = seen
@@ -96,28 +118,8 @@ def _differentiable(tensor: Tensor) -> bool:
     return tensor.is_floating_point() or tensor.is_complex()
 
 
-class _Closed(TorchFunctionMode):
-    """Refuses tensors that are being differentiated: those that a function closes over would get no gradient."""
-
-    def __init__(self, f: Callable, given: tuple[Tensor, ...]):
-        super().__init__()
-        self.name = getattr(f, "__name__", type(f).__name__)
-        self.given = {id(t) for t in given}
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        top = peek_interpreter_stack()
-        running = 0 if top is None else top.level()
-        for leaf in tree.leaves((args, kwargs or {})):
-            if isinstance(leaf, Tensor) and (level(leaf) > running or self._is_recorded(leaf)):
-                raise InvalidArgument(
-                    f"{self.name} under remat closes over a tensor that is being differentiated or vmapped; its "
-                    "gradient would be lost: pass it as an argument"
-                )
-        return func(*args, **(kwargs or {}))
-
-    def _is_recorded(self, leaf: Tensor) -> bool:
-        # What the function computes itself is not, as its forward pass runs without gradients.
-        return level(leaf) < 0 and leaf.requires_grad and not torch.is_grad_enabled() and id(leaf) not in self.given
+def _name(f: Callable) -> str:
+    return getattr(f, "__name__", type(f).__name__)
 
 
 class _Remat(torch.autograd.Function):
@@ -132,6 +134,7 @@ class _Remat(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
         ctx.flat, ctx.kept, *tensors = inputs
+        ctx.level = current_level()
         ctx.results = [_differentiable(t) for t in output]
         ctx.mark_non_differentiable(*[t for t in output if not _differentiable(t)])
         ctx.save_for_backward(*tensors)
@@ -144,7 +147,7 @@ class _Remat(torch.autograd.Function):
         tensors = _after(given, ctx.saved_tensors, ctx.kept) if traced else ctx.saved_tensors
         by, partial = _of_floats(ctx.flat, tensors)
         # torch.func records its backward passes too, and the record would hold all that is computed again.
-        with torch.set_grad_enabled(_differentiated_again(tensors)):
+        with torch.set_grad_enabled(is_differentiated_besides([*ctx.saved_tensors, *given], ctx.level)):
             _, vjp = torch.func.vjp(partial, *[tensors[k] for k in by])  # pyright: ignore
             gradients = dict(zip(by, vjp(tuple(given)), strict=True))
         return None, None, *(gradients.get(k) for k in range(len(tensors)))
@@ -156,20 +159,6 @@ class _Remat(torch.autograd.Function):
         known = [torch.zeros_like(tensors[k]) if tangents[k] is None else tangents[k] for k in by]
         out = iter(torch.func.jvp(partial, tuple(tensors[k] for k in by), tuple(known))[1])
         return tuple(next(out) if wanted else None for wanted in ctx.results)
-
-
-def _differentiated_again(tensors: Any) -> bool:
-    """Return whether what a backward pass computes may be differentiated itself, by a transform or autograd."""
-    keys = [interpreter.key() for interpreter in get_interpreter_stack() or ()]
-    if sum(key in (TransformType.Grad, TransformType.Jvp) for key in keys) > 1:
-        return True
-    return any(_base(t).requires_grad for t in tensors)
-
-
-def _base(tensor: Tensor) -> Tensor:
-    while level(tensor) >= 0:
-        tensor = get_unwrapped(tensor)
-    return tensor
 
 
 def _of_floats(flat: Callable, tensors: Any) -> tuple[list[int], Callable]:

@@ -1,9 +1,12 @@
 """Vectorisation: a function of one example becomes a function of a batch."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
+
+from functrain.engine.transforms.closing import all_passed_on
 
 
 def vmap(f: Callable, in_dims: Any = 0, out_dims: Any = 0, chunk_size: int | None = None) -> Callable:
@@ -20,4 +23,10 @@ def vmap(f: Callable, in_dims: Any = 0, out_dims: Any = 0, chunk_size: int | Non
     >>> vmap(lambda row, shift: row.sum() + shift, in_dims=(0, None))(torch.ones(3, 2), torch.tensor(1.0))
     tensor([3., 3., 3.])
     """
-    return torch.func.vmap(f, in_dims, out_dims, chunk_size=chunk_size)
+    mapped = torch.func.vmap(f, in_dims, out_dims, chunk_size=chunk_size)
+
+    @wraps(f)
+    def vectorized(*args: Any, **kwargs: Any) -> Any:
+        return mapped(*all_passed_on(args), **kwargs)
+
+    return vectorized

@@ -1,5 +1,6 @@
 """Dropout."""
 
+import torch
 from torch import Tensor
 
 from functrain import random, schedule
@@ -14,8 +15,9 @@ from functrain.schedule import Hyper
 def dropout(rate: Hyper = 0.5) -> Model:
     """Return the layer that, in training, sets each element to zero with probability `rate`.
 
-    What is kept is divided by 1 - rate, so that the expected output is the input; evaluation returns the input. The
-    draws come from the layer's key, `layer_key(mode)`.
+    The probability of keeping, 1 - rate, is rounded to a multiple of 2**-16 (from 2**-16 to 1), and what is kept is
+    divided by that very number, so that the expected output is the input; evaluation returns the input. The draws,
+    `random.dropout_mask`, come from the layer's key, `layer_key(mode)`.
 
     Args:
         rate: a number of at least 0 and below 1, or a schedule of it.
@@ -26,7 +28,6 @@ def dropout(rate: Hyper = 0.5) -> Model:
 
     Reference: Srivastava et al., Dropout: a simple way to prevent neural networks from overfitting, JMLR 2014.
 
-    >>> import torch
     >>> from functrain import nn
     >>> y, _ = dropout(0.5).apply({}, {}, torch.ones(1000), nn.training(random.key(0)))
     >>> y.unique()
@@ -38,8 +39,9 @@ def dropout(rate: Hyper = 0.5) -> Model:
         now = _rate_now(rate, mode) if mode.train else 0
         if not isinstance(now, Tensor) and now == 0:
             return x, b
-        kept = random.bernoulli(layer_key(mode), 1 - now, tuple(x.shape))
-        return x * (kept.to(x.dtype) / (1 - now)), b
+        # In float32 for shorter dtypes, where the rounded factor would be off by a constant part.
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return (x * random.dropout_mask(layer_key(mode), now, tuple(x.shape), wide)).to(x.dtype), b
 
     return stateful_layer(f"dropout({rate})", None, None, apply, takes=floating, hypers={"rate": rate})
 

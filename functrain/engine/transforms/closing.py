@@ -1,0 +1,208 @@
+"""Closures: the tensors that a function closes over become arguments of it.
+
+A function that is traced to a graph of its own meets tensors from outside. Plain ones become constants of the graph.
+One that a transform of `torch.func` wraps is seen as such by no dispatch mode, only by a mode of functions: that shows
+the trace what stands for it, and shows a later run of the same function, under another transform, the argument that it
+is then.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, handle_torch_function
+
+from functrain import tree
+from functrain.dispatch_state import alive, current_level, innermost, level, unseen
+from functrain.engine.tracing.abstract_tensor import abstract_as_seen
+from functrain.engine.tracing.recording import Recording, recording
+from functrain.engine.tracing.to_graph import trace
+from functrain.errors import InvalidArgument
+
+
+def passed_on(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return the tensors as the functions around the running code know them, which may be traced to graphs.
+
+    Whoever hands tensors to what no mode of functions sees, such as an `autograd.Function`, asks this first.
+
+    >>> x = torch.ones(2)
+    >>> passed_on([x])[0] is x
+    True
+    """
+    if torch._C._len_torch_function_stack():  # pyright: ignore
+        return handle_torch_function(_passed_on, (), list(tensors))
+    return list(tensors)
+
+
+def all_passed_on(values: Any) -> Any:
+    """Return a tree with its tensors as `passed_on` returns them.
+
+    >>> all_passed_on({"n": 1})
+    {'n': 1}
+    """
+    if not torch._C._len_torch_function_stack():  # pyright: ignore
+        return values
+    leaves, spec = tree.flatten(values)
+    tensors = iter(passed_on([x for x in leaves if isinstance(x, Tensor)]))
+    return tree.unflatten(spec, [next(tensors) if isinstance(x, Tensor) else x for x in leaves])
+
+
+def _passed_on(tensors: list[Tensor]) -> list[Tensor]:
+    return passed_on(tensors)
+
+
+class _Swapping(TorchFunctionMode):
+    """A mode that hands other tensors to each function than it is called with."""
+
+    def __enter__(self) -> Any:
+        _applications.begin()
+        return super().__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        _applications.end()
+
+    def swap(self, tensor: Tensor) -> Tensor:
+        """Return what is handed on for a tensor."""
+        raise NotImplementedError
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        named = {k: _swapped(self.swap, v) for k, v in kwargs.items()} if kwargs else {}
+        return func(*_swapped(self.swap, args), **named)
+
+
+class _Applications:
+    """What makes `autograd.Function.apply` ask the modes, as other functions do, as long as one is on in any thread."""
+
+    def __init__(self) -> None:
+        self._lock, self._count = threading.Lock(), 0
+        self._before: Any = None
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._count == 0:
+                self._before = before = vars(torch.autograd.Function)["apply"]
+                torch.autograd.Function.apply = classmethod(  # pyright: ignore
+                    lambda cls, *args, **kwargs: before.__func__(cls, *all_passed_on(args), **all_passed_on(kwargs))
+                )
+            self._count += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._count -= 1
+            if self._count == 0:
+                torch.autograd.Function.apply = self._before
+
+
+_applications = _Applications()
+
+
+def _swapped(swap: Callable, value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return swap(value)
+    if type(value) in (list, tuple):
+        return type(value)(_swapped(swap, v) for v in value)
+    if type(value) is dict:
+        return {k: _swapped(swap, v) for k, v in value.items()}
+    return value
+
+
+class Discovering(_Swapping):
+    """The mode in which a function is traced for the first time: for what transforms wrap stands a constant."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        current = recording()
+        assert current is not None
+        self._recording: Recording = current
+        self._level, self._name = current_level(), name
+        self._seen: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def swap(self, tensor: Tensor) -> Tensor:
+        """Return the stand-in of a tensor that is wrapped by a transform around the trace."""
+        if self._recording.made(innermost(tensor)):
+            return tensor
+        if id(tensor) not in self._seen:
+            self._seen[id(tensor)] = tensor, self._resolved(tensor)
+        resolved = self._seen[id(tensor)][1]
+        if level(resolved) >= 0:
+            return self._recording.stand_in(resolved)
+        if resolved is tensor:
+            return tensor
+        with unseen():
+            return self._recording.known(resolved)
+
+    def _resolved(self, tensor: Tensor) -> Tensor:
+        # The functions around this one, which may be traced too, know first what it is.
+        resolved = alive(passed_on([tensor])[0])
+        if level(resolved) > self._level:
+            raise InvalidArgument(
+                f"{self._name} closes over a tensor that is being differentiated or vmapped, and hands it straight to "
+                "a transform of torch.func inside; use functrain's transform of that name, or pass it as an argument"
+            )
+        return resolved
+
+    def closed(self, tensors: Iterable[Tensor]) -> "Closed":
+        """Return what is closed over, where these are the tensors that the trace holds."""
+        tensors = list(tensors)
+        at = {id(t): k for k, t in enumerate(tensors)}
+        places = {key: at[id(t)] for key, (_, t) in self._seen.items() if id(t) in at}
+        return Closed(tensors, at | places, [old for old, _ in self._seen.values()])
+
+
+@attrs.frozen
+class Closed:
+    """The tensors that a function closes over.
+
+    Attributes:
+        tensors: what they are where the function is called.
+        places: the id of each as the function knows it -> which of them it is.
+        alive: those whose ids these are.
+    """
+
+    tensors: list[Tensor]
+    places: dict[int, int]
+    alive: list[Tensor]
+
+
+class Filling(_Swapping):
+    """The mode in which a function that was traced before runs again, with other tensors for those it closes over."""
+
+    def __init__(self, closed: Closed, given: Sequence[Tensor]) -> None:
+        super().__init__()
+        self._places, self._given = closed.places, given
+
+    def swap(self, tensor: Tensor) -> Tensor:
+        """Return what is given for a tensor."""
+        place = self._places.get(id(tensor))
+        return tensor if place is None else self._given[place]
+
+
+def results(mode: _Swapping, tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return the results of a function that ran in a mode: one that it closes over may be among them."""
+    return [mode.swap(t) for t in tensors]
+
+
+def closures(f: Callable[[Sequence[Tensor]], Iterable[Tensor]], tensors: Sequence[Tensor], name: str) -> Closed:
+    """Return what a function closes over that is being differentiated or vmapped, inside a trace.
+
+    Args:
+        f: a function of a list of tensors that returns tensors.
+        tensors: what it is called with.
+        name: of the function, for messages.
+    """
+    with unseen():
+        examples: list[Tensor] = [abstract_as_seen(t) for t in tensors]
+    modes: list[Discovering] = []
+
+    def discovering(*inputs: Tensor) -> list[Tensor]:
+        with Discovering(name) as mode:
+            made = f(inputs)
+        modes.append(mode)
+        return results(mode, made)
+
+    closed = trace(discovering, examples).closed
+    return modes[0].closed(t for t in closed if level(t) >= 0 or t.requires_grad)

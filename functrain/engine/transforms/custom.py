@@ -1,0 +1,146 @@
+"""Gradients that a function states itself, or does not have."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain import tree
+from functrain.dispatch_state import current_level, is_differentiated_besides
+from functrain.engine.transforms.closing import all_passed_on
+from functrain.engine.transforms.closures_refused import ClosuresRefused
+from functrain.errors import InvalidArgument, NotATensor, TreeMismatch
+
+
+def stop_gradient(x: Any) -> Any:
+    """Return a tree of the same values through which no gradient goes, backward or forward.
+
+    >>> torch.func.grad(lambda x: x * stop_gradient(x))(torch.tensor(3.0))
+    tensor(3.)
+    """
+    return tree.map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, x)
+
+
+def custom_gradient(f: Callable) -> Callable:
+    """Return a function whose gradient `f` states itself.
+
+    Args:
+        f: a pure function of trees that returns (value, pull); `pull` takes a tree like the value, the cotangents, and
+            returns the gradient by the argument, a tree like it; of several arguments a tuple of them. None stands
+            for a gradient of zero. What is differentiated must be an argument, not closed over. `f` runs again in the
+            backward pass, so that its gradient can be differentiated and vmapped too.
+
+    Returns:
+        A function of the same arguments that returns the value. It has no derivative forward (`jvp`).
+
+    Raises:
+        NotATensor: `f` returns no pair, or a value with something that is no tensor.
+        TreeMismatch: what `pull` returns is not like the arguments.
+        InvalidArgument: `f` closes over a tensor that is being differentiated; or it is differentiated forward.
+
+    >>> @custom_gradient
+    ... def clipped(x):
+    ...     return x * 1, lambda cotangent: cotangent.clamp(-1, 1)
+    >>> torch.func.grad(lambda x: 5 * clipped(x))(torch.tensor(3.0))
+    tensor(1.)
+    """
+
+    @wraps(f)
+    def with_gradient(*args: Any) -> Any:
+        leaves, spec = tree.flatten(all_passed_on(args))
+        where = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        seen: list[Any] = []
+        call = _Call(f, leaves, spec, where, seen)
+        out = _Custom.apply(call, *(leaves[k] for k in where))
+        return tree.unflatten(seen[0], list(out))
+
+    return with_gradient
+
+
+class _Call:
+    """A call of a function that states its gradient, from the tensors among its arguments."""
+
+    def __init__(self, f: Callable, leaves: list[Any], spec: Any, where: list[int], seen: list[Any]) -> None:
+        self.f, self.leaves, self.spec, self.where, self.seen = f, leaves, spec, where, seen
+        self.name = getattr(f, "__name__", type(f).__name__)
+
+    def __call__(self, tensors: tuple[Tensor, ...]) -> tuple[Any, Callable]:
+        filled = list(self.leaves)
+        for k, tensor in zip(self.where, tensors, strict=True):
+            filled[k] = tensor
+        made = self.f(*tree.unflatten(self.spec, filled))
+        if not (isinstance(made, tuple) and len(made) == 2 and callable(made[1])):
+            got = "a tensor" if isinstance(made, Tensor) else type(made).__name__
+            raise NotATensor(f"{self.name} under custom_gradient must return (value, pull), got {got}")
+        return made
+
+    def value(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        with ClosuresRefused(f"{self.name} under custom_gradient", tensors):
+            value, structure = tree.flatten(self(tensors)[0])
+        wrong = [leaf for leaf in value if not isinstance(leaf, Tensor)]
+        if wrong:
+            raise NotATensor(f"the value of {self.name} must be tensors, got {type(wrong[0]).__name__} in it")
+        self.seen[:] = [structure]
+        return tuple(value)
+
+    def gradients(self, tensors: tuple[Tensor, ...], cotangents: list[Tensor]) -> list[Tensor | None]:
+        _, pull = self(tensors)
+        made = pull(tree.unflatten(self.seen[0], cotangents))
+        args = tree.unflatten(self.spec, self.leaves)
+        each = (made,) if len(args) == 1 else made
+        if not isinstance(each, tuple) or len(each) != len(args):
+            raise TreeMismatch(f"the gradient of {self.name} must be a tuple of {len(args)}, one for each argument")
+        flat = [leaf for a, g in zip(args, each, strict=True) for leaf in self._leaves(a, g)]
+        return [flat[k] for k in self.where]
+
+    def _leaves(self, argument: Any, gradient: Any) -> list[Any]:
+        leaves, spec = tree.flatten(argument)
+        if gradient is None:
+            return [None] * len(leaves)
+        found, got = tree.flatten(gradient)
+        if got != spec:
+            raise TreeMismatch(f"the gradient of {self.name} must be like its argument: expected {spec}, got {got}")
+        for leaf, g in zip(leaves, found, strict=True):
+            if isinstance(leaf, Tensor) and g is not None and (not isinstance(g, Tensor) or g.shape != leaf.shape):
+                expected, seen = tree.describe(leaf), tree.describe(g)
+                raise TreeMismatch(
+                    f"the gradient of {self.name} must be like its argument: expected {expected}, got {seen}"
+                )
+        return found
+
+
+def _is_float(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+class _Custom(torch.autograd.Function):
+    """(call, *tensors) -> the leaves of its value."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(t.view_as(t) if any(t is x for x in tensors) else t for t in call.value(tensors))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+        ctx.call, *tensors = inputs
+        ctx.level = current_level()
+        ctx.mark_non_differentiable(*[t for t in output if not _is_float(t)])
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple:
+        saved = ctx.saved_tensors
+        with torch.set_grad_enabled(is_differentiated_besides([*saved, *cotangents], ctx.level)):
+            gradients = ctx.call.gradients(saved, list(cotangents))
+        return None, *(g if _is_float(t) else None for g, t in zip(gradients, saved, strict=True))
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> Any:  # pyright: ignore
+        raise InvalidArgument(
+            f"{ctx.call.name} states its gradient by custom_gradient, which is for reverse mode alone: it has no "
+            "derivative forward (jvp, jacfwd, hessian, hvp); use vjp, grad or jacrev, or nest them"
+        )

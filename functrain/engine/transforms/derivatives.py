@@ -1,0 +1,205 @@
+"""Derivatives with JAX's names and meanings: products with vectors from either side, and whole matrices of them."""
+
+import importlib
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain import tree
+from functrain.engine.transforms.closing import all_passed_on
+from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch, TreeMismatch
+
+
+def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
+    """Return the value of `f` and the function that pulls cotangents of it back to its arguments.
+
+    Args:
+        f: a function of trees of floating-point tensors.
+        primals: its arguments.
+        has_aux: whether `f` returns a pair of its value and any tree beside it.
+
+    Returns:
+        (value, pull), with `has_aux` (value, pull, aux). `pull` takes a tree like the value and returns a tuple of one
+        tree for each argument.
+
+    Raises:
+        NotATensor: a leaf of an argument is no floating-point tensor.
+
+    >>> value, pull = vjp(lambda x, y: x * y, torch.tensor(2.0), torch.tensor(3.0))
+    >>> pull(torch.tensor(1.0))
+    (tensor(3.), tensor(2.))
+    """
+    _check_floating("vjp", primals)
+    pulled: Any = torch.func.vjp(f, *all_passed_on(primals), has_aux=has_aux)
+    value, pull = pulled[:2]
+
+    def pull_back(cotangents: Any) -> tuple:
+        _check_alike("the cotangents", value, cotangents)
+        return pull(all_passed_on(cotangents))
+
+    return value, pull_back, *pulled[2:]
+
+
+def jvp(f: Callable, primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> tuple:
+    """Return the value of `f` and its derivative along a direction.
+
+    Args:
+        f: a function of trees of floating-point tensors.
+        primals: its arguments, as a tuple or a list.
+        tangents: the direction, with the structure and the shapes of the primals.
+        has_aux: whether `f` returns a pair of its value and any tree beside it.
+
+    Returns:
+        (value, tangent), with `has_aux` (value, tangent, aux).
+
+    Raises:
+        InvalidArgument: primals or tangents are no tuple or list.
+        NotATensor: a leaf of an argument is no floating-point tensor.
+        TreeMismatch: the tangents are not like the primals.
+
+    >>> jvp(torch.sin, (torch.tensor(0.0),), (torch.tensor(2.0),))
+    (tensor(0.), tensor(2.))
+    """
+    primals, tangents = _as_tuples("jvp", primals, tangents)
+    _load_forward()
+    return torch.func.jvp(f, all_passed_on(primals), all_passed_on(tangents), has_aux=has_aux)
+
+
+def hvp(f: Callable, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple:
+    """Return the product of the second derivative of a scalar function with a direction, without that matrix.
+
+    It is the derivative of the gradient along the direction, for the price of a few gradients.
+
+    Args:
+        f: a function of trees of floating-point tensors that returns a scalar.
+        primals: its arguments, as a tuple or a list.
+        tangents: the direction, with the structure and the shapes of the primals.
+
+    Returns:
+        A tuple of one tree for each argument.
+
+    Raises:
+        InvalidArgument: primals or tangents are no tuple or list.
+        NotATensor: a leaf of an argument is no floating-point tensor.
+        ShapeMismatch: the value is no scalar.
+        TreeMismatch: the tangents are not like the primals.
+
+    >>> hvp(lambda x: (x**3).sum(), (torch.tensor([1.0, 2.0]),), (torch.tensor([1.0, 1.0]),))
+    (tensor([ 6., 12.]),)
+    """
+    primals, tangents = _as_tuples("hvp", primals, tangents)
+    _load_forward()
+    gradient = torch.func.grad(_scalar(f), argnums=tuple(range(len(primals))))
+    return torch.func.jvp(gradient, all_passed_on(primals), all_passed_on(tangents))[1]  # pyright: ignore
+
+
+def jacrev(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
+    """Return a function that gives the Jacobian of `f`, row by row: the way for many inputs and few outputs.
+
+    Args:
+        f: a function of trees of floating-point tensors.
+        argnums: the argument to differentiate by, or a tuple of several.
+        has_aux: whether `f` returns a pair of its value and any tree beside it.
+
+    Returns:
+        A function of the same arguments. What it returns has the structure of the value, each leaf replaced by a tree
+        like the argument (a tuple of them for several) of tensors (*shape of the value, *shape of the argument); with
+        `has_aux` a pair of that and aux.
+
+    >>> jacrev(lambda x: x**2)(torch.tensor([1.0, 2.0]))
+    tensor([[2., 0.],
+            [0., 4.]])
+    """
+    return _wrapped(f, torch.func.jacrev(f, argnums, has_aux=has_aux), argnums, "jacrev")
+
+
+def jacfwd(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
+    """Return a function that gives the Jacobian of `f`, column by column: the way for few inputs and many outputs.
+
+    It takes and returns what `jacrev` does.
+
+    >>> jacfwd(lambda x: x**2)(torch.tensor([1.0, 2.0]))
+    tensor([[2., 0.],
+            [0., 4.]])
+    """
+    return _wrapped(f, torch.func.jacfwd(f, argnums, has_aux=has_aux), argnums, "jacfwd")
+
+
+def hessian(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
+    """Return a function that gives the matrix of second derivatives of `f`.
+
+    It is `jacfwd(jacrev(f))`, whose arguments it takes. For products with it, see `hvp`.
+
+    >>> hessian(lambda x: (x**3).sum())(torch.tensor([1.0, 2.0]))
+    tensor([[ 6.,  0.],
+            [ 0., 12.]])
+    """
+    rows = torch.func.jacrev(f, argnums, has_aux=has_aux)
+    return _wrapped(f, torch.func.jacfwd(rows, argnums, has_aux=has_aux), argnums, "hessian")
+
+
+def _wrapped(f: Callable, derivative: Callable, argnums: int | tuple[int, ...], name: str) -> Callable:
+    @wraps(f)
+    def differentiated(*args: Any) -> Any:
+        for k in (argnums,) if isinstance(argnums, int) else argnums:
+            if not -len(args) <= k < len(args):
+                raise InvalidArgument(f"{name}: argnums names argument {k}, but there are {len(args)} arguments")
+            _check_floating(name, (args[k],), k)
+        if name != "jacrev":
+            _load_forward()
+        return derivative(*all_passed_on(args))
+
+    return differentiated
+
+
+@cache
+def _load_forward() -> None:
+    """Import what PyTorch imports where something is first differentiated forward, which warns of itself (2.13)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
+
+
+def _check_floating(name: str, arguments: Sequence[Any], first: int = 0) -> None:
+    for k, argument in enumerate(arguments):
+        for path, leaf in tree.leaves_with_path(argument):
+            if not isinstance(leaf, Tensor) or not (leaf.is_floating_point() or leaf.is_complex()):
+                where = f" at {path}" if path else ""
+                raise NotATensor(
+                    f"{name}: argument {first + k}{where}: derivatives need floating-point tensors, got "
+                    f"{tree.describe(leaf)}; close over what is not differentiated"
+                )
+
+
+def _as_tuples(name: str, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[tuple, tuple]:
+    for what, given in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(given, tuple | list):
+            raise InvalidArgument(f"{name}: {what} must be a tuple of arguments, got {type(given).__name__}")
+    _check_floating(name, primals)
+    _check_alike(f"{name}: the tangents", tuple(primals), tuple(tangents))
+    return tuple(primals), tuple(tangents)
+
+
+def _check_alike(what: str, expected: Any, got: Any) -> None:
+    wanted, seen = dict(tree.leaves_with_path(expected)), dict(tree.leaves_with_path(got))
+    for path in [*wanted, *(p for p in seen if p not in wanted)]:
+        a, b = (tree.describe(t[path]) if path in t else "nothing" for t in (wanted, seen))
+        if a != b:
+            raise TreeMismatch(
+                f"{what} must be like what they belong to: at {path or 'the root'} expected {a}, got {b}"
+            )
+
+
+def _scalar(f: Callable) -> Callable:
+    def checked(*args: Any) -> Any:
+        value = f(*args)
+        if not isinstance(value, Tensor) or value.shape != ():
+            got = tree.describe(value) if isinstance(value, Tensor) else type(value).__name__
+            raise ShapeMismatch(f"hvp: the function must return a scalar tensor, got {got}; reduce it first")
+        return value
+
+    return checked
