@@ -40,10 +40,9 @@ def test_lesson(mnist_folder):
 
 
 def test_resnet():
-    out = run("resnet.py", "--epochs", 2)
+    out = run("resnet.py")
     assert "BasicBlock" in out
-    # Batch norm's running statistics lag behind after two epochs; three seeds gave 0.75 to 0.95, chance is 0.1.
-    assert float(re.search(r"validation accuracy ([\d.]+)", out)[1]) >= 0.5
+    assert float(re.search(r"validation accuracy ([\d.]+)", out)[1]) >= 0.95
 
 
 def test_fine_tune():
@@ -52,4 +51,4 @@ def test_fine_tune():
     head, adapted = (
         float(re.search(rf"{name} on 5 to 9: validation accuracy ([\d.]+)", out)[1]) for name in ("head", "LoRA")
     )
-    assert head >= 0.4 and adapted >= 0.85
+    assert head >= 0.3 and adapted >= 0.85  # three seeds gave 0.44 to 0.73 and 0.90 to 0.96; chance is 0.2
