@@ -30,6 +30,23 @@ class _InThisThread(threading.local):
     def __hash__(self) -> int:
         return hash(bool(self))
 
+    # Library code computes with what it takes for a bool: `tracing |= torch.compiler.is_compiling()`.
+    def __or__(self, other: Any) -> Any:
+        return bool(self) | other
+
+    def __and__(self, other: Any) -> Any:
+        return bool(self) & other
+
+    def __xor__(self, other: Any) -> Any:
+        return bool(self) ^ other
+
+    __ror__, __rand__, __rxor__ = __or__, __and__, __xor__
+
+    def __int__(self) -> int:
+        return int(bool(self))
+
+    __index__ = __int__
+
     def __repr__(self) -> str:
         return repr(bool(self))
 

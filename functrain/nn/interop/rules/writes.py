@@ -65,6 +65,11 @@ def _set_data(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any])
     return func(*args, **kwargs)
 
 
+@rule(getattr(torch, "_cudnn_rnn_flatten_weight", None))
+def _leave_weights(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> None:
+    """Leave the weights of a recurrent network where they are; on CUDA they would be moved into one piece of memory."""
+
+
 @rule(F.embedding, F.embedding_bag)
 def _embedding(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
     names = ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
