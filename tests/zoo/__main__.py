@@ -26,7 +26,9 @@ right when after each step all parameters and buffers are those of its own loop,
 that there is not. `nodes` are the operations of the graph of a step, forward and backward; `first step` is the time
 from the call of the jitted step to its end, tracing included, on two cores that others use too.
 
-Made by `python -m tests.zoo --table docs/explanation/zoo.md` ({versions}). {right} of {all} are right.
+Made by `python -m tests.zoo --table docs/explanation/zoo.md`
+({versions}).
+{right} of {all} are right.
 
 | model | status | nodes | first step (s) |
 | --- | --- | ---: | ---: |
@@ -64,7 +66,9 @@ def main() -> int:
         lines.append(f"| {case.name} | {status} | {numbers[0]} | {numbers[1]} |")
         print(lines[-1], flush=True)
     installed = [name for name in ("transformers", "timm", "torchvision") if importlib.util.find_spec(name)]
-    versions = ", ".join([f"torch {torch.__version__}", *(f"{name} {version(name)}" for name in installed)])
+    versions = ", ".join(
+        [f"torch {torch.__version__.partition('+')[0]}", *(f"{name} {version(name)}" for name in installed)]
+    )
     print(f"{right} of {len(chosen)} are right")
     if options.table:
         options.table.write_text(HEAD.format(versions=versions, right=right, all=len(chosen)) + "\n".join(lines) + "\n")
