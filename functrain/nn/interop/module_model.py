@@ -26,7 +26,6 @@ def from_module(
     out: Callable[[Any], Any] | None = None,
     fresh: bool = False,
     unpack: bool = True,
-    padding_safe: bool = True,
 ) -> Model:
     """Return any `torch.nn.Module` as a Model: a pure function of its parameters, its buffers and a key.
 
@@ -48,8 +47,6 @@ def from_module(
             `transformers` has for it, `_init_weights`). By default it returns the values that the module has, as they
             are what one brings: often they were trained, and else PyTorch has drawn them already.
         unpack: whether a tuple is passed as several arguments and a dict as arguments by name; else as one argument.
-        padding_safe: whether rows of zero weight leave the others alone; False for a module that mixes rows in
-            another way than by batch norm.
 
     Raises:
         InvalidArgument: the module cannot be a pure function, or has no such method; when applied, the input does not
@@ -89,7 +86,7 @@ def from_module(
 
     apply.original = kept_code  # pyright: ignore
     label = f"from_module({type(module).__name__})"
-    return Model(init, apply, padding_safe=padding_safe, label=label)
+    return Model(init, apply, label=label)
 
 
 def _check_options(module: Any, method: Any, out: Any) -> None:
