@@ -20,7 +20,7 @@ from functrain import tree
 from functrain.train.interruption import Interruption, carry_run, interruptible
 from functrain.train.phase import Live, Task, run_phase, tell
 from functrain.train.run import Cursor, Run
-from functrain.train.stop import unless_stopped, within
+from functrain.train.stop import left_of, unless_stopped, within
 from functrain.train.tally import computed
 
 
@@ -52,7 +52,7 @@ def carry_out(task: Task, run: Run) -> Run:
 
 def _from_place_to_place(task: Task, live: Live, run: Run) -> Run:
     try:
-        while run.stopped is None and run.cursor.event != "after_fit":
+        while (run.stopped is None or run.stopped.scope != "fit") and run.cursor.event != "after_fit":
             run = PLACES[run.cursor.event](task, live, run)
             live.interruption.release()
         live.interruption.hold()  # until the caller has bound the run
@@ -69,7 +69,9 @@ def _after_fit(task: Task, live: Live, run: Run) -> Run:
     cursor = attrs.evolve(run.cursor, event="after_fit", answered=0)
     begun = attrs.evolve(run, stopped=None, history=history, batch=None, cursor=cursor)
     after = tell(task, live, "after_fit", begun)
-    return attrs.evolve(after, stopped=run.stopped, cursor=run.cursor, point=attrs.evolve(run, stopped=None))
+    return attrs.evolve(
+        after, stopped=run.stopped, cursor=run.cursor, point=attrs.evolve(run, stopped=left_of(run.stopped))
+    )
 
 
 def _after_failure(task: Task, run: Run, error: BaseException, resources: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from functrain.train.emitting import emit_apart
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.interruption import Interruption, carry_run
 from functrain.train.run import Cursor, Run, steps_of
-from functrain.train.stop import within
+from functrain.train.stop import joined, within
 from functrain.train.tally import merged
 
 
@@ -146,9 +146,11 @@ def _advance(task: Task, feed: Feed, run: Run, chunk: Chunk) -> Run:
         run = tree.evolve(run, notes=(*run.notes, feed.note))
     if not number:
         return _at(run, "after_batch", done)
-    said = feed.stops.table[number - 1]
-    batch = run.cursor.batch + done - (said.event in ("after_step", "step"))
-    stopped = attrs.evolve(said, epoch=run.epoch, phase=run.phase, batch=batch)
+    said = feed.stops.of(number)
+    where = {"epoch": run.epoch, "phase": run.phase}
+    where["batch"] = run.cursor.batch + done - (said.event in ("after_step", "step"))
+    also = None if said.also is None else attrs.evolve(said.also, **where)
+    stopped = attrs.evolve(said, **where, also=also)
     return tree.evolve(_at(run, "after_batch" if done else "step", done), stopped=stopped)
 
 
@@ -173,10 +175,10 @@ def _after_the_step(task: Task, live: Live, run: Run) -> Run:
     if run.stopped is None or run.stopped.scope != "fit":
         ended, run = run.stopped, tree.evolve(run, stopped=None)
         run = _told(task, live, "after_chunk", run)
-        stopped = stopped or ended
+        stopped = joined(stopped, ended)
     if run.stopped is None:
         run = _at(tree.evolve(run, batch=None, logs={}), "begin_batch")
-    return tree.evolve(run, stopped=stopped or run.stopped)
+    return tree.evolve(run, stopped=joined(stopped, run.stopped))
 
 
 def _told(task: Task, live: Live, event: str, run: Run) -> Run:

@@ -10,6 +10,7 @@ from functrain.errors import InvalidArgument, RunMismatch
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.run import Plan, Run
 from functrain.train.sources import Source
+from functrain.train.stop import left_of
 
 
 def make_plan(
@@ -71,7 +72,7 @@ def begin_run(state: Any, plan: Plan, key: Tensor, callbacks: tuple[Callback, ..
     """
     if isinstance(state, Run):
         run = state.point or state
-        return attrs.evolve(_own(run, callbacks), stopped=None, point=None)
+        return attrs.evolve(_own(run, callbacks), stopped=left_of(run.stopped), point=None)
     memory = {callback.name: callback.memory for callback in callbacks}
     return _own(Run(state, memory, plan=plan, key=key), callbacks)
 

@@ -49,6 +49,7 @@ class Stopped:
         epoch: the epoch, from 0.
         phase: "train", or the name of the validation.
         batch: the batch of that phase, from 0; None between the batches.
+        also: a smaller stop of the same batch, which takes effect when the run goes on; or None.
 
     >>> print(Stopped("fit", "enough", "mine", "after_batch", epoch=1, batch=4))
     fit stopped by 'mine' at after_batch, epoch 2, batch 4: enough
@@ -61,6 +62,7 @@ class Stopped:
     epoch: int = 0
     phase: str = "train"
     batch: int | None = None
+    also: "Stopped | None" = None
 
     def __str__(self) -> str:
         phase = "" if self.phase == "train" else f", {self.phase}"
@@ -89,6 +91,30 @@ def scope_of(stop: Stop, event: str, phase: str = "train") -> str:
     return stop.scope
 
 
+def joined(first: Stopped | None, second: Stopped | None) -> Stopped | None:
+    """Return the stop of two at one batch that ends more, with the other one kept where that must not be lost.
+
+    >>> epoch, fit = (Stopped(scope, "", "mine", "after_batch") for scope in ("epoch", "fit"))
+    >>> joined(epoch, fit).scope, joined(epoch, fit).also == epoch, joined(epoch, None) == epoch
+    ('fit', True, True)
+    """
+    if first is None or second is None:
+        return first or second
+    if second.scope == "fit" and first.scope != "fit":
+        first, second = second, first
+    smaller = [stop for stop in (first.also, second, second.also) if stop is not None and stop.scope != "fit"]
+    return attrs.evolve(first, also=smaller[0]) if first.scope == "fit" and smaller else first
+
+
+def left_of(stopped: Stopped | None) -> Stopped | None:
+    """Return the stop that is still under way when a run goes on: a stop of the fit is over.
+
+    >>> left_of(Stopped("fit", "", "mine", "after_batch")) is None
+    True
+    """
+    return stopped.also if stopped is not None and stopped.scope == "fit" else stopped
+
+
 def unless_stopped(f: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function of (..., run) that leaves a run with a stop under way as it is.
 
@@ -115,6 +141,10 @@ def within(scopes: tuple[str, ...], run: Any) -> Any:
     return tree.evolve(run, stopped=None) if run.stopped is not None and run.stopped.scope in scopes else run
 
 
+MOST = 1 << 15
+"""More stops than a learner's callbacks can signal; numbers of several stops are written to this base."""
+
+
 @attrs.frozen
 class Stops:
     """The numbers by which compiled steps report stops: entry i of the table is number i + 1, and 0 is no stop.
@@ -134,6 +164,20 @@ class Stops:
         if stopped not in self.table:
             self.table.append(stopped)
         return self.table.index(stopped) + 1
+
+    def of(self, number: int) -> Stopped:
+        """Return the stop of a number that a compiled step reported, which may hold several, see `_first`.
+
+        >>> stops = Stops()
+        >>> stops.of(stops.number(Stopped("fit", "enough", "mine", "after_step"))).reason
+        'enough'
+        """
+        several = None
+        while number:
+            number, last = divmod(number, MOST)
+            several = joined(self.table[last - 1], several)
+        assert several is not None
+        return several
 
     def end_more_than_a_batch(self) -> bool:
         """Return whether any of the stops ends more than its own batch, so that somebody must look for it.
@@ -165,6 +209,9 @@ class Halt:
 
 def halted(step: Any, after: Any, stop: Stop, event: str, callback: str, stops: Stops) -> Any:
     """Return the step with the stop of a handler as a mask; a stop before it in the step comes first.
+
+    A stop at `after_step` lets the other handlers of that event answer: the batch is done, and when the run goes on
+    nobody is asked about it again.
 
     Args:
         step: the `Step` before the handler.
@@ -205,13 +252,16 @@ def _first(old: Halt, new: Halt) -> Halt:
     def pick(a: Any, b: Any) -> Any:
         return tree.map(lambda x, y: torch.where(old.when, x, y), a, b)
 
-    rest = (pick(getattr(old, name), getattr(new, name)) for name in ("number", "done", "kept", "held"))
-    return Halt(old.when | new.when, *rest)
+    # Two stops at after_step are both heeded; of others the first has undone or skipped what the second looked at.
+    number = torch.where(old.kept & new.kept & new.when, old.number * MOST + new.number, pick(old.number, new.number))
+    rest = (pick(getattr(old, name), getattr(new, name)) for name in ("done", "kept", "held"))
+    return Halt(old.when | new.when, torch.where(new.number == 0, pick(old.number, new.number), number), *rest)
 
 
 def settle(step: Any) -> Any:
     """Return the step with the batch counted, and everything as it was before a stop where one happened."""
     if step.halt is None:
         return tree.evolve(step, state=tree.evolve(step.state, step=step.state.step + 1))
-    held = tree.map(lambda a, b: torch.where(step.halt.when, a, b), step.halt.held, _counted(step))
+    before = step.halt.when & ~step.halt.kept  # what follows a stop at after_step counts
+    held = tree.map(lambda a, b: torch.where(before, a, b), step.halt.held, _counted(step))
     return tree.evolve(step, **dict(zip(("state", "memory", "tally"), held, strict=True)))

@@ -60,7 +60,8 @@ def add(metric: Metric, tally: Tally, values: dict[str, Any], weight: Tensor | N
     is part of the tally.
     """
     batch = (values, weight)
-    if not (is_plain() and _may_wait(values)):
+    # With the detection of anomalies compiled steps run themselves, and their carry keeps its structure.
+    if torch.is_anomaly_enabled() or not (is_plain() and _may_wait(values)):
         return Tally(metric.add(summed(metric, tally).added, values, weight))
     waiting = Tally(tally.added, (*tally.waiting, batch))
     return summed(metric, waiting) if len(waiting.waiting) == MOST_BATCHES else waiting

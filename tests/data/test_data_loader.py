@@ -174,7 +174,7 @@ def test_an_index_block_names_the_rows_of_the_batches(kind, remainder, n, size, 
         counts = torch.ones(block.shape[1], dtype=torch.bool) if weights is None else weights[i] > 0
         real = torch.ones(len(batch.target), dtype=torch.bool) if batch.weight is None else batch.weight > 0
         assert torch.equal(block[i][counts], batch.target[real])
-        if data.is_resident(loader):
+        if data.is_resident(loader) and remainder != "keep":  # whose last batch is short, and has no weights
             assert torch.equal(block[i], batch.target)
             assert (weights is None) == (batch.weight is None)
             assert weights is None or torch.equal(weights[i], batch.weight)

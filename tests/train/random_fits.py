@@ -86,6 +86,14 @@ def ending_epoch(run):
     return ft.Stop(counting(run), scope="epoch", when=run.epoch == 0 and run.step == 3)
 
 
+def ending_inside(step):
+    return ft.Stop(step, scope="epoch", when=step.state.step - step.state.start == 2)
+
+
+def averaging(step):
+    return ft.train.remember(step, "average", 0.5 * step.memory["average"] + step.loss.detach())
+
+
 def ending_validation(run):
     return ft.Stop(counting(run), scope="validate", when=run.epoch == 1)
 
@@ -98,6 +106,8 @@ HANDLERS = {
     "blanking": ft.Callback("host", {"begin_batch": blanking, "after_batch": counting}, memory=0),
     "ending epoch": ft.Callback("host", {"after_batch": ending_epoch, "begin_validate": counting}, memory=0),
     "ending validation": ft.Callback("host", {"begin_validate": ending_validation}, memory=0),
+    "ending inside": ft.Callback("inside", {"after_step": ending_inside}),
+    "averaging": ft.Callback("average", {"after_step": averaging}, 300, torch.tensor(0.0)),
     "record": ft.callbacks.record(),
     "early": ft.callbacks.early_stopping("valid/loss", patience=1, restore_best=True),
 }

@@ -195,8 +195,6 @@ class Recording:
 
     def call(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Record a call of an operation, and return its results."""
-        if func is aten._efficientzerotensor.default:  # of forward derivatives; nothing can be written to it
-            func = aten.zeros.default
         known = facts(func)
         if known.is_composite:
             with self.tracer:  # its parts come here again
