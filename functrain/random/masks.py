@@ -65,7 +65,7 @@ def dropout_mask(key: Tensor, rate: float | Tensor, shape: Shape, dtype: torch.d
     """Return what dropout multiplies by: 0 with probability `rate`, else 1 / (1 - rate), so that the mean is 1.
 
     The probability of keeping is rounded to a multiple of 2**-16, from 2**-16 to 1, and what is kept is divided by that
-    very number. Nothing is dropped at a rate below 2**-17.
+    very number. Nothing is dropped at a rate below 2**-17. In float16 the least is 2**-15, whose factor is finite.
 
     Args:
         key: a single key, shape (2,). It is used up.
@@ -91,12 +91,17 @@ def dropout_mask(key: Tensor, rate: float | Tensor, shape: Shape, dtype: torch.d
     note_use(check_one(key), "dropout_mask")
     if isinstance(rate, Tensor):
         return _mask_of(key, rate, shape, dtype)
-    kept = min(max(round((1.0 - float(rate)) * 2**16), 1), 2**16)
+    kept = min(max(round((1.0 - float(rate)) * 2**16), _least(dtype)), 2**16)
     return draw(key, shape, "mask", [kept - MIDDLE, 2**16 / kept], dtype)
 
 
+def _least(dtype: torch.dtype) -> int:
+    # The largest factor is 2**16 over this, and 65504 is the largest number of float16.
+    return 2 if dtype == torch.float16 else 1
+
+
 def _mask_of(key: Tensor, rate: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    kept = ((1.0 - rate.to(key.device, torch.float64)) * 2.0**16).round().clamp(1, 2**16)
+    kept = ((1.0 - rate.to(key.device, torch.float64)) * 2.0**16).round().clamp(_least(dtype), 2**16)
     half = draw(key, shape, "halves", [], torch.int16).to(torch.int32)
     return (half < (kept - MIDDLE).to(torch.int32)).to(dtype) * (2.0**16 / kept).to(dtype)
 

@@ -205,3 +205,16 @@ def test_values_that_are_the_modules_own_parameters_may_be_applied():
     model = nn.from_module(module)
     y, _ = model.apply(dict(module.named_parameters()), {}, X)
     assert torch.equal(y, module(X)) and y.requires_grad
+
+
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_norm_at_rest_uses_and_keeps_its_statistics(momentum):
+    module = torch.nn.BatchNorm1d(3, momentum=momentum)
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0))
+    for _ in range(3):
+        module(x + 1)
+    model = nn.from_module(module)
+    params, buffers = model.init(random.key(0), x)
+    y, after = model.apply(params, buffers, x)
+    torch.testing.assert_close(y, module.eval()(x))
+    assert tree.equal(after, buffers)

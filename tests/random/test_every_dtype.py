@@ -94,3 +94,10 @@ def test_dropout_keeps_the_mean_in_every_dtype(dtype, rate):
     dropped, value = y.unique()
     assert dropped == 0
     torch.testing.assert_close(value, exact.to(dtype), rtol=2**-23 if dtype is torch.float32 else 0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_the_mask_of_the_highest_rate_is_finite(dtype, as_tensor):
+    rate = torch.tensor(0.999999, dtype=torch.float64) if as_tensor else 0.999999
+    assert bool(random.dropout_mask(random.key(0), rate, (400_000,), dtype).isfinite().all())

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from functrain.dispatch_state import outside_of_trace
+from functrain.dispatch_state import forward_levels, outside_of_trace
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.refusals import Refused
 
@@ -44,6 +44,17 @@ def _reading(func: Callable) -> Callable:
             return func(value(tensor), *args, **kwargs)
 
     return read
+
+
+def _autograd_grad(_, *args, **kwargs):
+    """Return gradients that may be differentiated again, as outside of a trace: a trace itself runs without gradients.
+
+    `torch.func.vjp` asks whether they are on. Some formulas, those of `solve` and `det` for one, then take what the
+    forward pass kept for a constant, which is wrong under a forward derivative.
+    """
+    if kwargs.get("create_graph") is False and forward_levels():
+        kwargs["create_graph"] = True
+    return torch.autograd.grad(*args, **kwargs)
 
 
 def _instance_norm(
@@ -135,6 +146,7 @@ _OWN: dict[Any, Callable] = {
     **{func: _reading(func) for func in (Tensor.tolist, Tensor.numpy, Tensor.__array__)},
     Tensor.__getitem__: _get_item,
     Tensor.__setitem__: _set_item,
+    torch.autograd.grad: _autograd_grad,
     torch.istft: _istft,
     Tensor.istft: _istft,
     F.instance_norm: _instance_norm,

@@ -13,7 +13,7 @@ from functrain import tree
 from functrain.dispatch_state import is_plain, is_transformed
 from functrain.engine.tracing.recording import is_recorded
 from functrain.engine.transforms.closing import all_passed_on
-from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch
+from functrain.errors import DtypeMismatch, InvalidArgument, NotATensor, ShapeMismatch
 
 run_backward = Variable._execution_engine.run_backward  # pyright: ignore
 
@@ -50,7 +50,7 @@ def differentiate(f: Callable, args: tuple, argnum: int = 0, has_aux: bool = Fal
     >>> differentiate(lambda x: x**2, (torch.tensor(3.0),))
     (tensor(9.), tensor(6.))
     """
-    args = all_passed_on(args)
+    args, argnum = all_passed_on(args), _position(argnum, len(args))
     if _by_plain_autograd() and not _on_tape(tree.leaves(args)):
         return _by_autograd(f, argnum, has_aux, args)
     _check_floating(args[argnum], argnum)
@@ -102,6 +102,12 @@ def _differentiable(leaf: Any) -> bool:
     return isinstance(leaf, Tensor) and (leaf.is_floating_point() or leaf.is_complex())
 
 
+def _position(argnum: Any, count: int) -> int:
+    if isinstance(argnum, bool) or not isinstance(argnum, int) or not -count <= argnum < count:
+        raise InvalidArgument(f"argnum must be the position of one of the {count} arguments, got {argnum!r}")
+    return argnum % count
+
+
 def _check_floating(argument: Any, argnum: int) -> None:
     if tree.all(_differentiable, argument):
         return
@@ -120,6 +126,10 @@ def _check_scalar(value: Any) -> Tensor:
     if value.shape != ():
         got = tuple(value.shape)
         raise ShapeMismatch(f"the function must return a scalar tensor, got shape {got}; reduce it first")
+    if value.is_complex():
+        raise DtypeMismatch("the function must return a real number, got a complex one; take its abs() or real part")
+            "the function must return a real number, got a complex one; take its abs() or its real part"
+        )
     return value
 
 

@@ -95,7 +95,10 @@ def cumulative(module: Any, x: Tensor) -> Tensor:
     It stands for `forward` in the copies of such modules, whose own asks for the count as a Python number.
     """
     module._check_input_dim(x)
+    statistics = module.running_mean, module.running_var
+    if not module.training:
+        return F.batch_norm(x, *statistics, module.weight, module.bias, False, 0.0, module.eps)
     count = module.num_batches_tracked
     count.add_(1)
     options = (module.weight, module.bias, True)
-    return F.batch_norm(x, module.running_mean, module.running_var, *options, 1.0 / count.to(torch.float32), module.eps)
+    return F.batch_norm(x, *statistics, *options, 1.0 / count.to(torch.float32), module.eps)
