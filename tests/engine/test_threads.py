@@ -207,3 +207,28 @@ over.set()
 def test_a_process_forked_while_another_thread_traces_can_trace():
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORKED], capture_output=True, text=True, timeout=100)
     assert done.stdout == "7\n", done.stderr
+
+
+def test_forward_derivatives_in_threads_are_those_of_one():
+    def cubes(x):
+        return (x**3).sum()
+
+    x = torch.tensor([1.0, 2.0, 3.0])
+    wanted = torch.diag(6 * x)
+    wrong: list = []
+
+    def work(compiled):
+        for _ in range(20):
+            try:
+                found = (ft.jit(ft.hessian(cubes)) if compiled else ft.hessian(cubes))(x)
+                if not torch.allclose(found, wanted):
+                    wrong.append(found)
+            except Exception as error:
+                wrong.append(error)
+
+    threads = [threading.Thread(target=work, args=(k % 2 == 0,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert wrong == []

@@ -38,5 +38,14 @@ def tracing() -> Iterator[None]:
             gc.set_threshold(*before)
 
 
+def one_at_a_time() -> Any:
+    """Return the lock of `tracing`, for forward derivatives: PyTorch counts their levels for the whole process.
+
+    >>> with one_at_a_time():
+    ...     pass
+    """
+    return _tracing
+
+
 donating = _lock()
 """Held while donated tensors are looked at and taken: of two threads that donate one tensor, one is refused."""

@@ -3,6 +3,7 @@
 import importlib
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import cache, wraps
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
+from functrain.engine.calling.locks import one_at_a_time
 from functrain.engine.transforms.closing import all_passed_on
 from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch, TreeMismatch
 
@@ -66,7 +68,8 @@ def jvp(f: Callable, primals: Sequence[Any], tangents: Sequence[Any], has_aux: b
     """
     primals, tangents = _as_tuples("jvp", primals, tangents)
     _load_forward()
-    return torch.func.jvp(f, all_passed_on(primals), all_passed_on(tangents), has_aux=has_aux)
+    with one_at_a_time():
+        return torch.func.jvp(f, all_passed_on(primals), all_passed_on(tangents), has_aux=has_aux)
 
 
 def hvp(f: Callable, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple:
@@ -94,7 +97,8 @@ def hvp(f: Callable, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple:
     primals, tangents = _as_tuples("hvp", primals, tangents)
     _load_forward()
     gradient = torch.func.grad(_scalar(f), argnums=tuple(range(len(primals))))
-    return torch.func.jvp(gradient, all_passed_on(primals), all_passed_on(tangents))[1]  # pyright: ignore
+    with one_at_a_time():
+        return torch.func.jvp(gradient, all_passed_on(primals), all_passed_on(tangents))[1]  # pyright: ignore
 
 
 def jacrev(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
@@ -151,7 +155,8 @@ def _wrapped(f: Callable, derivative: Callable, argnums: int | tuple[int, ...], 
             _check_floating(name, (args[k],), k)
         if name != "jacrev":
             _load_forward()
-        return derivative(*all_passed_on(args))
+        with one_at_a_time() if name != "jacrev" else nullcontext():
+            return derivative(*all_passed_on(args))
 
     return differentiated
 

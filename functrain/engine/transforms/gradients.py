@@ -128,8 +128,6 @@ def _check_scalar(value: Any) -> Tensor:
         raise ShapeMismatch(f"the function must return a scalar tensor, got shape {got}; reduce it first")
     if value.is_complex():
         raise DtypeMismatch("the function must return a real number, got a complex one; take its abs() or real part")
-            "the function must return a real number, got a complex one; take its abs() or its real part"
-        )
     return value
 
 
