@@ -124,6 +124,8 @@ def feed(
         chunks = partial(_single, source) if shown else partial(_in_a_row, source, chunk)
         return Feed(chunks, step, step, advance.stops, False, shown, plain=True)
     resident = not shown and source.resident
+    if resident:  # here alone, for the function and its chunks must agree on whether there is one batch in a call
+        chunk = min(chunk, max(len(source.batches), 1))
     kind = "batch" if not resident else "rows" if chunk == 1 else "chunk"
     short_kind = "rows" if resident else "batch"
 
@@ -245,7 +247,7 @@ def _resident(source: Source, chunk: int, key: Tensor, epoch: int, start: int, s
     rows = tree.to({"index": index, "weight": weight} if padded else {"index": index}, device)
     ragged = loader.sampler.remainder == "keep" and n > size and n % size != 0 and end == len(loader)
     full = {name: column[: len(index) - ragged] for name, column in rows.items()}
-    yield from _of_full_batches(arrays, full, min(chunk, len(loader)))
+    yield from _of_full_batches(arrays, full, chunk)
     if ragged:  # a short last batch has a shape of its own, and is a call of its own
         yield Chunk((arrays, {"index": rows["index"][-1, : n % size]}), 1, short=True)
 
