@@ -189,6 +189,15 @@ def test_no_file_has_a_name_that_says_nothing():
     assert [path for path in names if path.stem in VAGUE_NAMES] == []
 
 
+def test_no_two_test_files_go_by_one_module_name():
+    """Folders of tests that are no packages share one space of names, so a second file of a name is not collected."""
+    places = defaultdict(list)
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        if not (file.parent / "__init__.py").exists() and file.name != "conftest.py":
+            places[file.name].append(str(file.relative_to(ROOT)))
+    assert not (twice := {name: files for name, files in places.items() if len(files) > 1}), twice
+
+
 def test_the_changelog_begins_with_the_installed_version():
     headings = re.findall(r"^## \[?([^\]\s]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert next(name for name in headings if name != "Unreleased") == version("functrain")

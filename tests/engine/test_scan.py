@@ -340,3 +340,17 @@ def one(c, x):
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("donate", [(), 0])
+def test_what_a_step_leaves_as_it_is_is_not_copied_at_each_step(donate):
+    def summed(carry, xs):
+        return scan(lambda carry, x: ((carry[0], carry[1] + x, carry[2]), carry[0] * x), carry, xs)
+
+    start, xs = (torch.tensor(3.0), torch.tensor(0.0), torch.ones(2)), torch.arange(4.0)
+    fast = engine.jit(summed, donate=donate)
+    (same, total, ones), ys = fast(tree.clone(start), xs)
+    assert (same.item(), total.item(), ones.tolist(), ys.tolist()) == (3.0, 6.0, [1.0, 1.0], [0.0, 3.0, 6.0, 9.0])
+    (node,) = loops(fast.traces[-1].graph)
+    targets = [inner.target for inner in node.target.body.graph.nodes if inner.op == "call_function"]
+    assert torch.ops.aten.clone.default not in targets
