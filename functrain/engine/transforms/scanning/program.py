@@ -131,7 +131,7 @@ def enter(program: Program, traced: Traced, tensors: Sequence[Tensor]) -> Tensor
     current: Any = recording()
     body, length = graph_module(traced.graph, copy(traced.graph.graph)), program.length
     _add_output_rows(body, traced.ys)
-    unalias(body, ())
+    unalias(body, tuple((i, i) for i in range(program.carry)))  # what a step leaves as it is needs no copy
     examples = [*traced.examples, *(abstract(t) for t in traced.closed)]
     counts = program.carry, program.xs, len(examples) - program.carry - program.xs, len(traced.ys)
     kind = Kind(length, counts, program.reverse, program.stops, program.skips)
