@@ -110,11 +110,11 @@ def train_step(learner: Learner) -> Callable[[TrainState, Any], tuple[TrainState
     >>> int(state.step), list(logs)
     (1, ['loss'])
     """
-    stages = train_stages(learner)
+    stages, metric = train_stages(learner), measured_by(metrics_of(learner, "train"))
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, Tensor]]:
-        done = stages(begin(learner, state, as_batch(batch)))
-        return done.state, batch_values(done)
+        done = stages(begin(learner, state, as_batch(batch), metric=metric))
+        return done.state, _values(done, done.accumulators)  # which began empty
 
     return step
 
@@ -130,10 +130,11 @@ def eval_step(learner: Learner) -> Callable[[TrainState, Any], dict[str, Tensor]
     >>> eval_step(learner)(init(learner, random.key(0), batch), batch)
     {'loss': tensor(0.6931, dtype=torch.float64)}
     """
-    stages = eval_stages(learner)
+    stages, metric = eval_stages(learner), measured_by(metrics_of(learner, "valid"))
 
     def step(state: TrainState, batch: Any) -> dict[str, Tensor]:
-        return batch_values(stages(begin(learner, state, as_batch(batch), phase="valid")))
+        done = stages(begin(learner, state, as_batch(batch), phase="valid", metric=metric))
+        return _values(done, done.accumulators)
 
     return step
 
@@ -349,8 +350,11 @@ def tally(metrics: dict[str, Metric]) -> Stage:
 def batch_values(step: Step) -> dict[str, Tensor]:
     """Return the values over the batch of a step alone, by name."""
     empty = step.metric.init(step.state.step.device)
-    measured = step.metric.compute(step.metric.add(empty, step.measured, step.batch.weight))
-    return {**measured, **{name: value_of(log) for name, log in step.logged.items()}}
+    return _values(step, step.metric.add(empty, step.measured, step.batch.weight))
+
+
+def _values(step: Step, accumulators: Any) -> dict[str, Tensor]:
+    return {**step.metric.compute(accumulators), **{name: value_of(log) for name, log in step.logged.items()}}
 
 
 def hyper_values(learner: Learner, step: Step) -> dict[str, Tensor]:
