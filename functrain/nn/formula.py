@@ -120,6 +120,8 @@ class Names:
     They do not depend on the input, so one answer serves for all: this is a memo, not state.
     """
 
+    memo_of = ("declare", "begin")
+
     def __init__(self, label: str, declare: Declare, begin: Callable[[Any], Mapping[str, Any]]) -> None:
         self.label, self.declare, self.begin = label, declare, begin
         self.params: tuple[str, ...] | None = () if declare is _nothing else None

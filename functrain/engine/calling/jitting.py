@@ -150,6 +150,8 @@ class Jitted:
         traces: a `Trace` for each signature so far.
     """
 
+    memo_of = ("_f",)
+
     def __init__(self, f: Callable, donate: Any, static: Any, backend: str) -> None:
         if not callable(f):
             raise InvalidArgument(f"f must be a function, got {type(f).__name__}")

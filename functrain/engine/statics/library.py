@@ -67,7 +67,8 @@ def is_opaque(kind: type) -> bool:
 
     These are the objects of the standard library, NumPy and PyTorch (locks, loggers, files, operators, streams) that
     are no containers: what they hold is theirs, changes at any time, and can be all of the process. So are objects of
-    a class with `opaque_to_jit`, which says that nothing they hold ever changes.
+    a class with `opaque_to_jit`, which says that nothing they hold ever changes. (A class of functrain with `memo_of`
+    remembers what came of the attributes named there, and is looked through to these alone.)
 
     >>> import argparse, logging
     >>> is_opaque(logging.Logger), is_opaque(argparse.Namespace), is_opaque(torch.nn.Linear)

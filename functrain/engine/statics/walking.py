@@ -27,8 +27,6 @@ SETTINGS = frozenset({bool, int, float, str, type(None)})
 """Types of what somebody may set in a library's module, a flag for one; its functions and classes nobody rebinds."""
 _WRAPPED = (staticmethod, classmethod, types.MethodType, property, functools.cached_property)
 _LEAVES = (str, bytes, int, float, complex, enum.Enum, type, types.ModuleType)
-_MEMOS = {"Jitted": ("_f",), "Names": ("declare", "begin")}
-"""Classes of functrain that remember what came of something -> what they are made of, which is all that matters."""
 _PARTS = ("__func__", "__self__", "__wrapped__", "fget", "func")
 
 
@@ -253,8 +251,7 @@ class Walk:
             return Thing(kind, [name.strip("_") for name in parts], [getattr(value, name) for name in parts])
         if kind is types.BuiltinFunctionType and not isinstance(value.__self__, (types.ModuleType, type(None))):
             return Thing((kind, value.__name__), ["__self__"], [value.__self__])
-        if kind.__name__ in _MEMOS and is_library_class(kind):
-            names = _MEMOS[kind.__name__]
+        if is_library_class(kind) and (names := getattr(kind, "memo_of", None)):
             return Thing(kind, names, [getattr(value, name) for name in names])
         if kind is functools._lru_cache_wrapper:
             return Thing(kind, ["__wrapped__"], [value.__wrapped__])
