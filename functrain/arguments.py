@@ -4,12 +4,14 @@ They stand at the bottom of the house, so that a message is worded once.
 """
 
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import Any, TypeVar
 
 from functrain.errors import InvalidArgument
 
 T = TypeVar("T")
+
+PerAxis = int | Sequence[int]
+"""A whole number for all axes, or one for each."""
 
 
 def whole(name: str, value: Any, minimum: int = 1) -> int:
@@ -22,12 +24,12 @@ def whole(name: str, value: Any, minimum: int = 1) -> int:
         ...
     functrain.errors.InvalidArgument: out must be a whole number of at least 1, got True
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise InvalidArgument(f"{name} must be a whole number of at least {minimum}, got {value!r}")
-    return int(value)
+    return value
 
 
-def per_axis(name: str, value: int | Sequence[int], dims: int, minimum: int = 1) -> tuple[int, ...]:
+def per_axis(name: str, value: PerAxis, dims: int, minimum: int = 1) -> tuple[int, ...]:
     """Return one whole number for each axis, from a number for all or one for each.
 
     >>> per_axis("kernel_size", 3, 2), per_axis("kernel_size", (3, 5), 2)

@@ -17,7 +17,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import tree, weighted
+from functrain import arguments, tree, weighted
 from functrain.errors import DtypeMismatch, InvalidArgument, ShapeMismatch
 
 
@@ -147,8 +147,7 @@ def top_k(k: int) -> Metric:
     >>> metric.compute(acc)
     tensor(0.5000, dtype=torch.float64)
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InvalidArgument(f"k must be a whole number of at least 1, got {k!r}")
+    arguments.whole("k", k)
 
     def is_among(prediction: Tensor, target: Tensor) -> Tensor:
         _check_labels(prediction, target)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from functrain import arguments
 from functrain.errors import InvalidArgument, MissingExtra
 from functrain.schedule import Schedule
 
@@ -95,8 +96,7 @@ def schedule(
     """
     named = {"": schedules} if isinstance(schedules, Schedule) else schedules
     clock = _check_schedules(named)
-    if isinstance(points, bool) or not isinstance(points, int) or points < 2:
-        raise InvalidArgument(f"points must be a whole number of at least 2, got {points!r}")
+    arguments.whole("points", points, 2)
     axis = _axes(ax, ["schedules"])[0]
     longest = max(one.length for one in named.values())
     positions = [i / (points - 1) for i in range(points)]

@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 import torch
 
-from functrain import tree
+from functrain import arguments, tree
 from functrain.engine import Stop
 from functrain.errors import InvalidArgument
 from functrain.train.events import Callback, remember
@@ -59,8 +59,7 @@ def early_stopping(
     >>> early_stopping("valid/accuracy", patience=2, mode="max").memory
     Best(value=None, epoch=-1, waited=0, reference=None, state=None)
     """
-    if isinstance(patience, bool) or not isinstance(patience, int) or patience < 1:
-        raise InvalidArgument(f"patience must be a whole number of at least 1, got {patience!r}")
+    arguments.whole("patience", patience)
     if not min_delta >= 0:
         raise InvalidArgument(f"min_delta must be at least 0, got {min_delta!r}")
     if mode not in ("min", "max"):

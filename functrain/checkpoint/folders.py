@@ -14,6 +14,7 @@ from typing import Any
 
 import attrs
 
+from functrain import arguments
 from functrain.checkpoint.files import NOTHING, as_path, outline, put, restore
 from functrain.checkpoint.taking_apart import Parts, take_apart
 from functrain.checkpoint.writing import sweep, sync_folder
@@ -194,8 +195,7 @@ def keep(folder: str | os.PathLike, last: int, best: int = 0, by: str = "valid/l
 
 def _check_keep(last: Any, best: Any, mode: Any) -> None:
     for name, number, least in (("last", last, 1), ("best", best, 0)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise InvalidArgument(f"{name} must be a whole number of at least {least}, got {number!r}")
+        arguments.whole(name, number, least)
     if mode not in ("min", "max"):
         raise InvalidArgument(f"mode must be 'min' or 'max', got {mode!r}")
 

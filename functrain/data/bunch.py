@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import random
+from functrain import arguments, random
 from functrain.data.batch import Batch
 from functrain.data.dataset import Dataset
 from functrain.data.loading import Loader, batches, loader
@@ -51,8 +51,7 @@ def _check_loader(_bunch: Any, attribute: Any, value: Any) -> None:
 
 
 def _check_count(_bunch: Any, attribute: Any, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InvalidArgument(f"{attribute.name} must be a whole number of at least 1, got {value!r}")
+    arguments.whole(attribute.name, value)
 
 
 @attrs.frozen

@@ -14,7 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import random
+from functrain import arguments, random
 from functrain.errors import InvalidArgument
 
 REMAINDERS = ("keep", "drop", "pad")
@@ -30,8 +30,7 @@ _LOW = 0xFFFFFFFF
 
 
 def _check_batch_size(_sampler: Any, _attribute: Any, size: Any) -> None:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise InvalidArgument(f"batch_size must be a whole number of at least 1, got {size!r}")
+    arguments.whole("batch_size", size)
 
 
 def _check_remainder(_sampler: Any, _attribute: Any, word: Any) -> None:
@@ -248,8 +247,7 @@ def check_range(sampler: Sampler, n: int, epoch: int, start: int, stop: int) -> 
     """
     steps = steps_per_epoch(sampler, n)
     for name, value in (("epoch", epoch), ("start", start), ("stop", stop)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise InvalidArgument(f"{name} must be a whole number of at least 0, got {value!r}")
+        arguments.whole(name, value, 0)
     if not start <= stop <= steps:
         raise InvalidArgument(f"steps {start} to {stop} are not in an epoch of {steps} steps ({n} examples)")
 

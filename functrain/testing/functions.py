@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from functrain import tree
 from functrain.engine import check, vmap
@@ -34,9 +33,9 @@ def check_pure(f: Callable, *args: Any) -> Any:
     functrain.errors.LawBroken: argument 0 before and after the call differ:
       w at [0]: 1.0 against 2.0 (2 of 2 differ)
     """
-    before, generators = _copied(args), _generators()
+    before, generators = tree.clone(args), _generators()
     first = f(*args)
-    kept = _copied(first)  # a second call may write into what the first returned
+    kept = tree.clone(first)  # a second call may write into what the first returned
     for number, (old, new) in enumerate(zip(before, args, strict=True)):
         same(old, new, f"argument {number} before and after the call")
     if generators != _generators():
@@ -44,10 +43,6 @@ def check_pure(f: Callable, *args: Any) -> Any:
     same(kept, f(*args), "the results of two calls with the same arguments")
     same(kept, first, "the result of the first call before and after the second")
     return first
-
-
-def _copied(value: Any) -> Any:
-    return tree.map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, value)
 
 
 def _generators() -> list[Any]:

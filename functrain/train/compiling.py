@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import torch
 
-from functrain import engine
+from functrain import arguments, engine
 from functrain.errors import DonatedValueUsed, FunctrainError, InvalidArgument
 
 BACKENDS = ("aten", "inductor", "cudagraph", False)
@@ -88,8 +88,7 @@ def check_backend(jit: Any, chunk: Any, compile_shapes: Any = "first") -> None:
     """
     if jit not in BACKENDS or jit is True:
         raise InvalidArgument(f"jit must be one of 'aten', 'inductor', 'cudagraph' or False, got {jit!r}")
-    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-        raise InvalidArgument(f"chunk must be a whole number of at least 1, got {chunk!r}")
+    arguments.whole("chunk", chunk)
     if compile_shapes not in ("first", "all"):
         raise InvalidArgument(f"compile_shapes must be 'first' or 'all', got {compile_shapes!r}")
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
-import torch
 
 from functrain import tree
 from functrain.engine import Stop
@@ -134,8 +133,8 @@ class Copies:
 
     def __init__(self, traced: set[str], run: Run) -> None:
         self._before = run
-        memory = {name: _copied(value) if name in traced else value for name, value in run.memory.items()}
-        self.run = attrs.evolve(run, state=_copied(run.state), memory=memory, tally=_copied(run.tally))
+        memory = {name: tree.clone(value) if name in traced else value for name, value in run.memory.items()}
+        self.run = attrs.evolve(run, state=tree.clone(run.state), memory=memory, tally=tree.clone(run.tally))
 
     def live(self, after: Run) -> Run:
         """Return the run with its own memory back wherever the handlers left the copy, and with copies of the rest."""
@@ -145,8 +144,4 @@ class Copies:
         return attrs.evolve(after, state=state, memory=memory, tally=self._choose(old.tally, new.tally, after.tally))
 
     def _choose(self, live: Any, copy: Any, after: Any) -> Any:
-        return live if after is copy else _copied(after)
-
-
-def _copied(value: Any) -> Any:
-    return tree.map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, value)
+        return live if after is copy else tree.clone(after)

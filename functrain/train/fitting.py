@@ -11,7 +11,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import data, engine, tree
+from functrain import arguments, data, engine, tree
 from functrain.engine import Stop, fold
 from functrain.errors import InvalidArgument
 from functrain.train.chunks import Advance, Carry, enter, feed
@@ -326,15 +326,14 @@ def overfit_batch(
     >>> bool(logs["loss"][-1] < 0.1)
     True
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise InvalidArgument(f"steps must be a whole number of at least 1, got {steps!r}")
+    arguments.whole("steps", steps)
     check_backend(jit, 1)
     batch = data.as_batch(batch)
     check_batch(learner, check_state(state), batch, "batch", train=True)
     step = train_step(learner)
     if jit:
         step = kept(learner, ("overfit", jit), lambda: engine.jit(train_step(learner), donate=0, backend=str(jit)))
-        state = tree.map(torch.clone, state)
+        state = tree.clone(state)
     return fold(lambda state, _: step(state, batch), plan(state, steps), range(steps))
 
 

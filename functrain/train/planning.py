@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import tree
+from functrain import arguments, tree
 from functrain.errors import InvalidArgument, RunMismatch
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.run import Plan, Run
@@ -28,8 +28,8 @@ def make_plan(
         RunMismatch: the run was begun with another plan.
     """
     for name, number in (("epochs", epochs), ("steps", steps)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
-            raise InvalidArgument(f"{name} must be a whole number of at least 1, got {number!r}")
+        if number is not None:
+            arguments.whole(name, number)
     lengths = {"train": training.length, **{name: one.length for name, one in validations.items()}}
     names = tuple(callback.name for callback in callbacks)
     if run is not None:
@@ -79,9 +79,5 @@ def begin_run(state: Any, plan: Plan, key: Tensor, callbacks: tuple[Callback, ..
 
 def _own(run: Run, callbacks: tuple[Callback, ...]) -> Run:
     traced = {callback.name for callback in callbacks if callback.handles(*STEP_EVENTS)}
-    memory = {name: _copy(value) if name in traced else value for name, value in run.memory.items()}
-    return attrs.evolve(run, state=_copy(run.state), memory=memory, tally=_copy(run.tally))
-
-
-def _copy(value: Any) -> Any:
-    return tree.map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, value)
+    memory = {name: tree.clone(value) if name in traced else value for name, value in run.memory.items()}
+    return attrs.evolve(run, state=tree.clone(run.state), memory=memory, tally=tree.clone(run.tally))

@@ -6,10 +6,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import random, tree
+from functrain import arguments, random, tree
 from functrain.data import as_batch
 from functrain.dispatch_state import is_plain
-from functrain.errors import InvalidArgument
 from functrain.schedule import Progress
 from functrain.train.learner import Learner
 
@@ -124,8 +123,7 @@ def plan(state: TrainState, steps: int, epochs: int = 1) -> TrainState:
     30
     """
     for name, number in (("steps", steps), ("epochs", epochs)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise InvalidArgument(f"{name} must be a whole number of at least 1, got {number!r}")
+        arguments.whole(name, number)
     return attrs.evolve(
         state,
         updates=torch.zeros_like(state.updates),

@@ -15,7 +15,7 @@ from functrain.tree.comparing import check_same, check_tensors, describe, differ
 from functrain.tree.mapping import all, map, map_with_path
 from functrain.tree.nodes import evolve, node, static
 from functrain.tree.structures import Structure, Tree, flatten, leaves, structure, unflatten
-from functrain.tree.tensors import global_norm, size, stack, to, zeros_like
+from functrain.tree.tensors import clone, global_norm, size, stack, to, zeros_like
 
 __all__ = [
     "Structure",
@@ -23,6 +23,7 @@ __all__ = [
     "all",
     "check_same",
     "check_tensors",
+    "clone",
     "describe",
     "differences",
     "equal",

@@ -28,6 +28,17 @@ def to(tree: Tree, where: torch.device | torch.dtype | str) -> Tree:
     return map(lambda t: t.to(where) if isinstance(t, Tensor) else t, tree)
 
 
+def clone(tree: Tree) -> Tree:
+    """Return the tree with a copy of each tensor, in memory of its own.
+
+    >>> before = {"w": torch.ones(2), "name": "a"}
+    >>> after = clone(before)
+    >>> after["w"].equal(before["w"]), after["w"] is before["w"], after["name"]
+    (True, False, 'a')
+    """
+    return map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, tree)
+
+
 def zeros_like(tree: Tree) -> Tree:
     """Return the tree with each tensor replaced by zeros of its shape, dtype and device.
 

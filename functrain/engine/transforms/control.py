@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import tree
+from functrain import arguments, tree
 from functrain.dispatch_state import innermost, vectorizing_levels
 from functrain.engine.transforms.scanning.discovering import can_be_asked, discovered
 from functrain.engine.transforms.scanning.masking import without_asking
@@ -14,7 +14,7 @@ from functrain.engine.transforms.scanning.program import Program, Tensors, never
 from functrain.engine.transforms.scanning.running import run
 from functrain.engine.transforms.scanning.scans import is_recorded_as_loop
 from functrain.engine.transforms.scanning.steps import check_carry, outputs_of
-from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch, TreeMismatch
+from functrain.errors import NotATensor, ShapeMismatch, TreeMismatch
 
 
 def cond(pred: Tensor | bool, true_fun: Callable, false_fun: Callable, *operands: Any) -> Any:
@@ -117,8 +117,8 @@ def while_loop(cond_fun: Callable, body_fun: Callable, init_val: Any, max_steps:
     >>> while_loop(lambda x: x < 100, lambda x: x * 2, torch.tensor(1))
     tensor(128)
     """
-    if max_steps is not None and (isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 0):
-        raise InvalidArgument(f"max_steps must be a whole number of at least 0, got {max_steps!r}")
+    if max_steps is not None:
+        arguments.whole("max_steps", max_steps, 0)
     tree.check_tensors(init_val, "the value of while_loop")
     if is_recorded_as_loop() and max_steps != 0:
         return _recorded_while(cond_fun, body_fun, init_val, max_steps)

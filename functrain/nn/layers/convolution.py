@@ -3,7 +3,7 @@
 Space has two axes unless `dims` says otherwise: N x C x L with one, N x C x D x H x W with three.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from functrain import arguments
-from functrain.arguments import per_axis
+from functrain.arguments import PerAxis, per_axis
 from functrain.errors import InvalidArgument, ShapeMismatch
 from functrain.initializers import Initializer
 from functrain.nn.formula import layer
@@ -20,9 +20,6 @@ from functrain.nn.parameters import KAIMING, check_bias, check_initializer, weig
 from functrain.nn.takes import axes, floating, images, room_for
 
 _CONVOLVE: dict[int, Callable] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-
-PerAxis = int | Sequence[int]
-"""A number for all axes of space, or one for each."""
 
 
 def conv(

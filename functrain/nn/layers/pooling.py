@@ -1,6 +1,6 @@
 """Pooling over windows of space, N x C x H x W, and over all of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from functrain import arguments
-from functrain.arguments import per_axis
+from functrain.arguments import PerAxis, per_axis
 from functrain.errors import InvalidArgument, ShapeMismatch
 from functrain.nn.formula import layer
 from functrain.nn.model import Model
@@ -16,8 +16,6 @@ from functrain.nn.takes import axes, floating, images, room_for
 
 _MAX_POOL: dict[int, Callable] = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _AVG_POOL: dict[int, Callable] = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-
-PerAxis = int | Sequence[int]
 
 
 def max_pool(kernel_size: PerAxis, stride: PerAxis | None = None, padding: PerAxis = 0, dims: int = 2) -> Model:

@@ -6,7 +6,7 @@ from typing import Any
 from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from functrain import tree
+from functrain import arguments, tree
 from functrain.dispatch_state import forward_levels
 from functrain.engine.tracing.recording import recording
 from functrain.engine.transforms.folding import Stop
@@ -62,8 +62,8 @@ def is_recorded_as_loop() -> bool:
 
 
 def _length(xs: Any, length: int | None) -> int:
-    if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 0):
-        raise InvalidArgument(f"length must be a whole number of at least 0, got {length!r}")
+    if length is not None:
+        arguments.whole("length", length, 0)
     if xs is None:
         if length is None:
             raise InvalidArgument("scan needs the number of steps: pass xs, a tree of tensors, or length=n")
