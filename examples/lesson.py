@@ -75,7 +75,7 @@ def training_rows(rows: tuple, jit: str) -> list[Row]:
     """Notebooks 04 and 05: losses and accuracies after training."""
     of_04 = fit(rows, 64, 2, 0.5, jit)
     half, slow = fit(rows, 512, 3, 0.5, jit)[-1], fit(rows, 512, 3, 0.3, jit)[-1]
-    annealed = schedule.combine([0.3, 0.7], [schedule.cos(0.3, 0.6), schedule.cos(0.6, 0.2)])
+    annealed = schedule.join([0.3, 0.7], [schedule.cosine(0.3, 0.6), schedule.cosine(0.6, 0.2)])
     cosine = fit(rows, 512, 3, annealed, jit)[-1]
     return [
         Row("04", "epoch 1, train loss", 0.3112, 0.303, 0.332, of_04[0]["train/loss"]),

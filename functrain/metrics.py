@@ -159,10 +159,10 @@ def top_k(k: int) -> Metric:
     return mean(is_among)
 
 
-def together(metrics: Mapping[str, Metric]) -> Metric:
+def collection(metrics: Mapping[str, Metric]) -> Metric:
     """Return several metrics as one, whose accumulator and result are dicts by name: a product of monoids is a monoid.
 
-    >>> both = together({"accuracy": accuracy, "top_2": top_k(2)})
+    >>> both = collection({"accuracy": accuracy, "top_2": top_k(2)})
     >>> acc = both.update(both.init(), torch.tensor([[1.0, 3.0, 2.0]]), torch.tensor([2]))
     >>> {name: float(value) for name, value in both.compute(acc).items()}
     {'accuracy': 0.0, 'top_2': 1.0}

@@ -89,8 +89,8 @@ def schedule(
         MissingExtra: matplotlib is not installed.
         InvalidArgument: something is no schedule, there is none, their clocks differ, or points is less than 2.
 
-    >>> from functrain.schedule import cos, one_cycle
-    >>> figure = schedule({"lr": one_cycle(0.3, 0.6, 0.2), "momentum": cos(0.95, 0.85)})
+    >>> from functrain.schedule import cosine, one_cycle
+    >>> figure = schedule({"lr": one_cycle(0.3, 0.6, 0.2), "momentum": cosine(0.95, 0.85)})
     >>> [line.get_label() for line in figure.axes[0].lines]
     ['lr', 'momentum']
     """

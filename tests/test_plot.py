@@ -150,15 +150,15 @@ def test_schedule_draws_the_values_over_the_position():
 
 def test_schedule_draws_several_by_name_in_the_axes_given():
     axis = Figure().subplots()
-    tensors = schedules.lin(torch.tensor(0.0), torch.tensor(1.0))
-    figure = plot.schedule({"lr": schedules.lin(0, 1), "momentum": tensors}, points=3, ax=axis)
+    tensors = schedules.linear(torch.tensor(0.0), torch.tensor(1.0))
+    figure = plot.schedule({"lr": schedules.linear(0, 1), "momentum": tensors}, points=3, ax=axis)
     assert figure is axis.figure
     assert drawn(axis) == {"lr": ([0, 0.5, 1], [0, 0.5, 1]), "momentum": ([0, 0.5, 1], [0, 0.5, 1])}
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["lr", "momentum"]
 
 
 def test_schedule_draws_updates_against_updates_and_holds_the_shorter():
-    short, long = schedules.updates(10, schedules.lin(0, 1)), schedules.updates(40, schedules.lin(1, 0))
+    short, long = schedules.over_updates(10, schedules.linear(0, 1)), schedules.over_updates(40, schedules.linear(1, 0))
     axis = plot.schedule({"short": short, "long": long}, points=3).axes[0]
     assert axis.get_xlabel() == "updates"
     assert drawn(axis) == {"short": ([0, 5, 10, 40], [0, 0.5, 1, 1]), "long": ([0, 20, 40], [1, 0.5, 0])}
@@ -175,10 +175,10 @@ def test_schedule_needs_no_formula_that_knows_tensors():
         (0.1, 3, "schedules must be a Schedule, or a mapping from names to such, got 0.1"),
         ({}, 3, "schedules must be a Schedule"),
         ({"lr": 0.1}, 3, r"schedules\['lr'\] must be a Schedule, got 0.1"),
-        (schedules.no(1), 1, "points must be a whole number of at least 2, got 1"),
-        (schedules.no(1), 2.5, "points must be"),
+        (schedules.constant(1), 1, "points must be a whole number of at least 2, got 1"),
+        (schedules.constant(1), 2.5, "points must be"),
         (
-            {"a": schedules.no(1), "b": schedules.epochs(2, schedules.no(1))},
+            {"a": schedules.constant(1), "b": schedules.over_epochs(2, schedules.constant(1))},
             3,
             "one clock to share an axis, got epochs, position; draw them apart",
         ),
@@ -192,7 +192,7 @@ def test_schedule_says_what_is_wrong(given, points, message):
 # Matplotlib is left alone, and may be missing.
 
 
-@pytest.mark.parametrize("draw", [lambda: plot.history(ROWS), lambda: plot.schedule(schedules.no(1))])
+@pytest.mark.parametrize("draw", [lambda: plot.history(ROWS), lambda: plot.schedule(schedules.constant(1))])
 def test_without_matplotlib_the_error_names_the_extra(draw, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
@@ -207,7 +207,7 @@ import sys
 from functrain import plot, schedule
 assert "matplotlib" not in sys.modules
 before = __import__("matplotlib").rcParams.copy()
-plot.schedule(schedule.no(1.0)).savefig(sys.argv[1])
+plot.schedule(schedule.constant(1.0)).savefig(sys.argv[1])
 plot.history([{"epoch": 1, "loss": 1.0}]).savefig(sys.argv[1])
 assert "matplotlib.pyplot" not in sys.modules
 assert __import__("matplotlib").rcParams.copy() == before

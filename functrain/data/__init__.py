@@ -3,7 +3,7 @@
 from functrain.data.batch import Batch, as_batch
 from functrain.data.bunch import Bunch, loaders, one_batch
 from functrain.data.collate import Padded, pad, stack
-from functrain.data.dataset import ArrayDataset, Dataset, MappedDataset, gather, map_input, sample
+from functrain.data.dataset import ArrayDataset, Dataset, MappedDataset, example, gather, map_input
 from functrain.data.idx import read_idx
 from functrain.data.loading import Loader, batches, index_block, is_resident, loader
 from functrain.data.mnist_files import mnist, mnist_test
@@ -24,6 +24,7 @@ __all__ = [
     "as_batch",
     "batches",
     "digits",
+    "example",
     "fit_normalizer",
     "gather",
     "index_block",
@@ -37,7 +38,6 @@ __all__ = [
     "one_batch",
     "pad",
     "read_idx",
-    "sample",
     "sequential",
     "shuffled",
     "stack",

@@ -223,7 +223,7 @@ def map_input(f: Callable[[Any], Any], dataset: Any) -> Any:
     return ArrayDataset(_with_input(f, dataset.arrays, "the tree of the ArrayDataset"))
 
 
-def sample(dataset: Any, i: int = 0) -> Any:
+def example(dataset: Any, i: int = 0) -> Any:
     """Return one example of a dataset, to look at.
 
     Args:
@@ -233,7 +233,7 @@ def sample(dataset: Any, i: int = 0) -> Any:
     Raises:
         IndexOutOfRange: there is no such example.
 
-    >>> sample([("a", 0), ("b", 1)], 1)
+    >>> example([("a", 0), ("b", 1)], 1)
     ('b', 1)
     """
     below = getattr(dataset, "dataset", None)

@@ -1,4 +1,4 @@
-"""Losses: pure functions of (prediction, target) that give one value per example or element; `reduce` makes a number.
+"""Losses: pure functions of (prediction, target) to one value per example or element; `weighted_mean` makes a number.
 
 Classes are the last axis of a prediction, which holds logits: numbers of any size and sign, not probabilities.
 
@@ -15,7 +15,7 @@ such values too, or a dict of them by name, of which "loss" trains and the other
 
 from functrain.losses.classification import cross_entropy, log_softmax, logsumexp, nll
 from functrain.losses.elements import binary_cross_entropy, mae, mse
-from functrain.losses.reduction import by_name, mass, reduce, shares
+from functrain.losses.reduction import by_name, mass, shares, weighted_mean
 
 __all__ = [
     "binary_cross_entropy",
@@ -27,6 +27,6 @@ __all__ = [
     "mass",
     "mse",
     "nll",
-    "reduce",
     "shares",
+    "weighted_mean",
 ]

@@ -9,7 +9,7 @@ from functrain import tree, weighted
 from functrain.errors import InvalidArgument, NotATensor
 
 
-def reduce(values: Tensor, weight: Tensor | None = None) -> Tensor:
+def weighted_mean(values: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the weighted mean of a loss's values: sum(weight * value) / sum(weight).
 
     Examples of zero weight have no influence on it, nor any gradient, even where their value is NaN. When all
@@ -28,9 +28,9 @@ def reduce(values: Tensor, weight: Tensor | None = None) -> Tensor:
         DtypeMismatch: the values are complex.
 
     >>> import torch
-    >>> reduce(torch.tensor([1.0, 3.0]))
+    >>> weighted_mean(torch.tensor([1.0, 3.0]))
     tensor(2.)
-    >>> reduce(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([3.0, 1.0, 0.0]))
+    >>> weighted_mean(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([3.0, 1.0, 0.0]))
     tensor(1.5000)
     """
     weighted.check_values(values)
@@ -41,11 +41,11 @@ def reduce(values: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def shares(values: Tensor, weight: Tensor | None = None) -> Tensor | float:
-    """Return the part that each value has in `reduce`, its gradient by the values: weight / sum(weight).
+    """Return the part that each value has in `weighted_mean`, its gradient by the values: weight / sum(weight).
 
     Args:
         values: (n, ...), what a loss gives.
-        weight: as in `reduce`.
+        weight: as in `weighted_mean`.
 
     Returns:
         As many numbers, of the same dtype, all zero where all weights are; one number for all values without weight.
@@ -68,20 +68,20 @@ def shares(values: Tensor, weight: Tensor | None = None) -> Tensor | float:
 
 
 def mass(values: Tensor, weight: Tensor | None = None) -> Tensor | float:
-    """Return the weight of all values together, by which `reduce` divides: what a batch counts among other batches.
+    """Return the weight of all values, by which `weighted_mean` divides: what a batch counts among other batches.
 
     The mean over several batches is the mean of their means weighted by this, also where their values have other axes
     (sequences of another length); `optim.Context.weight` is this.
 
     Args:
         values: (n, ...), what a loss gives.
-        weight: as in `reduce`.
+        weight: as in `weighted_mean`.
 
     Returns:
         A scalar in float32 at least; without weight the number of values, a plain number.
 
     Raises:
-        ShapeMismatch, DtypeMismatch: as in `reduce`.
+        ShapeMismatch, DtypeMismatch: as in `weighted_mean`.
 
     >>> import torch
     >>> mass(torch.zeros(2, 3)), mass(torch.zeros(2, 3), torch.tensor([1.0, 0.5]))

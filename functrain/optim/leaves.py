@@ -14,7 +14,7 @@ def is_zero(hyper: Hyper) -> bool:
     """Return whether a hyperparameter is the number 0 and stays so, which makes what it scales void.
 
     >>> from functrain import schedule
-    >>> is_zero(0.0), is_zero(schedule.lin(0, 1))
+    >>> is_zero(0.0), is_zero(schedule.linear(0, 1))
     (True, False)
     """
     return isinstance(hyper, (int, float)) and hyper == 0

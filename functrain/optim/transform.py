@@ -263,7 +263,7 @@ def hyperparameters(transform: Transform, progress: Any = None) -> dict[str, Any
         progress: a `Context` or a `schedule.Progress`; None for the beginning of training.
 
     >>> from functrain import optim
-    >>> hyperparameters(optim.sgd(lr=schedule.lin(0.1, 0.3), momentum=0.9), Context(position=0.5))
+    >>> hyperparameters(optim.sgd(lr=schedule.linear(0.1, 0.3), momentum=0.9), Context(position=0.5))
     {'momentum': 0.9, 'lr': 0.2}
     """
     progress = Context() if progress is None else progress

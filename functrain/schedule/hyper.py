@@ -92,7 +92,7 @@ class Schedule:
     __rmul__ = __mul__
 
     def __repr__(self) -> str:
-        return repr(self.f) if self.clock == "position" else f"{self.clock}({self.length:g}, {self.f!r})"
+        return repr(self.f) if self.clock == "position" else f"over_{self.clock}({self.length:g}, {self.f!r})"
 
 
 Hyper = Number | Schedule
@@ -147,8 +147,9 @@ def value(hyper: Hyper, progress: Any) -> Number:
         progress: a `Progress`, or a record with its fields, such as `optim.Context`.
 
     >>> from functrain import schedule
-    >>> rise = schedule.lin(0, 1)
-    >>> value(0.1, Progress(0.5)), value(rise, Progress(0.5)), value(schedule.updates(10, rise), Progress(updates=3))
+    >>> rise = schedule.linear(0, 1)
+    >>> by_updates = schedule.over_updates(10, rise)
+    >>> value(0.1, Progress(0.5)), value(rise, Progress(0.5)), value(by_updates, Progress(updates=3))
     (0.1, 0.5, 0.3)
     """
     if not isinstance(hyper, Schedule):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from functrain.errors import InvalidArgument
 from functrain.schedule.hyper import Schedule, is_number, is_readable
-from functrain.schedule.shapes import cos, lin
+from functrain.schedule.shapes import cosine, linear
 
 
 @attrs.frozen(repr=False)
@@ -44,7 +44,7 @@ class _Phases:
         return self.schedules[i].f(here.clamp(0.0, 1.0) if isinstance(here, Tensor) else min(max(here, 0.0), 1.0))
 
     def __repr__(self):
-        return f"combine({list(self.parts)!r}, {list(self.schedules)!r})"
+        return f"join({list(self.parts)!r}, {list(self.schedules)!r})"
 
 
 def _slack(position: Any) -> float:
@@ -58,7 +58,7 @@ def _slack(position: Any) -> float:
     return 1e-10
 
 
-def combine(parts: Sequence[float], schedules: Sequence[Schedule]) -> Schedule:
+def join(parts: Sequence[float], schedules: Sequence[Schedule]) -> Schedule:
     """Return the schedules one after another, each whole schedule over its part of the time.
 
     Where two phases meet, the later one counts, exactly: a phase that begins when m of n steps are done is in force at
@@ -66,13 +66,13 @@ def combine(parts: Sequence[float], schedules: Sequence[Schedule]) -> Schedule:
 
     Args:
         parts: the fraction of the time that each phase takes, positive, with the sum 1 (to 1e-6).
-        schedules: as many schedules as parts, by position (none of `updates` or `epochs`).
+        schedules: as many schedules as parts, by position (none of `over_updates` or `over_epochs`).
 
     Raises:
         InvalidArgument: the parts are not positive, do not sum to one, or are not as many as the schedules; or
             something among the schedules is no schedule by position.
 
-    >>> phases = combine([0.3, 0.7], [cos(0.3, 0.6), cos(0.6, 0.2)])
+    >>> phases = join([0.3, 0.7], [cosine(0.3, 0.6), cosine(0.6, 0.2)])
     >>> phases(0.0), phases(0.3), phases(1.0)
     (0.3, 0.6, 0.2)
     """
@@ -95,11 +95,11 @@ def combine(parts: Sequence[float], schedules: Sequence[Schedule]) -> Schedule:
 
 def _check_by_position(name: str, schedule: Any) -> None:
     if not isinstance(schedule, Schedule):
-        raise InvalidArgument(f"{name} must be a Schedule, got {schedule!r}; a fixed value is schedule.no(value)")
+        raise InvalidArgument(f"{name} must be a Schedule, got {schedule!r}; a fixed value is schedule.constant(value)")
     if schedule.clock != "position":
         raise InvalidArgument(
-            f"{name} must be a schedule by position, got {schedule!r}; put {schedule.clock} outside, "
-            f"as in {schedule.clock}(n, combine(...))"
+            f"{name} must be a schedule by position, got {schedule!r}; put over_{schedule.clock} outside, "
+            f"as in over_{schedule.clock}(n, join(...))"
         )
 
 
@@ -116,14 +116,14 @@ def warmup(part: float, schedule: Schedule, start: float = 0.0) -> Schedule:
 
     Reference: Goyal et al., Accurate, large minibatch SGD: Training ImageNet in 1 hour, 2017, section 2.2.
 
-    >>> warm = warmup(0.1, cos(0.5, 0.0))
+    >>> warm = warmup(0.1, cosine(0.5, 0.0))
     >>> warm(0.0), warm(0.05), warm(0.1), warm(1.0)
     (0.0, 0.25, 0.5, 0.0)
     """
     _check_by_position("schedule", schedule)
     if not is_number(part) or not 0 <= part < 1:
         raise InvalidArgument(f"part must be a fraction of the time in [0, 1), got {part!r}")
-    return combine([part, 1.0 - part], [lin(start, schedule(0.0)), schedule]) if part else schedule
+    return join([part, 1.0 - part], [linear(start, schedule(0.0)), schedule]) if part else schedule
 
 
 def one_cycle(start: float, peak: float, end: float, part: float = 0.3) -> Schedule:
@@ -150,10 +150,10 @@ def one_cycle(start: float, peak: float, end: float, part: float = 0.3) -> Sched
     """
     if not is_number(part) or not 0 < part < 1:
         raise InvalidArgument(f"part must be a fraction of the time in (0, 1), got {part!r}")
-    return combine([part, 1.0 - part], [cos(start, peak), cos(peak, end)])
+    return join([part, 1.0 - part], [cosine(start, peak), cosine(peak, end)])
 
 
-def updates(n: int, schedule: Schedule) -> Schedule:
+def over_updates(n: int, schedule: Schedule) -> Schedule:
     """Return a schedule that runs over the first n updates of the parameters, and then holds its end value.
 
     Updates are counted from 0 and only completed ones count: the first update is made with the value at position 0,
@@ -167,7 +167,7 @@ def updates(n: int, schedule: Schedule) -> Schedule:
         InvalidArgument: n is no positive whole number, or the schedule is none by position.
 
     >>> from functrain.schedule import Progress, value
-    >>> rise = updates(100, lin(0.0, 0.5))
+    >>> rise = over_updates(100, linear(0.0, 0.5))
     >>> [value(rise, Progress(updates=done)) for done in (0, 50, 100, 1000)]
     [0.0, 0.25, 0.5, 0.5]
     """
@@ -177,7 +177,7 @@ def updates(n: int, schedule: Schedule) -> Schedule:
     return Schedule(schedule.f, "updates", int(n))
 
 
-def epochs(n: float, schedule: Schedule) -> Schedule:
+def over_epochs(n: float, schedule: Schedule) -> Schedule:
     """Return a schedule that runs over the first n epochs, and then holds its end value.
 
     Args:
@@ -188,7 +188,7 @@ def epochs(n: float, schedule: Schedule) -> Schedule:
         InvalidArgument: n is no positive number, or the schedule is none by position.
 
     >>> from functrain.schedule import Progress, value
-    >>> rise = epochs(2, lin(0.0, 0.5))
+    >>> rise = over_epochs(2, linear(0.0, 0.5))
     >>> [value(rise, Progress(epoch=done)) for done in (0.0, 0.5, 2.0, 9.0)]
     [0.0, 0.125, 0.5, 0.5]
     """

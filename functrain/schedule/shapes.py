@@ -40,15 +40,15 @@ class _Constant:
         return torch.zeros_like(position) + self.value if isinstance(position, Tensor) else self.value
 
     def __repr__(self):
-        return f"no({self.value!r})"
+        return f"constant({self.value!r})"
 
 
 def annealer(f: Callable[..., Number]) -> Callable[..., Schedule]:
     """Turn a formula f(start, end, position) into a function (start, end) -> Schedule. Use as a decorator.
 
     The result shows its own signature and the formula's docstring. Parameters after the position are options of the
-    schedule, as in `poly`. The formula is tried at position 0 when a schedule is made, so that what it does not accept
-    is known there.
+    schedule, as in `polynomial`. The formula is tried at position 0 when a schedule is made, so that what it does not
+    accept is known there.
 
     Args:
         f: gives the value at a position, which is a float or a tensor of any shape.
@@ -100,34 +100,34 @@ def _ending(end: Number, position: Number, before: Number) -> Number:
     return end if position >= 1.0 else before
 
 
-def no(value: float) -> Schedule:
+def constant(value: float) -> Schedule:
     """Return the schedule that stays at one value: no annealing.
 
     Args:
         value: the value at every position.
 
-    >>> no(0.3)(0.7)
+    >>> constant(0.3)(0.7)
     0.3
     """
     return Schedule(_Constant(_endpoint("value", value)))
 
 
 @annealer
-def lin(start, end, position):
+def linear(start, end, position):
     """Return the schedule on a straight line: start + position * (end - start).
 
     Args:
         start: the value at position 0.
         end: the value at position 1.
 
-    >>> lin(1, 2)(0.3)
+    >>> linear(1, 2)(0.3)
     1.3
     """
     return _ending(end, position, start + position * (end - start))
 
 
 @annealer
-def cos(start, end, position):
+def cosine(start, end, position):
     """Return the schedule on half a cosine, flat at both ends: start + (1 - cos(pi * position)) / 2 * (end - start).
 
     Args:
@@ -136,7 +136,7 @@ def cos(start, end, position):
 
     Reference: Loshchilov and Hutter, SGDR: Stochastic gradient descent with warm restarts, ICLR 2017, equation 5.
 
-    >>> cos(1.0, 0.0)(0.25)
+    >>> cosine(1.0, 0.0)(0.25)
     0.8535533905932737
     """
     turn = math.pi * position
@@ -145,7 +145,7 @@ def cos(start, end, position):
 
 
 @annealer
-def exp(start, end, position):
+def exponential(start, end, position):
     """Return the schedule that changes by the same factor in equal times: start * (end / start) ** position.
 
     Args:
@@ -155,7 +155,7 @@ def exp(start, end, position):
     Raises:
         InvalidArgument: start or end is 0, or their signs differ.
 
-    >>> exp(1.0, 0.01)(0.5)
+    >>> exponential(1.0, 0.01)(0.5)
     0.1
     """
     if not isinstance(start, Tensor) and not isinstance(end, Tensor) and not start * end > 0:
@@ -167,7 +167,7 @@ def exp(start, end, position):
 
 
 @annealer
-def poly(start, end, position, power):
+def polynomial(start, end, position, power):
     """Return the schedule on a power of what is left: start + (1 - (1 - position) ** power) * (end - start).
 
     Args:
@@ -179,7 +179,7 @@ def poly(start, end, position, power):
     Raises:
         InvalidArgument: power is not positive.
 
-    >>> poly(1.0, 0.0, power=2)(0.5)
+    >>> polynomial(1.0, 0.0, power=2)(0.5)
     0.25
     """
     if not is_number(power) or not 0 < power < math.inf:

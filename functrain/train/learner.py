@@ -82,7 +82,7 @@ def schedules(learner: Learner, progress: Any) -> dict[str, Any]:
     """Return the hyperparameters that are schedules by name, each at its value at some progress: what varies.
 
     >>> from functrain import losses, nn, optim
-    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=schedule.lin(0.1, 0.3), momentum=0.9))
+    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=schedule.linear(0.1, 0.3), momentum=0.9))
     >>> schedules(learner, schedule.Progress(0.5))
     {'lr': 0.2}
     """
@@ -99,7 +99,7 @@ def hyperparameters(learner: Learner, progress: Any = None) -> dict[str, Any]:
 
     >>> from functrain import losses, nn, optim
     >>> model = nn.serial(nn.dropout(0.5), nn.dense(10))
-    >>> learner = Learner(model, losses.cross_entropy, optim.sgd(lr=schedule.lin(0.1, 0.3)))
+    >>> learner = Learner(model, losses.cross_entropy, optim.sgd(lr=schedule.linear(0.1, 0.3)))
     >>> hyperparameters(learner, schedule.Progress(0.5))
     {'lr': 0.2, 'model.0.rate': 0.5}
     """

@@ -75,7 +75,7 @@ class Step:
         """The weighted mean of the losses, computed when it is looked at; or what a handler replaced it by."""
         if self._loss is not None or self.losses is None:
             return self._loss
-        return losses.reduce(self.losses, self.batch.weight)
+        return losses.weighted_mean(self.losses, self.batch.weight)
 
     @property
     def key(self) -> Tensor:

@@ -50,7 +50,7 @@ class Measured:
 
 def measured_by(named: dict[str, Metric]) -> Metric:
     """Return the loss and the metrics as one metric, whose values the step has computed."""
-    return metrics.together({"loss": LOSS, **named})
+    return metrics.collection({"loss": LOSS, **named})
 
 
 def add(metric: Metric, tally: Tally, values: dict[str, Any], weight: Tensor | None) -> Tally:

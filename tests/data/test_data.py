@@ -126,13 +126,13 @@ def test_what_is_no_index(rows, index, error, message):
 
 
 def test_sample(rows):
-    assert tree.equal(data.sample(rows, 3), rows[3]) and tree.equal(data.sample(rows), rows[0])
-    assert tree.equal(data.sample(data.loader(rows, data.sequential(4)), -1), rows[9])
-    assert data.sample(["a", "b"], -1) == "b"
+    assert tree.equal(data.example(rows, 3), rows[3]) and tree.equal(data.example(rows), rows[0])
+    assert tree.equal(data.example(data.loader(rows, data.sequential(4)), -1), rows[9])
+    assert data.example(["a", "b"], -1) == "b"
     with pytest.raises(IndexOutOfRange, match="the dataset has 2 rows"):
-        data.sample(["a", "b"], 2)
+        data.example(["a", "b"], 2)
     with pytest.raises(InvalidArgument, match=r"i must be the index of one example, an integer, got slice"):
-        data.sample(rows, slice(1))
+        data.example(rows, slice(1))
 
 
 # Batches

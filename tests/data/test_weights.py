@@ -124,7 +124,8 @@ def test_stacked_batches_can_be_scanned(weight):
 
     def step(total, batch):
         assert batch.weight is None or batch.weight.shape == weight.shape
-        return total + losses.reduce(batch.input, batch.weight if weight is not ELEMENTS else None), batch.target.sum()
+        counted = batch.weight if weight is not ELEMENTS else None
+        return total + losses.weighted_mean(batch.input, counted), batch.target.sum()
 
     expected = ft.fold(step, torch.tensor(0.0), batches)
     for run in (ft.scan, ft.jit(lambda carry, xs: ft.scan(step, carry, xs))):

@@ -86,7 +86,7 @@ def test_an_assertion_stays():
         run([-torch.ones(2)])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd(0.1, momentum=0.9)", "adamw(schedule.cos(0.1, 0.01))"])
+@pytest.mark.parametrize("optimizer", ["sgd(0.1, momentum=0.9)", "adamw(schedule.cosine(0.1, 0.01))"])
 def test_a_first_step_imports_no_compiler(optimizer):
     """What costs a second at the first call in a process."""
     program = """

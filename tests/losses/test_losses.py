@@ -154,7 +154,7 @@ CASES = {
     "mse": (losses.mse, draw(5, N, 2), draw(5, N, 2, seed=1)),
     "mae": (losses.mae, draw(5, N, 2), draw(5, N, 2, seed=1)),
     "binary_cross_entropy": (losses.binary_cross_entropy, draw(5, N, 2), draw(5, N, 2, seed=1).sigmoid()),
-    "reduce": (losses.reduce, draw(5, N), draw(5, N, seed=1).relu()),
+    "weighted_mean": (losses.weighted_mean, draw(5, N), draw(5, N, seed=1).relu()),
 }
 
 
@@ -192,9 +192,9 @@ def test_traced_is_eager(name):
 
 def test_reduce_is_the_weighted_mean():
     values = torch.tensor([1.0, 2.0, 4.0])
-    assert losses.reduce(values).item() == pytest.approx(7 / 3)
-    assert losses.reduce(values, torch.tensor([1.0, 0.0, 3.0])).item() == 13 / 4
-    assert losses.reduce(values.view(1, 3).expand(2, 3), torch.tensor([1.0, 5.0])).item() == pytest.approx(7 / 3)
+    assert losses.weighted_mean(values).item() == pytest.approx(7 / 3)
+    assert losses.weighted_mean(values, torch.tensor([1.0, 0.0, 3.0])).item() == 13 / 4
+    assert losses.weighted_mean(values.view(1, 3).expand(2, 3), torch.tensor([1.0, 5.0])).item() == pytest.approx(7 / 3)
 
 
 @pytest.mark.parametrize("shape", [(5,), (5, 3)])
@@ -202,7 +202,7 @@ def test_reduce_is_the_weighted_mean():
 def test_shares_are_the_gradient_of_reduce_by_the_values_bitwise(shape, weight):
     values = torch.randn(shape, requires_grad=True)
     weight = None if weight is None else torch.tensor(weight)
-    (gradient,) = torch.autograd.grad(losses.reduce(values, weight), values)
+    (gradient,) = torch.autograd.grad(losses.weighted_mean(values, weight), values)
     shares = losses.shares(values, weight)
     assert torch.equal(shares if weight is not None else torch.full_like(values, shares), gradient)
 
@@ -213,12 +213,12 @@ def test_padding_changes_nothing_in_value_and_gradient_even_where_it_is_nan():
     weight = torch.cat([torch.ones(N), torch.zeros(2)])
 
     def loss(p, t, w=None):
-        return losses.reduce(losses.cross_entropy(p, t), w)
+        return losses.weighted_mean(losses.cross_entropy(p, t), w)
 
     gradient, value = torch.func.grad_and_value(loss)(prediction, target)
     values = losses.cross_entropy(padded, torch.cat([target, target[:2]])).requires_grad_()
-    torch.testing.assert_close(losses.reduce(values, weight), value)
-    (cotangent,) = torch.autograd.grad(losses.reduce(values, weight), values)
+    torch.testing.assert_close(losses.weighted_mean(values, weight), value)
+    (cotangent,) = torch.autograd.grad(losses.weighted_mean(values, weight), values)
     torch.testing.assert_close(cotangent, weight.double() / N)
     finite = torch.cat([prediction, prediction[:2] * 9])
     padded_gradient = torch.func.grad(loss)(finite, torch.cat([target, target[:2]]), weight)
@@ -227,7 +227,7 @@ def test_padding_changes_nothing_in_value_and_gradient_even_where_it_is_nan():
 
 def test_a_batch_without_weight_asks_for_no_change():
     values = torch.tensor([1.0, float("nan")], requires_grad=True)
-    mean = losses.reduce(values, torch.zeros(2))
+    mean = losses.weighted_mean(values, torch.zeros(2))
     assert mean.item() == 0.0
     assert torch.autograd.grad(mean, values)[0].tolist() == [0.0, 0.0]
 
@@ -235,7 +235,7 @@ def test_a_batch_without_weight_asks_for_no_change():
 def test_reduce_refuses_what_is_reduced_already():
     for weight in (None, torch.ones(3)):
         with pytest.raises(ShapeMismatch, match="got a scalar"):
-            losses.reduce(torch.tensor(1.0), weight)
+            losses.weighted_mean(torch.tensor(1.0), weight)
 
 
 # --- bad input ---

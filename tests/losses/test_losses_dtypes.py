@@ -87,7 +87,7 @@ def test_gradients_are_those_in_float64(name, dtype):
     target = target.to(dtype) if target.is_floating_point() else target
 
     def total(p, t):
-        return losses.reduce(loss(p, t), torch.arange(7.0))
+        return losses.weighted_mean(loss(p, t), torch.arange(7.0))
 
     gradient = ft.grad(total)(prediction, target)
     exact = ft.grad(total)(prediction.double(), target.double() if target.is_floating_point() else target)
@@ -100,7 +100,9 @@ def test_errors_of_complex_numbers_are_their_lengths(dtype):
     p, t = (torch.complex(draw(5, seed=s), draw(5, seed=s + 1)).to(dtype) for s in (0, 2))
     torch.testing.assert_close(losses.mse(p, t).double(), (p - t).to(torch.complex128).abs() ** 2, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(losses.mae(p, t).double(), (p - t).to(torch.complex128).abs(), rtol=1e-5, atol=1e-6)
-    at_zero = ft.grad(lambda p: losses.reduce(losses.mse(p, t.clone())) + losses.reduce(losses.mae(p, t)))(t)
+    at_zero = ft.grad(
+        lambda p: losses.weighted_mean(losses.mse(p, t.clone())) + losses.weighted_mean(losses.mae(p, t))
+    )(t)
     assert at_zero.abs().max() == 0.0
     for args in ((p, t.real), (p.real, t)):
         with pytest.raises(DtypeMismatch, match=r"must be real numbers for yes or no, got torch\.complex"):
@@ -126,7 +128,7 @@ def test_what_has_no_share_adds_nothing(dtype, jit):
     assert run(nll)(logits, labels).tolist() == [0.0, 0.0, 0.0]
     smoothed = partial(losses.cross_entropy, label_smoothing=1.0, class_weight=torch.tensor([1.0, 0.0]))
     assert run(smoothed)(logits[:1], torch.tensor([1])).tolist() == [0.0]
-    gradient = run(ft.grad(lambda p: losses.reduce(soft(p, q[:1]))))(logits[:1])
+    gradient = run(ft.grad(lambda p: losses.weighted_mean(soft(p, q[:1]))))(logits[:1])
     assert gradient.tolist() == [[0.0, 0.0]]
 
 
@@ -165,7 +167,7 @@ def test_nan_is_passed_on(name):
 @pytest.mark.parametrize("weight", [None, torch.ones(32), torch.ones(32, 4096), torch.ones(32, dtype=torch.float16)])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_means_of_many_are_taken_in_float32_at_least(dtype, weight):
-    mean = losses.reduce(torch.ones(32, 4096, dtype=dtype), weight)
+    mean = losses.weighted_mean(torch.ones(32, 4096, dtype=dtype), weight)
     assert mean.item() == 1.0 and mean.dtype == torch.promote_types(dtype, torch.float32)
     shares = losses.shares(torch.ones(32, 64, dtype=dtype), None if weight is None else torch.ones(32))
     assert isinstance(shares, float) or (shares.dtype == dtype and shares[0, 0].item() == 1 / 2048)
@@ -174,8 +176,8 @@ def test_means_of_many_are_taken_in_float32_at_least(dtype, weight):
 @pytest.mark.parametrize("kind", [torch.bool, torch.int64, torch.float16, torch.float64])
 def test_weights_of_any_dtype_weigh_alike(kind):
     weight, values = torch.tensor([[1, 0], [1, 1], [0, 0]]).to(kind), torch.tensor([[1.0, 9.0], [2.0, 3.0], [7.0, 7.0]])
-    assert losses.reduce(values, weight).item() == 2.0
-    assert losses.reduce(values, weight[:, 0]).item() == 15.0 / 4
+    assert losses.weighted_mean(values, weight).item() == 2.0
+    assert losses.weighted_mean(values, weight[:, 0]).item() == 15.0 / 4
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -183,8 +185,8 @@ def test_a_mean_of_short_numbers_is_the_mean(dtype):
     values = (draw(1000) * 100).to(dtype)
     weight = draw(1000, seed=1).abs()
     exact = (values.double() * weight).sum() / weight.sum()
-    torch.testing.assert_close(losses.reduce(values, weight).double(), exact, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(losses.reduce(values).double(), values.double().mean(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(losses.weighted_mean(values, weight).double(), exact, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(losses.weighted_mean(values).double(), values.double().mean(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("weighted", ["no", "rows", "elements", "half"])
@@ -195,7 +197,7 @@ def test_the_mean_of_batches_by_their_mass_is_the_mean_of_all(weighted):
     if weighted == "half":
         weights = [(w * 20_000).half() for w in weights]
     masses = [losses.mass(b, w) for b, w in zip(batches, weights, strict=True)]
-    means = [losses.reduce(b, w) for b, w in zip(batches, weights, strict=True)]
+    means = [losses.weighted_mean(b, w) for b, w in zip(batches, weights, strict=True)]
     own = [
         torch.ones(b.shape) if w is None else w.double().reshape(len(b), -1)
         for b, w in zip(batches, weights, strict=True)

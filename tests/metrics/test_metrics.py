@@ -17,7 +17,7 @@ METRICS = {
     "loss": metrics.mean(losses.cross_entropy),
     "accuracy": metrics.accuracy,
     "top_2": metrics.top_k(2),
-    "together": metrics.together({"accuracy": metrics.accuracy, "loss": metrics.mean(losses.cross_entropy)}),
+    "collection": metrics.collection({"accuracy": metrics.accuracy, "loss": metrics.mean(losses.cross_entropy)}),
 }
 
 

@@ -241,7 +241,7 @@ def test_a_tree_can_go_through_a_model():
 
 
 def test_hypers_are_named_by_path():
-    rise = schedule.lin(0, 0.5)
+    rise = schedule.linear(0, 0.5)
     model = nn.serial(nn.dropout(0.1), nn.residual(nn.serial(drop=nn.dropout(rise))), nn.parallel(nn.dropout(0.2)))
     assert model.hypers == {"0.rate": 0.1, "1.layer.drop.rate": rise, "2.0.rate": 0.2}
 

@@ -143,7 +143,7 @@ def test_dropout_passes_gradients_where_it_passes_values():
 @pytest.mark.parametrize("position", [0.5, torch.tensor(0.5, dtype=torch.float64)])
 def test_the_rate_of_dropout_can_be_scheduled(position):
     x, mode = torch.ones(100), nn.training(KEY, position)
-    y, _ = nn.dropout(schedule.lin(0.2, 0.6)).apply({}, {}, x, mode)
+    y, _ = nn.dropout(schedule.linear(0.2, 0.6)).apply({}, {}, x, mode)
     torch.testing.assert_close(y, nn.dropout(0.4).apply({}, {}, x, mode)[0])
 
 
@@ -160,7 +160,7 @@ def test_a_rate_outside_is_an_error(rate):
 
 
 def test_a_scheduled_rate_outside_is_an_error_when_it_comes():
-    layer = nn.dropout(schedule.lin(0.0, 1.0))
+    layer = nn.dropout(schedule.linear(0.0, 1.0))
     layer.apply({}, {}, torch.ones(2), nn.training(KEY, 0.9))
     with pytest.raises(
         InvalidArgument, match=r"dropout: rate must be at least 0 and below 1, got 1.0 from its schedule"

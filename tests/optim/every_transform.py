@@ -34,7 +34,7 @@ def tensors(step, steps):
     return optim.Context(scalar, torch.tensor(step), scalar, torch.tensor(step), None, torch.tensor(1.0), scalar + 1)
 
 
-RISE = schedule.lin(0.1, 0.9)
+RISE = schedule.linear(0.1, 0.9)
 TRANSFORMS = {
     "identity": optim.identity,
     "scale": optim.scale(-0.5),

@@ -183,7 +183,7 @@ def test_what_is_void_is_left_out():
 
 
 def test_hyperparameters_begin_at_the_beginning():
-    transform = optim.sgd(RISE, momentum=schedule.updates(10, schedule.lin(0.0, 1.0)))
+    transform = optim.sgd(RISE, momentum=schedule.over_updates(10, schedule.linear(0.0, 1.0)))
     assert optim.hyperparameters(transform) == {"momentum": 0.0, "lr": 0.1}
     assert optim.hyperparameters(transform, schedule.Progress(0.5, updates=5)) == {"momentum": 0.5, "lr": 0.5}
 

@@ -74,10 +74,10 @@ def test_sgd_is_pytorchs_for_every_combination(momentum, dampening, nesterov, de
 
 def test_sgd_with_everything_scheduled_is_pytorchs():
     lr, momentum, dampening, decay = (
-        schedule.cos(0.05, 0.01),
-        schedule.lin(0.95, 0.85),
-        schedule.lin(0.1, 0.5),
-        schedule.lin(0.0, 0.05),
+        schedule.cosine(0.05, 0.01),
+        schedule.linear(0.95, 0.85),
+        schedule.linear(0.1, 0.5),
+        schedule.linear(0.0, 0.05),
     )
     transform = optim.sgd(lr, momentum=momentum, dampening=dampening, weight_decay=decay)
 
@@ -107,7 +107,7 @@ def test_adam_has_pytorchs_defaults(name):
 
 
 def test_adam_with_a_schedule_of_the_momentum_is_pytorchs_one_cycle():
-    lr, b1 = schedule.cos(0.05, 0.01), schedule.lin(0.95, 0.85)
+    lr, b1 = schedule.cosine(0.05, 0.01), schedule.linear(0.95, 0.85)
     b = theirs(
         lambda p: torch.optim.AdamW(p),
         torch.float64,
@@ -117,7 +117,7 @@ def test_adam_with_a_schedule_of_the_momentum_is_pytorchs_one_cycle():
 
 
 def test_groups_are_pytorchs_parameter_groups():
-    lr = schedule.lin(0.1, 0.01)
+    lr = schedule.linear(0.1, 0.01)
     transform = optim.by_path(
         {"weight": optim.sgd(lr, 0.9, weight_decay=0.1), "[!w]*": optim.sgd(0.05, nesterov=True, momentum=0.5)}
     )

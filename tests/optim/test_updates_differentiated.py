@@ -79,7 +79,7 @@ BY_OPTIONS = {
         lambda lr, eps: optim.by_path({"*.*": optim.adam(lr, eps=eps), "temperature": optim.sgd(lr)}),
         {"lr": 0.1, "eps": 1e-3},
     ),
-    "schedule": (lambda start, end: optim.adam(schedule.cos(start, end)), {"start": 0.1, "end": 0.01}),
+    "schedule": (lambda start, end: optim.adam(schedule.cosine(start, end)), {"start": 0.1, "end": 0.01}),
 }
 
 

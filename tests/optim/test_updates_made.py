@@ -9,7 +9,7 @@ import functrain as ft
 from functrain import data, losses, nn, optim, random, schedule, tree
 from functrain.errors import InvalidArgument
 
-FALLING = schedule.updates(10, schedule.lin(1, 0))
+FALLING = schedule.over_updates(10, schedule.linear(1, 0))
 ONE = {"w": torch.ones(1, dtype=torch.float64)}
 
 

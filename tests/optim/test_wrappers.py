@@ -24,7 +24,7 @@ def params():
 def gradients_of(params, rows):
     def loss(params):
         prediction = INPUTS[rows] @ params["weight"].T + params["bias"]
-        return losses.reduce(losses.cross_entropy(prediction, LABELS[rows]), WEIGHTS[rows])
+        return losses.weighted_mean(losses.cross_entropy(prediction, LABELS[rows]), WEIGHTS[rows])
 
     return torch.func.grad_and_value(loss)(params)
 
@@ -129,7 +129,7 @@ def is_bias(path):
 
 
 def test_each_group_has_its_own_transform_and_schedule():
-    transform = optim.by_path({is_bias: optim.sgd(schedule.lin(1.0, 2.0)), "*weight": optim.sgd(5.0, momentum=0.5)})
+    transform = optim.by_path({is_bias: optim.sgd(schedule.linear(1.0, 2.0)), "*weight": optim.sgd(5.0, momentum=0.5)})
     values = params()
     updates, state = transform.update(values, transform.init(values), values, optim.Context(position=0.5))
     assert tree.equal(updates, {"weight": -5.0 * values["weight"], "bias": -1.5 * values["bias"]})

@@ -13,7 +13,7 @@ from functrain.schedule import Progress
 
 # value and the clocks.
 
-LINE = schedule.lin(0, 1)
+LINE = schedule.linear(0, 1)
 
 
 def test_value_of_a_number_is_the_number_itself():
@@ -23,17 +23,17 @@ def test_value_of_a_number_is_the_number_itself():
 
 
 def test_value_reads_the_clock_of_the_schedule():
-    line = schedule.lin(0, 1)
+    line = schedule.linear(0, 1)
     at = Progress(position=0.25, updates=3, epoch=1.5)
     assert schedule.value(line, at) == 0.25
-    assert schedule.value(schedule.updates(4, line), at) == 0.75
-    assert schedule.value(schedule.epochs(2, line), at) == 0.75
-    assert schedule.value(2 * schedule.updates(4, line), at) == 1.5
+    assert schedule.value(schedule.over_updates(4, line), at) == 0.75
+    assert schedule.value(schedule.over_epochs(2, line), at) == 0.75
+    assert schedule.value(2 * schedule.over_updates(4, line), at) == 1.5
 
 
-@pytest.mark.parametrize("clock", [schedule.updates, schedule.epochs])
+@pytest.mark.parametrize("clock", [schedule.over_updates, schedule.over_epochs])
 def test_a_clock_holds_the_end_value(clock):
-    rise = clock(3, schedule.cos(0.1, 0.7))
+    rise = clock(3, schedule.cosine(0.1, 0.7))
     for done in (3, 4, 10**9):
         assert schedule.value(rise, Progress(updates=done, epoch=float(done))) == 0.7
         tensors = Progress(updates=torch.tensor(done), epoch=torch.tensor(float(done)))
@@ -41,12 +41,12 @@ def test_a_clock_holds_the_end_value(clock):
 
 
 def test_a_counter_tensor_keeps_neighbouring_updates_apart():
-    rise = schedule.updates(2**26, schedule.lin(0.0, 2.0**26))
+    rise = schedule.over_updates(2**26, schedule.linear(0.0, 2.0**26))
     assert schedule.value(rise, Progress(updates=torch.tensor(2**25 + 1))).item() == 2**25 + 1
 
 
 def test_value_works_in_a_trace():
-    rise = schedule.updates(10, schedule.cos(0.0, 1.0))
+    rise = schedule.over_updates(10, schedule.cosine(0.0, 1.0))
     f = lambda updates: schedule.value(rise, Progress(updates=updates))  # noqa: E731
     traced = make_fx(f, tracing_mode="fake")(torch.tensor(0))
     for done in (0, 3, 10, 11):
@@ -54,13 +54,13 @@ def test_value_works_in_a_trace():
 
 
 def test_a_clocked_schedule_called_by_position_runs_once():
-    assert schedule.updates(100, schedule.lin(1, 2))(0.3) == 1.3
+    assert schedule.over_updates(100, schedule.linear(1, 2))(0.3) == 1.3
 
 
 # check_hyper.
 
 
-@pytest.mark.parametrize("hyper", [0, 0.5, 1, np.float32(0.5), torch.tensor(0.5), LINE, schedule.updates(3, LINE)])
+@pytest.mark.parametrize("hyper", [0, 0.5, 1, np.float32(0.5), torch.tensor(0.5), LINE, schedule.over_updates(3, LINE)])
 def test_check_hyper_returns_what_it_accepts(hyper):
     assert schedule.check_hyper("rate", hyper, minimum=0, maximum=1) is hyper
 
@@ -88,7 +88,7 @@ def test_check_hyper_reads_no_value_of_a_traced_tensor():
         (torch.ones(2), {}, "rate must be a number"),
         (torch.tensor(1), {}, "rate must be a number"),
         (lambda p: p, {}, r"got the function .*wrap .*schedule.Schedule\(f\).*schedule.annealer"),
-        (schedule.cos, {}, "got the function <function cos"),
+        (schedule.cosine, {}, "got the function <function cos"),
     ],
 )
 def test_check_hyper_says_what_it_wants(hyper, limits, message):

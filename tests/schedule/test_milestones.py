@@ -8,14 +8,14 @@ import torch
 
 import functrain as ft
 from functrain import schedule
-from functrain.schedule import Progress, combine, no, value
+from functrain.schedule import Progress, constant, join, value
 
 MOST = 80
 DTYPES = [torch.float32, torch.float64]
 
 
 def two(m, n):
-    return combine([m / n, 1 - m / n], [no(1.0), no(2.0)])
+    return join([m / n, 1 - m / n], [constant(1.0), constant(2.0)])
 
 
 def expected(m, n):
@@ -51,7 +51,7 @@ def test_parts_that_floats_cannot_add_up(parts):
     # As the parts are written: decimals, or shares of n.
     exact = [Fraction(part).limit_denominator(1000) for part in parts]
     edges = list(itertools.accumulate(exact))
-    phases = combine(parts, [no(float(i)) for i in range(len(parts))])
+    phases = join(parts, [constant(float(i)) for i in range(len(parts))])
     for n in (edge.denominator * k for edge in edges for k in (1, 3, 10)):
         wanted = [float(min(sum(Fraction(k, n) >= edge for edge in edges), len(parts) - 1)) for k in range(n + 1)]
         assert [phases(k / n) for k in range(n + 1)] == wanted
@@ -61,7 +61,7 @@ def test_parts_that_floats_cannot_add_up(parts):
 
 @pytest.mark.parametrize("n", [10, 30, 70, 90, 110])
 def test_where_values_cannot_be_read(n):
-    phases = combine([0.1, 0.2, 0.7], [no(1.0), no(0.1), no(0.01)])
+    phases = join([0.1, 0.2, 0.7], [constant(1.0), constant(0.1), constant(0.01)])
     wanted = [phases(k / n) for k in range(n + 1)]
     assert wanted[3 * n // 10] == 0.01 and wanted[3 * n // 10 - 1] == 0.1
     at = torch.arange(n + 1, dtype=torch.float64) / n
@@ -72,7 +72,7 @@ def test_where_values_cannot_be_read(n):
 def test_the_clocks_of_updates_and_epochs_have_the_same_boundaries():
     for n in range(2, 60):
         for m in range(1, n):
-            by_updates, by_epochs = schedule.updates(n, two(m, n)), schedule.epochs(7, two(m, n))
+            by_updates, by_epochs = schedule.over_updates(n, two(m, n)), schedule.over_epochs(7, two(m, n))
             for k in (m - 1, m):
                 wanted = 1.0 if k < m else 2.0
                 assert value(by_updates, Progress(updates=k)) == wanted
@@ -81,8 +81,8 @@ def test_the_clocks_of_updates_and_epochs_have_the_same_boundaries():
 
 
 def test_phases_inside_of_phases():
-    inner = combine([0.1, 0.2, 0.7], [no(1.0), no(2.0), no(3.0)])
-    outer = combine([0.3, 0.1, 0.6], [no(0.0), inner, no(4.0)])
+    inner = join([0.1, 0.2, 0.7], [constant(1.0), constant(2.0), constant(3.0)])
+    outer = join([0.3, 0.1, 0.6], [constant(0.0), inner, constant(4.0)])
     for n in (100, 300, 700):
         edges = [3 * n // 10, 31 * n // 100, 33 * n // 100, 4 * n // 10]
         wanted = [float(sum(k >= edge for edge in edges)) for k in range(n + 1)]
@@ -91,7 +91,7 @@ def test_phases_inside_of_phases():
 
 
 def test_a_phase_begins_where_its_schedule_begins():
-    phases = combine([0.1, 0.2, 0.7], [schedule.lin(0.0, 1.0), schedule.lin(5.0, 6.0), schedule.lin(8.0, 9.0)])
+    phases = join([0.1, 0.2, 0.7], [schedule.linear(0.0, 1.0), schedule.linear(5.0, 6.0), schedule.linear(8.0, 9.0)])
     for n in (10, 20, 70, 130):
         for dtype in DTYPES:
             at = torch.tensor([n // 10, 3 * n // 10], dtype=dtype) / n

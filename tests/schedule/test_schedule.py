@@ -20,20 +20,22 @@ finite = st.floats(-1e6, 1e6)
 positive = st.floats(1e-6, 1e6)
 fractions = st.floats(0.0, 1.0)
 SHAPES = {
-    "lin": schedule.lin,
-    "cos": schedule.cos,
-    "exp": schedule.exp,
-    "poly2": lambda start, end: schedule.poly(start, end, 2),
-    "poly0.5": lambda start, end: schedule.poly(start, end, power=0.5),
+    "lin": schedule.linear,
+    "cos": schedule.cosine,
+    "exp": schedule.exponential,
+    "poly2": lambda start, end: schedule.polynomial(start, end, 2),
+    "poly0.5": lambda start, end: schedule.polynomial(start, end, power=0.5),
 }
 shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 WHOLE = {
-    "no": schedule.no(0.3),
+    "no": schedule.constant(0.3),
     **{name: shape(0.1, 0.7) for name, shape in SHAPES.items()},
-    "combine": schedule.combine([0.3, 0.7], [schedule.cos(0.3, 0.6), schedule.exp(0.6, 0.2)]),
-    "three": schedule.combine([0.2, 0.3, 0.5], [schedule.lin(0, 1), schedule.no(1), schedule.poly(1, 0, 2)]),
-    "warmup": schedule.warmup(0.1, schedule.cos(0.5, 0.0)),
+    "join": schedule.join([0.3, 0.7], [schedule.cosine(0.3, 0.6), schedule.exponential(0.6, 0.2)]),
+    "three": schedule.join(
+        [0.2, 0.3, 0.5], [schedule.linear(0, 1), schedule.constant(1), schedule.polynomial(1, 0, 2)]
+    ),
+    "warmup": schedule.warmup(0.1, schedule.cosine(0.5, 0.0)),
     "one_cycle": schedule.one_cycle(0.3, 0.6, 0.2),
     "scaled": 0.1 * schedule.one_cycle(0.3, 0.6, 0.2),
 }
@@ -54,7 +56,7 @@ def test_both_ends_are_exact_as_floats_and_as_tensors(shape, start, end):
 
 @given(start=finite, end=finite)
 def test_ends_of_any_sign_are_exact(start, end):
-    for shape in (schedule.lin, schedule.cos, SHAPES["poly2"]):
+    for shape in (schedule.linear, schedule.cosine, SHAPES["poly2"]):
         assert (shape(start, end)(0.0), shape(start, end)(1.0)) == (start, end)
     cycle = schedule.one_cycle(start, 1.0, end)
     assert (cycle(0.0), cycle(0.3), cycle(1.0)) == (start, 1.0, end)
@@ -72,28 +74,28 @@ def test_a_shape_goes_one_way_and_stays_between_its_ends(shape, start, end, a, b
 
 def test_a_shape_towards_zero_never_crosses_it():
     near_end = 1 - 2**-53
-    assert schedule.cos(0.7, 0.0)(near_end) >= 0 and schedule.lin(0.7, 0.0)(near_end) >= 0
+    assert schedule.cosine(0.7, 0.0)(near_end) >= 0 and schedule.linear(0.7, 0.0)(near_end) >= 0
 
 
 # Known values.
 
 
 def test_the_lessons_numbers():
-    assert schedule.lin(1, 2)(0.3) == 1.3
-    assert schedule.no(1)(0.3) == 1.0
-    lesson = schedule.combine([0.3, 0.7], [schedule.cos(0.3, 0.6), schedule.cos(0.6, 0.2)])
+    assert schedule.linear(1, 2)(0.3) == 1.3
+    assert schedule.constant(1)(0.3) == 1.0
+    lesson = schedule.join([0.3, 0.7], [schedule.cosine(0.3, 0.6), schedule.cosine(0.6, 0.2)])
     assert (lesson(0.0), lesson(0.3), lesson(1.0)) == (0.3, 0.6, 0.2)
     assert lesson(0.15) == pytest.approx(0.45) and lesson(0.65) == pytest.approx(0.4)
     assert schedule.one_cycle(0.3, 0.6, 0.2)(0.37) == lesson(0.37)
 
 
 def test_the_middles_of_the_shapes():
-    assert schedule.cos(1, 3)(0.5) == pytest.approx(2.0)
-    assert schedule.cos(0, 1)(1 / 3) == pytest.approx(0.25)
-    assert schedule.exp(1, 100)(0.5) == pytest.approx(10.0)
-    assert schedule.exp(-1, -100)(0.5) == pytest.approx(-10.0)
-    assert schedule.poly(0, 1, power=3)(0.5) == pytest.approx(1 - 0.5**3)
-    assert schedule.poly(0, 1, power=1)(0.3) == pytest.approx(0.3)
+    assert schedule.cosine(1, 3)(0.5) == pytest.approx(2.0)
+    assert schedule.cosine(0, 1)(1 / 3) == pytest.approx(0.25)
+    assert schedule.exponential(1, 100)(0.5) == pytest.approx(10.0)
+    assert schedule.exponential(-1, -100)(0.5) == pytest.approx(-10.0)
+    assert schedule.polynomial(0, 1, power=3)(0.5) == pytest.approx(1 - 0.5**3)
+    assert schedule.polynomial(0, 1, power=1)(0.3) == pytest.approx(0.3)
 
 
 def _torch_rates(make, steps, lr=1.0):
@@ -113,16 +115,16 @@ lr_scheduler = torch.optim.lr_scheduler
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
-        (schedule.cos(0.5, 0.1), lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=40, eta_min=0.1)),
-        (schedule.lin(0.25, 0.5), lambda o: lr_scheduler.LinearLR(o, start_factor=0.5, total_iters=40)),
-        (schedule.poly(0.5, 0, 1.7), lambda o: lr_scheduler.PolynomialLR(o, total_iters=40, power=1.7)),
-        (schedule.exp(0.5, 0.5 * 0.9**40), lambda o: lr_scheduler.ExponentialLR(o, gamma=0.9)),
-        (schedule.no(0.5), lambda o: lr_scheduler.ConstantLR(o, factor=1.0)),
+        (schedule.cosine(0.5, 0.1), lambda o: lr_scheduler.CosineAnnealingLR(o, T_max=40, eta_min=0.1)),
+        (schedule.linear(0.25, 0.5), lambda o: lr_scheduler.LinearLR(o, start_factor=0.5, total_iters=40)),
+        (schedule.polynomial(0.5, 0, 1.7), lambda o: lr_scheduler.PolynomialLR(o, total_iters=40, power=1.7)),
+        (schedule.exponential(0.5, 0.5 * 0.9**40), lambda o: lr_scheduler.ExponentialLR(o, gamma=0.9)),
+        (schedule.constant(0.5), lambda o: lr_scheduler.ConstantLR(o, factor=1.0)),
     ],
     ids=["cos", "lin", "poly", "exp", "no"],
 )
 def test_pytorch_schedulers_give_the_same_rates(ours, theirs):
-    by_updates = schedule.updates(40, ours)
+    by_updates = schedule.over_updates(40, ours)
     got = [schedule.value(by_updates, Progress(updates=i)) for i in range(41)]
     assert got == pytest.approx(_torch_rates(theirs, 41, lr=0.5), rel=1e-9, abs=1e-15)
 
@@ -166,8 +168,8 @@ def test_traced_and_mapped_is_what_runs_eagerly(whole):
 
 
 def test_a_position_that_is_an_integer_tensor_becomes_a_float():
-    assert torch.equal(schedule.lin(1, 2)(torch.tensor([0, 1])), torch.tensor([1.0, 2.0]))
-    assert torch.equal(schedule.no(0.5)(torch.tensor(1)), torch.tensor(0.5))
+    assert torch.equal(schedule.linear(1, 2)(torch.tensor([0, 1])), torch.tensor([1.0, 2.0]))
+    assert torch.equal(schedule.constant(0.5)(torch.tensor(1)), torch.tensor(0.5))
 
 
 def test_the_position_is_not_changed():
@@ -179,11 +181,11 @@ def test_the_position_is_not_changed():
 
 def test_a_schedule_over_tensors_can_be_mapped_and_differentiated():
     rates = torch.tensor([0.1, 0.2], dtype=torch.float64)
-    mapped = torch.func.vmap(lambda lr: schedule.cos(lr, 0.0)(0.5))(rates)
+    mapped = torch.func.vmap(lambda lr: schedule.cosine(lr, 0.0)(0.5))(rates)
     torch.testing.assert_close(mapped, rates / 2)
-    slope = torch.func.grad(lambda lr: schedule.lin(lr, 0.0)(0.25))(rates[0])
+    slope = torch.func.grad(lambda lr: schedule.linear(lr, 0.0)(0.25))(rates[0])
     assert slope.item() == pytest.approx(0.75)
-    assert schedule.no(rates[1])(torch.zeros(3)).tolist() == pytest.approx([0.2] * 3)
+    assert schedule.constant(rates[1])(torch.zeros(3)).tolist() == pytest.approx([0.2] * 3)
 
 
 # The range of the position.
@@ -192,28 +194,28 @@ def test_a_schedule_over_tensors_can_be_mapped_and_differentiated():
 @pytest.mark.parametrize("position", [-1e-9, 1.0000001, math.inf, math.nan, 2])
 def test_a_position_outside_the_range_is_an_error(position):
     with pytest.raises(InvalidArgument, match=r"position must be .*\[0, 1\].*got"):
-        schedule.lin(1, 2)(position)
+        schedule.linear(1, 2)(position)
     for tensor in (torch.tensor(float(position)), torch.tensor([0.5, float(position)], requires_grad=True)):
         with pytest.raises(InvalidArgument, match=r"position must be in \[0, 1\].*got a tensor with"):
-            schedule.lin(1, 2)(tensor)
+            schedule.linear(1, 2)(tensor)
 
 
 @pytest.mark.parametrize("position", ["0.5", None, True, [0.5], Progress()])
 def test_a_position_that_is_no_number_is_an_error(position):
     with pytest.raises(InvalidArgument, match="position must be a number in"):
-        schedule.lin(1, 2)(position)
+        schedule.linear(1, 2)(position)
 
 
 @pytest.mark.parametrize("tensor", [torch.tensor(True), torch.tensor(0.5j)])
 def test_a_position_of_a_dtype_without_order_is_an_error(tensor):
     with pytest.raises(InvalidArgument, match="got a tensor of torch"):
-        schedule.lin(1, 2)(tensor)
+        schedule.linear(1, 2)(tensor)
 
 
 def test_a_traced_position_is_not_read():
     grid = torch.tensor([0.5, 2.0])
-    torch.func.vmap(schedule.lin(1, 2))(grid)
-    make_fx(schedule.lin(1, 2), tracing_mode="fake")(torch.tensor(2.0))
+    torch.func.vmap(schedule.linear(1, 2))(grid)
+    make_fx(schedule.linear(1, 2), tracing_mode="fake")(torch.tensor(2.0))
 
 
 # combine, warmup, one_cycle.
@@ -223,8 +225,8 @@ def test_a_traced_position_is_not_read():
 def test_combine_of_lines_is_the_broken_line_through_its_corners(sizes, data):
     total = sum(sizes)
     corners = data.draw(st.lists(st.floats(-100, 100), min_size=len(sizes) + 1, max_size=len(sizes) + 1))
-    lines = [schedule.lin(a, b) for a, b in itertools.pairwise(corners)]
-    whole = schedule.combine([size / total for size in sizes], lines)
+    lines = [schedule.linear(a, b) for a, b in itertools.pairwise(corners)]
+    whole = schedule.join([size / total for size in sizes], lines)
     at = data.draw(fractions)
     edges = np.cumsum([0, *sizes]) / total
     assert whole(at) == pytest.approx(np.interp(at, edges, corners), abs=1e-9)
@@ -233,17 +235,17 @@ def test_combine_of_lines_is_the_broken_line_through_its_corners(sizes, data):
 
 
 def test_combine_is_closed():
-    inner = schedule.combine([0.5, 0.5], [schedule.lin(0, 1), schedule.lin(1, 3)])
-    outer = schedule.combine([0.5, 0.5], [inner, schedule.no(3)])
+    inner = schedule.join([0.5, 0.5], [schedule.linear(0, 1), schedule.linear(1, 3)])
+    outer = schedule.join([0.5, 0.5], [inner, schedule.constant(3)])
     assert [outer(p) for p in (0.0, 0.25, 0.375, 0.5, 1.0)] == [0.0, 1.0, 2.0, 3.0, 3.0]
 
 
 def test_combine_takes_parts_that_sum_to_one_up_to_rounding():
-    tenths = schedule.combine([0.1] * 10, [schedule.lin(i, i + 1) for i in range(10)])
+    tenths = schedule.join([0.1] * 10, [schedule.linear(i, i + 1) for i in range(10)])
     assert tenths(1.0) == 10.0 and tenths(0.55) == pytest.approx(5.5)
 
 
-LINE = schedule.lin(0, 1)
+LINE = schedule.linear(0, 1)
 
 
 @pytest.mark.parametrize(
@@ -256,17 +258,17 @@ LINE = schedule.lin(0, 1)
         ([0.0, 1.0], [LINE, LINE], r"parts\[0\] must be a positive fraction"),
         ([math.nan, 1.0], [LINE, LINE], r"parts\[0\] must be a positive fraction"),
         (["a", 1.0], [LINE, LINE], r"parts\[0\] must be a positive fraction"),
-        ([0.5, 0.5], [LINE, 0.1], r"schedules\[1\] must be a Schedule, got 0.1.*schedule.no"),
-        ([0.5, 0.5], [LINE, schedule.updates(5, LINE)], r"schedules\[1\] must be a schedule by position.*outside"),
+        ([0.5, 0.5], [LINE, 0.1], r"schedules\[1\] must be a Schedule, got 0.1.*schedule.constant"),
+        ([0.5, 0.5], [LINE, schedule.over_updates(5, LINE)], r"schedules\[1\] must be a schedule by position.*outside"),
     ],
 )
 def test_combine_says_what_is_wrong(parts, schedules, message):
     with pytest.raises(InvalidArgument, match=message):
-        schedule.combine(parts, schedules)
+        schedule.join(parts, schedules)
 
 
 def test_warmup_rises_to_where_the_schedule_begins():
-    warm = schedule.warmup(0.25, schedule.lin(0.8, 0.0), start=0.4)
+    warm = schedule.warmup(0.25, schedule.linear(0.8, 0.0), start=0.4)
     assert [warm(p) for p in (0.0, 0.125, 0.25, 1.0)] == pytest.approx([0.4, 0.6, 0.8, 0.0])
     assert warm(0.625) == pytest.approx(0.4)
     assert schedule.warmup(0, LINE) is LINE
@@ -280,17 +282,17 @@ def test_warmup_rises_to_where_the_schedule_begins():
         (lambda: schedule.warmup(0.1, 0.5), "schedule must be a Schedule, got 0.5"),
         (lambda: schedule.one_cycle(0.3, 0.6, 0.2, part=0), r"part must be a fraction of the time in \(0, 1\), got 0"),
         (lambda: schedule.one_cycle(0.3, 0.6, 0.2, part=1.5), "part must be"),
-        (lambda: schedule.updates(0, LINE), "n must be a positive whole number of updates, got 0"),
-        (lambda: schedule.updates(1.5, LINE), "n must be a positive whole number of updates, got 1.5"),
-        (lambda: schedule.updates(5, schedule.epochs(2, LINE)), "must be a schedule by position"),
-        (lambda: schedule.epochs(-1, LINE), "n must be a positive number of epochs, got -1"),
-        (lambda: schedule.epochs(1, 0.1), "schedule must be a Schedule"),
-        (lambda: schedule.exp(0.0, 1.0), "exp needs a start and an end of one sign.*start=0 and end=1"),
-        (lambda: schedule.exp(-1.0, 1.0), "exp needs"),
-        (lambda: schedule.poly(1, 0, power=0), "power must be a positive number, got 0"),
-        (lambda: schedule.lin(math.inf, 1), "start must be a finite number, got inf"),
-        (lambda: schedule.cos(1, "2"), "end must be a finite number, got '2'"),
-        (lambda: schedule.no(math.nan), "value must be a finite number, got nan"),
+        (lambda: schedule.over_updates(0, LINE), "n must be a positive whole number of updates, got 0"),
+        (lambda: schedule.over_updates(1.5, LINE), "n must be a positive whole number of updates, got 1.5"),
+        (lambda: schedule.over_updates(5, schedule.over_epochs(2, LINE)), "must be a schedule by position"),
+        (lambda: schedule.over_epochs(-1, LINE), "n must be a positive number of epochs, got -1"),
+        (lambda: schedule.over_epochs(1, 0.1), "schedule must be a Schedule"),
+        (lambda: schedule.exponential(0.0, 1.0), "exp needs a start and an end of one sign.*start=0 and end=1"),
+        (lambda: schedule.exponential(-1.0, 1.0), "exp needs"),
+        (lambda: schedule.polynomial(1, 0, power=0), "power must be a positive number, got 0"),
+        (lambda: schedule.linear(math.inf, 1), "start must be a finite number, got inf"),
+        (lambda: schedule.cosine(1, "2"), "end must be a finite number, got '2'"),
+        (lambda: schedule.constant(math.nan), "value must be a finite number, got nan"),
         (lambda: Schedule(0.1), "f must be a function of the position, got 0.1"),
         (lambda: Schedule(LINE.f, clock="batches"), "clock must be one of position, updates, epochs, got 'batches'"),
         (lambda: Schedule(LINE.f, "updates", 0), "length must be a positive number, got 0"),
@@ -312,7 +314,7 @@ def root(start, end, position, degree=2):
 
 def test_annealer_shows_the_signature_without_the_position():
     assert str(inspect.signature(root)).startswith("(start, end, degree=2) -> ")
-    assert str(inspect.signature(schedule.cos)).startswith("(start, end) -> ")
+    assert str(inspect.signature(schedule.cosine)).startswith("(start, end) -> ")
     assert root.__name__ == "root" and "root of the position" in inspect.getdoc(root)
 
 
@@ -332,25 +334,25 @@ def test_annealer_refuses_what_has_no_position():
 
 
 def test_equal_schedules_are_equal_and_hash_alike():
-    for make in (lambda: schedule.one_cycle(0.3, 0.6, 0.2), lambda: 2 * schedule.updates(5, schedule.no(1))):
+    for make in (lambda: schedule.one_cycle(0.3, 0.6, 0.2), lambda: 2 * schedule.over_updates(5, schedule.constant(1))):
         assert make() == make() and hash(make()) == hash(make())
-    assert schedule.lin(0, 1) != schedule.lin(0, 2) and schedule.lin(0, 1) != schedule.cos(0, 1)
-    assert schedule.updates(5, LINE) != schedule.updates(6, LINE)
+    assert schedule.linear(0, 1) != schedule.linear(0, 2) and schedule.linear(0, 1) != schedule.cosine(0, 1)
+    assert schedule.over_updates(5, LINE) != schedule.over_updates(6, LINE)
 
 
 def test_schedules_survive_pickling():
-    for whole in [*WHOLE.values(), schedule.epochs(2, root(0, 1, degree=3))]:
+    for whole in [*WHOLE.values(), schedule.over_epochs(2, root(0, 1, degree=3))]:
         assert pickle.loads(pickle.dumps(whole)) == whole
 
 
 @pytest.mark.parametrize(
     ("made", "shown"),
     [
-        (schedule.no(0.3), "no(0.3)"),
-        (schedule.poly(1, 0, power=2), "poly(1.0, 0.0, 2)"),
-        (schedule.updates(100, schedule.lin(0, 1)), "updates(100, lin(0.0, 1.0))"),
-        (schedule.combine([0.5, 0.5], [LINE, LINE]), "combine([0.5, 0.5], [lin(0.0, 1.0), lin(0.0, 1.0)])"),
-        (0.5 * LINE, "0.5 * lin(0.0, 1.0)"),
+        (schedule.constant(0.3), "constant(0.3)"),
+        (schedule.polynomial(1, 0, power=2), "polynomial(1.0, 0.0, 2)"),
+        (schedule.over_updates(100, schedule.linear(0, 1)), "over_updates(100, linear(0.0, 1.0))"),
+        (schedule.join([0.5, 0.5], [LINE, LINE]), "join([0.5, 0.5], [linear(0.0, 1.0), linear(0.0, 1.0)])"),
+        (0.5 * LINE, "0.5 * linear(0.0, 1.0)"),
     ],
 )
 def test_a_schedule_prints_as_what_makes_it(made, shown):
@@ -363,3 +365,14 @@ def test_a_number_times_a_schedule():
         LINE * "2"
     with pytest.raises(TypeError):
         LINE * LINE
+
+
+@pytest.mark.parametrize(("old", "new"), [("cos", "cosine"), ("no", "constant"), ("combine_scheds", "join")])
+def test_a_name_of_the_lesson_answers_with_ours(old, new):
+    with pytest.raises(AttributeError, match=f"its name is schedule.{new}"):
+        getattr(schedule, old)
+
+
+def test_an_unknown_name_answers_with_those_that_exist():
+    with pytest.raises(AttributeError, match=r"has no 'wavy'; it has .*cosine, .*join"):
+        _ = schedule.wavy

@@ -11,17 +11,17 @@ from functrain.errors import InvalidArgument
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 EXACT = {
-    "no": (schedule.no(0.3), lambda p: 0.3),
-    "lin": (schedule.lin(0.1, 0.7), lambda p: 0.1 + 0.6 * p),
-    "cos": (schedule.cos(0.1, 0.7), lambda p: 0.1 + 0.3 * (1 - math.cos(math.pi * p))),
-    "exp": (schedule.exp(0.1, 0.7), lambda p: 0.1 * 7.0**p),
-    "poly": (schedule.poly(0.1, 0.7, 3), lambda p: 0.1 + 0.6 * (1 - (1 - p) ** 3)),
+    "no": (schedule.constant(0.3), lambda p: 0.3),
+    "lin": (schedule.linear(0.1, 0.7), lambda p: 0.1 + 0.6 * p),
+    "cos": (schedule.cosine(0.1, 0.7), lambda p: 0.1 + 0.3 * (1 - math.cos(math.pi * p))),
+    "exp": (schedule.exponential(0.1, 0.7), lambda p: 0.1 * 7.0**p),
+    "poly": (schedule.polynomial(0.1, 0.7, 3), lambda p: 0.1 + 0.6 * (1 - (1 - p) ** 3)),
     "combine": (
-        schedule.combine([0.25, 0.75], [schedule.lin(0.0, 1.0), schedule.lin(1.0, 0.4)]),
+        schedule.join([0.25, 0.75], [schedule.linear(0.0, 1.0), schedule.linear(1.0, 0.4)]),
         lambda p: 4 * p if p < 0.25 else 1 - 0.8 * (p - 0.25),
     ),
-    "warmup": (schedule.warmup(0.25, schedule.no(1.0)), lambda p: min(4 * p, 1.0)),
-    "scaled": (2 * schedule.lin(0.1, 0.7), lambda p: 0.2 + 1.2 * p),
+    "warmup": (schedule.warmup(0.25, schedule.constant(1.0)), lambda p: min(4 * p, 1.0)),
+    "scaled": (2 * schedule.linear(0.1, 0.7), lambda p: 0.2 + 1.2 * p),
 }
 
 

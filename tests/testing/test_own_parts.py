@@ -7,7 +7,7 @@ import torch
 
 from functrain import data, losses, metrics, nn, optim, schedule, testing
 
-RISE = schedule.linear(0.1, 0.9) if hasattr(schedule, "linear") else schedule.lin(0.1, 0.9)
+RISE = schedule.linear(0.1, 0.9)
 ROWS = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(1))
 
@@ -53,7 +53,7 @@ METRICS = {
     "accuracy": metrics.accuracy,
     "top 2": metrics.top_k(2),
     "loss": metrics.mean(losses.cross_entropy),
-    "together": metrics.together({"accuracy": metrics.accuracy, "loss": metrics.mean(losses.cross_entropy)}),
+    "collection": metrics.collection({"accuracy": metrics.accuracy, "loss": metrics.mean(losses.cross_entropy)}),
 }
 
 SAMPLERS = {

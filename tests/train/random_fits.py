@@ -38,7 +38,7 @@ LOSSES = {
 }
 OPTIMIZERS = {
     "sgd": lambda: optim.sgd(schedule.one_cycle(0.05, 0.2, 0.01), momentum=0.9),
-    "accumulate": lambda: optim.accumulate(3, optim.sgd(schedule.updates(5, schedule.lin(0.2, 0.05)))),
+    "accumulate": lambda: optim.accumulate(3, optim.sgd(schedule.over_updates(5, schedule.linear(0.2, 0.05)))),
 }
 MIXES = {"mixing layer", "mixing", "mixing transform", "mixing handler"}
 

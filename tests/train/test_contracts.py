@@ -202,7 +202,7 @@ def test_metrics_for_validation_alone(jit):
 @BOTH
 def test_both_counts_and_what_a_record_shows_is_what_the_step_used(jit):
     used = []
-    rate = schedule.updates(10, schedule.lin(1.0, 0.0))
+    rate = schedule.over_updates(10, schedule.linear(1.0, 0.0))
     optimizer = optim.accumulate(4, optim.sgd(lr=rate))
     learner, state, train, _ = problem(n=160, optimizer=optimizer, model=nn.dense(3))
     note = ft.Callback("note", {"after_step": lambda step: ft.log(step, "used", rate(step.progress.updates / 10))})
@@ -255,7 +255,7 @@ def test_the_batch_at_which_a_fit_stopped_can_be_fetched(jit):
 
 @BOTH
 def test_going_on_after_the_best_state_was_restored_goes_on_from_the_last_one(jit):
-    learner, state, train, valid = problem(optimizer=optim.sgd(lr=schedule.lin(0.1, 100.0)))
+    learner, state, train, valid = problem(optimizer=optim.sgd(lr=schedule.linear(0.1, 100.0)))
     stop = callbacks.early_stopping("valid/loss", patience=2, restore_best=True)
     options = dict(train=train, valid=valid, jit=jit, callbacks=[stop, callbacks.record()])
     run = ft.fit(learner, state, epochs=12, **options)

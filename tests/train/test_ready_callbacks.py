@@ -19,7 +19,7 @@ def small():
 
 
 def test_early_stopping_waits_and_restores_the_best():
-    learner, state, train, valid = problem(optimizer=optim.sgd(lr=schedule.lin(0.1, 300.0)))
+    learner, state, train, valid = problem(optimizer=optim.sgd(lr=schedule.linear(0.1, 300.0)))
     stop = ft.callbacks.early_stopping("valid/loss", patience=2, restore_best=True)
     for jit in (False, "aten"):
         result = ft.fit(learner, state, train=train, valid=valid, epochs=30, callbacks=[stop], jit=jit)

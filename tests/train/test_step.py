@@ -131,7 +131,7 @@ def test_logs_of_a_batch(batch):
 
 
 def test_the_step_works_under_vmap_for_an_ensemble(batch):
-    learner = learner_of(optim.sgd(lr=schedule.lin(0.1, 0.2), momentum=0.9))
+    learner = learner_of(optim.sgd(lr=schedule.linear(0.1, 0.2), momentum=0.9))
     keys = ft.random.split(ft.random.key(0), 3)
     states = [ft.plan(ft.init(learner, key, batch), steps=4) for key in keys.unbind(0)]
     step = ft.train_step(learner)
@@ -141,7 +141,7 @@ def test_the_step_works_under_vmap_for_an_ensemble(batch):
 
 
 def test_a_schedule_reads_the_position_of_the_plan(batch):
-    learner = learner_of(optim.sgd(lr=schedule.lin(1.0, 0.0)))
+    learner = learner_of(optim.sgd(lr=schedule.linear(1.0, 0.0)))
     state = ft.plan(ft.init(learner, ft.random.key(0), batch), steps=4)
     seen = []
     for _ in range(4):
@@ -225,7 +225,7 @@ def test_looking_at_the_loss_changes_no_bit(weight):
 
 
 def test_both_counts_are_those_of_the_beginning_of_the_step(batch):
-    learner = learner_of(optim.sgd(lr=schedule.updates(4, schedule.lin(0.4, 0.0))))
+    learner = learner_of(optim.sgd(lr=schedule.over_updates(4, schedule.linear(0.4, 0.0))))
     state = ft.plan(ft.init(learner, ft.random.key(0), batch), steps=4)
     seen = []
     events = ("begin_step", "after_loss", "after_grads", "after_step")

@@ -156,7 +156,7 @@ def test_one_with_waiting_batches_is_copied_and_pickled(copied):
 
 
 def test_a_metric_that_measures_a_tree_does_not_wait():
-    both = metrics.together({"top_1": metrics.top_k(1), "top_2": metrics.top_k(2)})
+    both = metrics.collection({"top_1": metrics.top_k(1), "top_2": metrics.top_k(2)})
     learner, batches = learner_of(both=both), [batch_of(4) for _ in range(3)]
     assert tallied(learner, batches).waiting == ()
     assert not tree.differences(computed(learner, tallied(learner, batches)), one_by_one(learner, batches), rtol=1e-12)
