@@ -10,7 +10,8 @@ import torch
 
 from functrain import nn, random
 
-OWN = nn.serial(nn.conv(4, kernel_size=3, padding=1), nn.batch_norm(), nn.relu, nn.flatten, nn.dropout(0.1), nn.dense(3))
+CONV = nn.serial(nn.conv(4, kernel_size=3, padding=1), nn.batch_norm(), nn.relu)
+OWN = nn.serial(CONV, nn.flatten, nn.dropout(0.1), nn.dense(3))
 MODULE = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(36, 5), torch.nn.BatchNorm1d(5), torch.nn.Dropout(0.2))
 
 
