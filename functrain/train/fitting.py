@@ -62,7 +62,7 @@ def fit(
         learner: what to train.
         state: where to begin, from `init` or an earlier `run.state`; or the `Run` to go on with.
         train: a `data.Loader`; or any iterable of batches, such as a DataLoader or a generator, which begins where it
-            begins when a run goes on, so that this is then no exact resume, and the run's notes say so.
+            begins when a run goes on, so that this is then no exact resume, and the run's notes say so; `valid` too.
         epochs: how many times to go through `train`; or
         steps: how many batches to take in all.
         valid: batches to validate on after each epoch, or several such by name, as in {"clean": a, "noisy": b}.
@@ -120,7 +120,8 @@ def fit(
         begun = _planned(here, planned)
         run = carry_out(task, begin_run(begun, planned, data_key(begun), callbacks))
     else:
-        run = carry_out(task, _noted(begin_run(_in(going_on, here), planned, going_on.key, callbacks), training))
+        every = (training, *validations.values())
+        run = carry_out(task, begin_run(_in(going_on, here), planned, going_on.key, callbacks, every))
     warn_if_nothing_was_trained(run, callbacks)
     return run
 
@@ -131,14 +132,10 @@ def _planned(state: TrainState, planned: Plan) -> TrainState:
 
 
 def _in(run: Run, state: TrainState) -> Run:
-    return attrs.evolve(run.point or run, state=state)
-
-
-def _noted(run: Run, training: Source) -> Run:
-    if training.is_loader or run.cursor.phase != "train" or run.cursor.batch == 0:
-        return run
-    note = "train is no Loader: the run went on with the batches that it gave next, not where it left off"
-    return attrs.evolve(run, notes=(*run.notes, note))
+    """Return the run with the state to go on with in its place."""
+    if run.point is None:
+        return attrs.evolve(run, state=state)
+    return attrs.evolve(run, point=attrs.evolve(run.point, state=state))
 
 
 def _passed(state: TrainState, batches: int) -> TrainState:
