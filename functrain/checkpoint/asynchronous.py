@@ -16,8 +16,8 @@ from torch import Tensor
 
 from functrain.checkpoint.files import as_path, checked_info, put
 from functrain.checkpoint.folders import make_folder, put_into
-from functrain.checkpoint.taking_apart import Parts, take_apart
-from functrain.checkpoint.writing import check_target
+from functrain.checkpoint.format.taking_apart import Parts, take_apart
+from functrain.checkpoint.format.writing import check_target
 from functrain.errors import CannotSave
 
 _writing = threading.Lock()

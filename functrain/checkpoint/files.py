@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from functrain.checkpoint.elements import STORED, dense_stride
-from functrain.checkpoint.header import Entry, Header
-from functrain.checkpoint.reading import meta_tensors, opened, read_tensors
+from functrain.checkpoint.format.elements import STORED, dense_stride
+from functrain.checkpoint.format.header import Entry, Header
+from functrain.checkpoint.format.reading import meta_tensors, opened, read_tensors
+from functrain.checkpoint.format.taking_apart import Parts, is_scalar, scalar_outline, take_apart
+from functrain.checkpoint.format.writing import check_target, sweep, write
 from functrain.checkpoint.saved import Saved, as_plain, as_saved, into
-from functrain.checkpoint.taking_apart import Parts, is_scalar, scalar_outline, take_apart
-from functrain.checkpoint.writing import check_target, sweep, write
 from functrain.errors import CannotSave, InvalidArgument
 
 NOTHING: Any = object()

@@ -18,7 +18,7 @@ import attrs
 
 from functrain import tree
 from functrain.train.interruption import Interruption, carry_run, interruptible
-from functrain.train.phase import Live, Task, run_phase, tell
+from functrain.train.phase import Live, Task, at_boundary, run_phase, tell
 from functrain.train.run import Cursor, Run
 from functrain.train.stop import left_of, unless_stopped, within
 from functrain.train.tally import computed
@@ -55,6 +55,8 @@ def _from_place_to_place(task: Task, live: Live, run: Run) -> Run:
         while (run.stopped is None or run.stopped.scope != "fit") and run.cursor.event != "after_fit":
             run = PLACES[run.cursor.event](task, live, run)
             live.interruption.release()
+            if run.cursor.event != "after_fit":  # what is saved after it is the result
+                at_boundary(task, live, run)
         live.interruption.hold()  # until the caller has bound the run
         return run
     except BaseException as error:
@@ -69,9 +71,11 @@ def _after_fit(task: Task, live: Live, run: Run) -> Run:
     cursor = attrs.evolve(run.cursor, event="after_fit", answered=0)
     begun = attrs.evolve(run, stopped=None, history=history, batch=None, cursor=cursor)
     after = tell(task, live, "after_fit", begun)
-    return attrs.evolve(
+    result = attrs.evolve(
         after, stopped=run.stopped, cursor=run.cursor, point=attrs.evolve(run, stopped=left_of(run.stopped))
     )
+    at_boundary(task, live, result)
+    return result
 
 
 def _after_failure(task: Task, run: Run, error: BaseException, resources: dict[str, Any]) -> None:

@@ -18,8 +18,8 @@ from pathlib import Path
 import attrs
 from torch import Tensor
 
-from functrain.checkpoint.elements import as_bytes, as_stored
-from functrain.checkpoint.header import MOST_BYTES, PIECE, START, Header, written
+from functrain.checkpoint.format.elements import as_bytes, as_stored
+from functrain.checkpoint.format.header import MOST_BYTES, PIECE, START, Header, written
 from functrain.errors import CannotSave
 
 _BESIDE = 2**20
