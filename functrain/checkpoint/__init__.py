@@ -13,8 +13,9 @@ executed or imported: a class comes from the structure that you restore into, ne
 """
 
 from functrain.checkpoint.asynchronous import Background, background
-from functrain.checkpoint.files import load, outline, restore, save
+from functrain.checkpoint.files import check_savable, load, outline, restore, save
 from functrain.checkpoint.folders import Entry, add, entries, keep, latest
+from functrain.checkpoint.holding import hold
 from functrain.checkpoint.migrating import Report, migrate
 from functrain.checkpoint.saved import Saved, fields_of, into, part
 from functrain.checkpoint.structures import Anything, Each, Optional, records_in
@@ -29,8 +30,10 @@ __all__ = [
     "Saved",
     "add",
     "background",
+    "check_savable",
     "entries",
     "fields_of",
+    "hold",
     "into",
     "keep",
     "latest",

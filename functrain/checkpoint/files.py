@@ -167,6 +167,17 @@ def checked_info(info: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return info or {}
 
 
+def check_savable(value: Any) -> None:
+    """Raise `NotSavable` unless a value can be saved; nothing is copied or written.
+
+    >>> check_savable({"w": torch.ones(2), "f": print})
+    Traceback (most recent call last):
+        ...
+    functrain.errors.NotSavable: f: tensors, numbers, strings, None, dicts, lists, tuples and frozen attrs classes...
+    """
+    take_apart(value)
+
+
 def make_header(parts: Parts, info: Mapping[str, Any], number: int | None) -> Header:
     """Return the header of a value that was taken apart, without checksums.
 

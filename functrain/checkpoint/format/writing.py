@@ -62,6 +62,22 @@ def _may_be_replaced(path: Path) -> bool:
     return not start or start[8:] == START
 
 
+def check_writable(folder: Path) -> None:
+    """Raise `CannotSave` unless files can be made in a folder.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     check_writable(Path(folder))
+    """
+    try:
+        with _temporary(folder / "checkpoint-probe"):
+            pass
+    except OSError as error:
+        if isinstance(error, CannotSave):
+            raise
+        raise CannotSave(f"cannot save into {folder}: {_reason(error)}") from error
+
+
 def write(path: Path, header: Header, tensors: Mapping[str, Tensor], replace: bool = True) -> None:
     """Write a checkpoint.
 
