@@ -108,13 +108,13 @@ def fit(
         return going_on
     here = check_state((going_on.point or going_on).state if going_on else state)
     here = here if device is None else tree.to(here, device)
-    learner = in_precision(learner, precision)
+    plain, learner = learner, in_precision(learner, precision)
     training, validations = source(train, "train", device), sources(valid, device)
     planned = make_plan(training, validations, epochs, steps, callbacks, going_on)
     check_optimizer(learner, here)
     for one in (training, *validations.values()):
-        check_source(learner, here, one)
-        check_padding(learner, here, one, callbacks)
+        check_source(learner, here, one, callbacks)
+        check_padding(plain, here, one, callbacks)
 
     phases = {"train": phase_of(learner, training, "train", callbacks, jit, chunk, compile_shapes)}
     for name, one in validations.items():
@@ -182,10 +182,10 @@ def evaluate(
     0.6931
     """
     check_backend(jit, chunk)
-    learner, state = in_precision(learner, precision), check_state(state)
+    plain, learner, state = learner, in_precision(learner, precision), check_state(state)
     one = source(loader, "loader")
     check_source(learner, state, one)
-    check_padding(learner, state, one, ())
+    check_padding(plain, state, one, ())
     phase = phase_of(learner, one, "valid", (), jit, chunk)
     carry = enter(state, {}, phase.begin(state.step.device), state.step.device)
     for some in phase.feed.chunks(data_key(state), 0, 0, one.length):
