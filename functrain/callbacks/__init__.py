@@ -5,3 +5,7 @@ from functrain.callbacks.recording import record
 from functrain.callbacks.stopping import early_stopping, finite
 
 __all__ = ["early_stopping", "finite", "print_table", "progress", "record"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -6,13 +6,13 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import tree
+from functrain import reprs, tree
 from functrain.checkpoint.outlines import join
 from functrain.checkpoint.taking_apart import children, is_scalar
 from functrain.errors import InvalidArgument, TreeMismatch
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Anything:
     """Stands in a structure where any data may be, such as lists of a length that nobody can say before.
 
@@ -23,13 +23,15 @@ class Anything:
         records: the classes, frozen attrs ones or named tuples, of the records that may stand there.
 
     >>> Anything()
-    Anything(records=())
+    Anything()
     """
 
     records: tuple[type, ...] = ()
 
+    __repr__ = reprs.record
 
-@attrs.frozen
+
+@attrs.frozen(repr=False)
 class Optional:
     """Stands in a structure where None may be, or what is like `value`.
 
@@ -39,8 +41,10 @@ class Optional:
 
     value: Any
 
+    __repr__ = reprs.record
 
-@attrs.frozen
+
+@attrs.frozen(repr=False)
 class Each:
     """Stands in a structure for a list, tuple or dict of any length, of which each item is like `value`.
 
@@ -49,6 +53,8 @@ class Each:
     """
 
     value: Any
+
+    __repr__ = reprs.record
 
 
 @attrs.frozen

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import tree
+from functrain import pickling, reprs, tree
 from functrain.errors import DuplicateName, InvalidArgument, InvalidCallbackResult, InvalidMemory, UnknownEvent
 
 STEP_EVENTS = ("begin_step", "after_pred", "after_loss", "after_grads", "after_step")
@@ -64,7 +64,7 @@ def _resource(_callback, _attribute, resource):
         )
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Callback:
     """Something that takes part in training: pure handlers by event, and a memory that is threaded through the run.
 
@@ -87,6 +87,8 @@ class Callback:
     ...     return attrs.evolve(run, memory={**run.memory, "counter": run.memory["counter"] + 1})
     >>> Callback("counter", {"after_epoch": count}, memory=0).name
     'counter'
+    >>> Callback("counter", {"after_epoch": count}, memory=0)
+    Callback(name='counter', handlers={'after_epoch': count}, memory=0)
     """
 
     name: str = attrs.field(validator=attrs.validators.instance_of(str))
@@ -97,6 +99,9 @@ class Callback:
     keeps_state: bool = True
     reads_logs: bool = True
     resource: Callable[[Any], Any] | None = attrs.field(default=None, validator=_resource)
+
+    __repr__ = reprs.record
+    __reduce_ex__ = pickling.reduce
 
     def __attrs_post_init__(self) -> None:
         if self.handles(*STEP_EVENTS):
