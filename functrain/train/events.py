@@ -80,8 +80,8 @@ class Callback:
         reads_logs: whether its handlers of `after_batch` and `after_chunk` read `run.logs`; say False where they only
             count, and no values of single batches are computed.
         resource: None, or a function of the run that returns a context manager for what is live, such as a bar or a
-            file. It is opened before `begin_fit` and closed after `after_fit`, also when something raises; the host
-            handlers then take (run, resource). It is never part of the run.
+            file. It is opened before `begin_fit` and closed after `after_fit`, also when something raises; its exit
+            cannot swallow that. The host handlers then take (run, resource). It is never part of the run.
 
     >>> def count(run):
     ...     return attrs.evolve(run, memory={**run.memory, "counter": run.memory["counter"] + 1})

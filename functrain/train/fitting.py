@@ -4,7 +4,7 @@ From top to bottom: `fit` makes a plan and a `Task` and carries it out; `evaluat
 over batches by the same steps.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from functrain import arguments, data, engine, tree
-from functrain.engine import Stop, fold
+from functrain.engine import fold
 from functrain.errors import InvalidArgument
-from functrain.train.chunks import Advance, Carry, enter, feed
-from functrain.train.compiling import check_backend, compiled, identity, kept
-from functrain.train.events import STEP_EVENTS, Callback, ordered
-from functrain.train.learner import Learner, metrics_of, schedules
+from functrain.train.chunks import enter
+from functrain.train.compiling import check_backend, compiled, kept
+from functrain.train.events import Callback, ordered
+from functrain.train.fit_phase import phase_of
+from functrain.train.learner import Learner, schedules
 from functrain.train.looping import carry_out
 from functrain.train.padding import check_padding
-from functrain.train.phase import Phase, Task
+from functrain.train.phase import Task
 from functrain.train.planning import begin_run, make_plan
 from functrain.train.precision import in_precision
 from functrain.train.preflight import (
@@ -33,9 +34,7 @@ from functrain.train.preflight import (
 from functrain.train.run import Plan, Run
 from functrain.train.sources import Source, open_source, source, sources
 from functrain.train.state import TrainState, data_key, plan, progress
-from functrain.train.step import batch_values, begin, eval_stages, hyper_values, train_stages, train_step
-from functrain.train.stop import Stops
-from functrain.train.tally import Tally, measured_by, summed, without
+from functrain.train.step import train_step
 
 
 def fit(
@@ -62,7 +61,7 @@ def fit(
         learner: what to train.
         state: where to begin, from `init` or an earlier `run.state`; or the `Run` to go on with.
         train: a `data.Loader`; or any iterable of batches, such as a DataLoader or a generator, which begins where it
-            begins when a run goes on, so that this is then no exact resume, and the run's notes say so.
+            begins when a run goes on, so that this is then no exact resume, and the run's notes say so; `valid` too.
         epochs: how many times to go through `train`; or
         steps: how many batches to take in all.
         valid: batches to validate on after each epoch, or several such by name, as in {"clean": a, "noisy": b}.
@@ -73,8 +72,8 @@ def fit(
             `ArrayDataset`. The results do not depend on it.
         compile_shapes: what "inductor" compiles: batches of the "first" shape, the others running by "aten"; or "all".
         device: where to train; the state and the batches are moved. None for where they are.
-        precision: "bfloat16" or "float16" for the model to compute in; parameters, loss and updates stay as they are.
-            None for the dtypes as they are.
+        precision: "bfloat16" or "float16" for the model to compute in where that is safe, as `torch.autocast` does;
+            parameters, buffers, loss and updates stay as they are. None for the dtypes as they are.
 
     Returns:
         The `Run`.
@@ -112,15 +111,16 @@ def fit(
         check_source(learner, here, one)
         check_padding(learner, here, one, callbacks)
 
-    phases = {"train": _phase(learner, training, "train", callbacks, jit, chunk, compile_shapes)}
+    phases = {"train": phase_of(learner, training, "train", callbacks, jit, chunk, compile_shapes)}
     for name, one in validations.items():
-        phases[name] = _phase(learner, one, "valid", callbacks, jit, chunk, compile_shapes)
+        phases[name] = phase_of(learner, one, "valid", callbacks, jit, chunk, compile_shapes)
     task = Task(callbacks, phases, _passed, lambda state: _row(learner, state), here.step.device)
     if going_on is None:
         begun = _planned(here, planned)
         run = carry_out(task, begin_run(begun, planned, data_key(begun), callbacks))
     else:
-        run = carry_out(task, _noted(begin_run(_in(going_on, here), planned, going_on.key, callbacks), training))
+        every = (training, *validations.values())
+        run = carry_out(task, begin_run(_in(going_on, here), planned, going_on.key, callbacks, every))
     warn_if_nothing_was_trained(run, callbacks)
     return run
 
@@ -131,14 +131,10 @@ def _planned(state: TrainState, planned: Plan) -> TrainState:
 
 
 def _in(run: Run, state: TrainState) -> Run:
-    return attrs.evolve(run.point or run, state=state)
-
-
-def _noted(run: Run, training: Source) -> Run:
-    if training.is_loader or run.cursor.phase != "train" or run.cursor.batch == 0:
-        return run
-    note = "train is no Loader: the run went on with the batches that it gave next, not where it left off"
-    return attrs.evolve(run, notes=(*run.notes, note))
+    """Return the run with the state to go on with in its place."""
+    if run.point is None:
+        return attrs.evolve(run, state=state)
+    return attrs.evolve(run, point=attrs.evolve(run.point, state=state))
 
 
 def _passed(state: TrainState, batches: int) -> TrainState:
@@ -147,78 +143,6 @@ def _passed(state: TrainState, batches: int) -> TrainState:
 
 def _row(learner: Learner, state: TrainState) -> dict[str, float]:
     return {name: float(value) for name, value in schedules(learner, progress(state)).items()}
-
-
-# The step of a learner, as a loop takes it
-
-
-def _phase(
-    learner: Learner,
-    one: Source,
-    kind: str,
-    callbacks: tuple[Callback, ...],
-    jit: str | bool,
-    chunk: int,
-    compile_shapes: str = "first",
-) -> Phase:
-    listening = [c for c in callbacks if kind in c.phases]
-    wants_logs = any(c.reads_logs and c.handles("after_batch", "after_chunk") for c in listening)
-    shown = any(c.handles("begin_batch", "after_batch") for c in listening)
-    inside = [(c, event) for c in listening for event in STEP_EVENTS if c.handles(event)]
-    key = (kind, wants_logs, tuple((c.name, event, identity(c.handlers[event])) for c, event in inside))
-
-    def make() -> Advance:
-        stops = Stops()
-        return Advance(learner, key, _advancing(learner, callbacks, kind, stops, wants_logs), stops)
-
-    advance = kept(learner, key, make)
-    metric = measured_by(metrics_of(learner, kind))
-
-    def values(run: Run) -> dict[str, float]:
-        measured = metric.compute(summed(metric, run.tally).added)
-        return {name: float(value) for name, value in measured.items()}
-
-    return Phase(
-        feed(advance, one, kind == "train", shown, jit, chunk, compile_shapes),
-        begin=lambda device: Tally(metric.init(device)),
-        settled=lambda tally: summed(metric, tally),
-        values=values,
-    )
-
-
-def _advancing(
-    learner: Learner, callbacks: tuple[Callback, ...], kind: str, stops: Stops, wants_logs: bool
-) -> Callable[[Carry, data.Batch], Any]:
-    """Return the pure function (carry, batch) -> (carry, logs), or `Stop(carry, logs, when=...)`, for a fold."""
-    stages = (train_stages if kind == "train" else eval_stages)(learner, callbacks, stops)
-    metric = measured_by(metrics_of(learner, kind))
-
-    def advance(carry: Carry, batch: data.Batch) -> Any:
-        done = stages(begin(learner, carry.state, batch, kind, carry.memory, carry.tally, metric))
-        state = done.state if kind == "train" else carry.state
-        logs = _logs(learner, done, wants_logs)
-        if done.halt is None or not stops.end_more_than_a_batch():
-            return Carry(state, done.memory, done.tally, carry.stop, carry.done), logs
-        number = done.halt.number
-        counted = carry.done + ((number == 0) | done.halt.done)
-        return Stop(Carry(state, done.memory, done.tally, number, counted), logs, when=number > 0)
-
-    return advance
-
-
-def _logs(learner: Learner, step: Any, wanted: bool) -> dict[str, Any] | None:
-    if not (wanted or step.logged):
-        return None
-    shown = {**batch_values(step), **hyper_values(learner, step)} if wanted else {}
-    weight = step.batch.weight
-    rows = tree.leaves(step.batch.input)[0].shape[0]
-    total = torch.full_like(step.state.step, rows, dtype=torch.float64) if weight is None else weight.sum().double()
-    logged = step.logged
-    if step.halt is not None:  # what a stopped batch has logged does not count
-        out = step.halt.when & ~step.halt.kept
-        total = torch.where(out, 0.0, total)
-        logged = {name: without(log, out) for name, log in logged.items()}
-    return {"shown": shown, "merged": logged, "weight": total}
 
 
 # Without training
@@ -257,7 +181,7 @@ def evaluate(
     one = source(loader, "loader")
     check_source(learner, state, one)
     check_padding(learner, state, one, ())
-    phase = _phase(learner, one, "valid", (), jit, chunk)
+    phase = phase_of(learner, one, "valid", (), jit, chunk)
     carry = enter(state, {}, phase.begin(state.step.device), state.step.device)
     for some in phase.feed.chunks(data_key(state), 0, 0, one.length):
         carry, _ = (phase.feed.short if some.short else phase.feed.execute)(carry, *some.inputs)

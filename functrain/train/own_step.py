@@ -74,14 +74,16 @@ def loop(
     training, validations = source(train, "train", plain=True), sources(valid, plain=True)
     if bool(validations) != (evaluate is not None):
         raise InvalidArgument("pass valid and evaluate together: the batches, and the function that evaluates one")
-    going_on = isinstance(state, Run)
-    plan = make_plan(training, validations, epochs, steps, callbacks, state if going_on else None)
-    device = _device(state.state if going_on else state)
+    going_on = state if isinstance(state, Run) else None
+    plan = make_plan(training, validations, epochs, steps, callbacks, going_on)
+    if going_on is not None and going_on.finished:
+        return going_on
+    device = _device(state if going_on is None else going_on.state)
     phases = {"train": _own_phase(training, step, step, callbacks, "train", jit, chunk)}
     for name, one in validations.items():
         phases[name] = _own_phase(one, evaluate, _evaluating(evaluate), callbacks, "valid", jit, chunk)
     task = Task(callbacks, phases, lambda state, batches: state, lambda state: {}, device)
-    return carry_out(task, begin_run(state, plan, key, callbacks))
+    return carry_out(task, begin_run(state, plan, key, callbacks, (training, *validations.values())))
 
 
 def _check_no_step_events(callbacks: tuple[Callback, ...]) -> None:

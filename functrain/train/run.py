@@ -75,7 +75,8 @@ class Run:
         tally: what the phase under way has measured.
         logged: what its steps have logged, by name.
         notes: what the loop has to say about how it ran.
-        point: the run to go on from, where `after_fit` may have made something else of it; None if it is this one.
+        point: the run to go on from, where `after_fit` may have made something else of it, and already while it is
+            asked; None if it is this one.
     """
 
     state: Any
@@ -120,8 +121,8 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether its plan is carried out."""
-        return (self.point or self).cursor.event == "after_fit"
+        """Whether its plan is carried out, up to `after_fit`."""
+        return self.point is not None and self.point.cursor.event == "after_fit"
 
     @property
     def progress(self) -> Progress:
