@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import tree
+from functrain import pickling, reprs, tree
 from functrain.errors import DuplicateName, InvalidArgument, InvalidCallbackResult, InvalidMemory, UnknownEvent
 
 STEP_EVENTS = ("begin_step", "after_pred", "after_loss", "after_grads", "after_step")
@@ -69,7 +69,7 @@ def _boundary(_callback, _attribute, boundary):
         raise InvalidArgument(f"boundary must be a function of a run, got {boundary!r}")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Callback:
     """Something that takes part in training: pure handlers by event, and a memory that is threaded through the run.
 
@@ -97,6 +97,8 @@ class Callback:
     ...     return attrs.evolve(run, memory={**run.memory, "counter": run.memory["counter"] + 1})
     >>> Callback("counter", {"after_epoch": count}, memory=0).name
     'counter'
+    >>> Callback("counter", {"after_epoch": count}, memory=0)
+    Callback(name='counter', handlers={'after_epoch': count}, memory=0)
     """
 
     name: str = attrs.field(validator=attrs.validators.instance_of(str))
@@ -109,6 +111,9 @@ class Callback:
     resource: Callable[[Any], Any] | None = attrs.field(default=None, validator=_resource)
     boundary: Callable[..., None] | None = attrs.field(default=None, validator=_boundary)
     records: tuple[type, ...] = attrs.field(default=(), converter=tuple)
+
+    __repr__ = reprs.record
+    __reduce_ex__ = pickling.reduce
 
     def __attrs_post_init__(self) -> None:
         if self.handles(*STEP_EVENTS):
