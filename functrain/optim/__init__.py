@@ -66,3 +66,7 @@ __all__ = [
     "trace",
     "updates_made",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__
