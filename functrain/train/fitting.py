@@ -25,6 +25,7 @@ from functrain.train.planning import begin_run, make_plan
 from functrain.train.precision import in_precision
 from functrain.train.preflight import (
     check_batch,
+    check_device,
     check_optimizer,
     check_source,
     check_state,
@@ -96,7 +97,7 @@ def fit(
     >>> int(run.state.step), len(run.history), run.stopped
     (4, 2, None)
     """
-    callbacks = ordered(callbacks)
+    callbacks, device = ordered(callbacks), check_device(device)
     check_backend(jit, chunk, compile_shapes)
     going_on = state if isinstance(state, Run) else None
     if going_on is not None and going_on.finished:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from functrain.engine import Stop
-from functrain.train.events import Callback, check_answer, check_changes, naming
+from functrain.train.events import Callback, check_answer, check_changes, naming, with_whole_parts
 from functrain.train.stop import Stops, halted
 
 MAY_REPLACE = {
@@ -41,9 +41,11 @@ def _answered(answer: Any, step: Any, event: str, name: str, stops: Stops) -> An
     if answer is None:
         return step
     if not isinstance(answer, Stop):
-        after = check_answer(answer, step, event, name)
-        check_changes(after, step, MAY_REPLACE[event], event, name)
-        return after
-    after = check_answer(answer.carry, step, event, name)
+        return _checked(answer, step, event, name)
+    return halted(step, _checked(answer.carry, step, event, name), answer, event, name, stops)
+
+
+def _checked(answer: Any, step: Any, event: str, name: str) -> Any:
+    after = check_answer(answer, step, event, name)
     check_changes(after, step, MAY_REPLACE[event], event, name)
-    return halted(step, after, answer, event, name, stops)
+    return with_whole_parts(after, step, event, name)

@@ -11,7 +11,7 @@ This is the only package that knows the pytree library (`torch.utils._pytree`, b
 """
 
 from functrain.tree.by_path import filter, leaves_with_path, paths, replace
-from functrain.tree.comparing import check_same, check_tensors, describe, differences, equal
+from functrain.tree.comparing import alike, check_same, check_tensors, describe, differences, equal
 from functrain.tree.mapping import all, map, map_with_path
 from functrain.tree.nodes import evolve, node, static
 from functrain.tree.structures import Structure, Tree, flatten, leaves, structure, unflatten
@@ -20,6 +20,7 @@ from functrain.tree.tensors import clone, global_norm, size, stack, to, zeros_li
 __all__ = [
     "Structure",
     "Tree",
+    "alike",
     "all",
     "check_same",
     "check_tensors",
