@@ -27,6 +27,7 @@ from functrain.train.planning import begin_run, make_plan
 from functrain.train.precision import in_precision
 from functrain.train.preflight import (
     check_batch,
+    check_device,
     check_optimizer,
     check_source,
     check_state,
@@ -98,7 +99,7 @@ def fit(
     >>> int(run.state.step), len(run.history), run.stopped
     (4, 2, None)
     """
-    callbacks = ordered(callbacks)
+    callbacks, device = ordered(callbacks), check_device(device)
     check_backend(jit, chunk, compile_shapes)
     if isinstance(state, Saved):
         state = fit_from(state, in_precision(learner, precision), source(train, "train", device), callbacks, device)
