@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.dispatch_state import current_level, is_differentiated_besides
+from functrain.dispatch_state import alive, current_level, is_differentiated_besides
+from functrain.engine.tracing.watching import watched
 from functrain.engine.transforms.closing import all_passed_on
 from functrain.engine.transforms.closures_refused import ClosuresRefused
 from functrain.errors import InvalidArgument, NotATensor, TreeMismatch
@@ -77,7 +78,7 @@ class _Call:
         return made
 
     def value(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        with ClosuresRefused(f"{self.name} under custom_gradient", tensors):
+        with watched(), ClosuresRefused(f"{self.name} under custom_gradient", tensors):
             value, structure = tree.flatten(self(tensors)[0])
         wrong = [leaf for leaf in value if not isinstance(leaf, Tensor)]
         if wrong:
@@ -133,9 +134,11 @@ class _Custom(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple:
-        saved = ctx.saved_tensors
-        with torch.set_grad_enabled(is_differentiated_besides([*saved, *cotangents], ctx.level)):
-            gradients = ctx.call.gradients(saved, list(cotangents))
+        saved = ctx.saved_tensors  # which a checkpoint around this lets be read once
+        is_differentiated = is_differentiated_besides([*saved, *cotangents], ctx.level)
+        saved = tuple(alive(t) for t in saved)
+        with watched(), torch.set_grad_enabled(is_differentiated):
+            gradients = ctx.call.gradients(saved, [alive(c) for c in cotangents])
         return None, *(g if _is_float(t) else None for g, t in zip(gradients, saved, strict=True))
 
     @staticmethod
