@@ -30,8 +30,8 @@ def custom_gradient(f: Callable) -> Callable:
     Args:
         f: a pure function of trees that returns (value, pull); `pull` takes a tree like the value, the cotangents, and
             returns the gradient by the argument, a tree like it; of several arguments a tuple of them. None stands
-            for a gradient of zero. What is differentiated must be an argument, not closed over. `f` runs again in the
-            backward pass, so that its gradient can be differentiated and vmapped too.
+            for a gradient of zero. What is differentiated must be an argument, by position, not closed over. `f` runs
+            again in the backward pass, so that its gradient can be differentiated and vmapped too.
 
     Returns:
         A function of the same arguments that returns the value. It has no derivative forward (`jvp`).
@@ -49,11 +49,11 @@ def custom_gradient(f: Callable) -> Callable:
     """
 
     @wraps(f)
-    def with_gradient(*args: Any) -> Any:
+    def with_gradient(*args: Any, **kwargs: Any) -> Any:
         leaves, spec = tree.flatten(all_passed_on(args))
         where = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         seen: list[Any] = []
-        call = _Call(f, leaves, spec, where, seen)
+        call = _Call(f, all_passed_on(kwargs), leaves, spec, where, seen)
         out = _Custom.apply(call, *(leaves[k] for k in where))
         return tree.unflatten(seen[0], list(out))
 
@@ -63,15 +63,15 @@ def custom_gradient(f: Callable) -> Callable:
 class _Call:
     """A call of a function that states its gradient, from the tensors among its arguments."""
 
-    def __init__(self, f: Callable, leaves: list[Any], spec: Any, where: list[int], seen: list[Any]) -> None:
-        self.f, self.leaves, self.spec, self.where, self.seen = f, leaves, spec, where, seen
+    def __init__(self, f: Callable, kwargs: dict, leaves: list, spec: Any, where: list[int], seen: list) -> None:
+        self.f, self.kwargs, self.leaves, self.spec, self.where, self.seen = f, kwargs, leaves, spec, where, seen
         self.name = getattr(f, "__name__", type(f).__name__)
 
     def __call__(self, tensors: tuple[Tensor, ...]) -> tuple[Any, Callable]:
         filled = list(self.leaves)
         for k, tensor in zip(self.where, tensors, strict=True):
             filled[k] = tensor
-        made = self.f(*tree.unflatten(self.spec, filled))
+        made = self.f(*tree.unflatten(self.spec, filled), **self.kwargs)
         if not (isinstance(made, tuple) and len(made) == 2 and callable(made[1])):
             got = "a tensor" if isinstance(made, Tensor) else type(made).__name__
             raise NotATensor(f"{self.name} under custom_gradient must return (value, pull), got {got}")

@@ -1,7 +1,7 @@
 """Rematerialisation: less memory in a differentiated function, for computing parts of it twice."""
 
 from collections.abc import Callable, Sequence
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import attrs
@@ -61,13 +61,13 @@ def remat(f: Callable) -> Callable:
         return f
 
     @wraps(f)
-    def rematerialised(*args: Any) -> Any:
-        args = all_passed_on(args)
+    def rematerialised(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = all_passed_on(args), all_passed_on(kwargs)
         if is_transformed() or (is_recorded() and torch.is_grad_enabled()):
-            return _transformed(f, args, is_recorded() and get_proxy_mode() is None)
+            return _transformed(f, args, kwargs, is_recorded() and get_proxy_mode() is None)
         if get_proxy_mode() is None and torch.is_grad_enabled():
-            return _checkpointed(f, args)
-        return f(*args)
+            return _checkpointed(partial(f, **kwargs) if kwargs else f, args)
+        return f(*args, **kwargs)
 
     vars(rematerialised)["recomputes"] = f  # a scan of it keeps carries alone
     return rematerialised
@@ -82,8 +82,8 @@ def _checkpointed(f: Callable, args: tuple) -> Any:
     return f(*args)  # gradients inside refuse what recomputes: the same values, in more memory
 
 
-def _transformed(f: Callable, args: tuple, traced: bool) -> Any:
-    leaves, spec = tree.flatten(args)
+def _transformed(f: Callable, args: tuple, kwargs: dict[str, Any], traced: bool) -> Any:
+    leaves, spec = tree.flatten((args, kwargs))
     where = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     seen: list[Any] = []
 
@@ -91,7 +91,8 @@ def _transformed(f: Callable, args: tuple, traced: bool) -> Any:
         filled = list(leaves)
         for k, tensor in zip(where, tensors, strict=True):
             filled[k] = tensor
-        results, structure = tree.flatten(f(*tree.unflatten(spec, filled)))
+        args, kwargs = tree.unflatten(spec, filled)
+        results, structure = tree.flatten(f(*args, **kwargs))
         seen[:] = [structure, [_HERE if isinstance(r, Tensor) else r for r in results]]
         return [r for r in results if isinstance(r, Tensor)]
 
