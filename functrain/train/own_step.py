@@ -85,6 +85,8 @@ def loop(
         state = loop_from(state, like, {"train": (step, training), **ways}, callbacks)
     going_on = isinstance(state, Run)
     plan = make_plan(training, validations, epochs, steps, callbacks, state if going_on else None)
+    if going_on and state.finished:  # as it is, with what `after_fit` made of it
+        return state
     device = _device(state.state if going_on else state)
     phases = {"train": _own_phase(training, step, step, callbacks, "train", jit, chunk)}
     for name, one in validations.items():

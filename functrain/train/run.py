@@ -140,7 +140,9 @@ def batches_done(run: Run) -> int:
     8
     """
     length, cursor = run.plan.lengths.get("train") or 0, run.cursor
-    return cursor.epoch * length + (cursor.batch if cursor.phase == "train" else length)
+    trained = cursor.phase != "train" or cursor.event == "after_epoch" or len(run.history) > cursor.epoch
+    done = cursor.epoch * length + (length if trained else cursor.batch)
+    return done if run.plan.steps is None else min(done, run.plan.steps)
 
 
 def steps_of(plan: Plan, cursor: Cursor) -> int | None:
