@@ -2,39 +2,26 @@
 
 import errno
 import os
+import subprocess
+import sys
 import threading
 from functools import partial
+from pathlib import Path
 
 import attrs
 import pytest
 import torch
+from saving_problem import numbers, problem
 
 import functrain as ft
-from functrain import callbacks, checkpoint, data, losses, metrics, nn, optim, tree
+from functrain import callbacks, checkpoint, data, tree
 from functrain.callbacks import save_checkpoints
 from functrain.checkpoint.format import writing
 from functrain.errors import CannotSave, CorruptFile, InvalidArgument, NewerFormat, NotSavable
 
 
-def problem(jit="aten", epochs=4, **options):
-    """Return the fit but for state and callbacks, of 7 batches an epoch, and the state."""
-    generator = torch.Generator().manual_seed(3)
-    inputs = torch.randn(50, 4, generator=generator)
-    rows = data.ArrayDataset((inputs, (inputs.sum(1) > 0).long()))
-    model = nn.serial(nn.dense(5), nn.batch_norm(), nn.relu, nn.dropout(0.2), nn.dense(2))
-    learner = ft.Learner(model, losses.cross_entropy, optim.adam(0.01), {"accuracy": metrics.accuracy})
-    train, valid = data.loader(rows, data.shuffled(8)), data.loader(rows, data.sequential(16))
-    fit = partial(ft.fit, learner, train=train, valid=valid, epochs=epochs, jit=jit, **options)
-    return fit, ft.init(learner, ft.random.key(0), rows[:1])
-
-
 def steps(folder):
     return [entry.info["step"] for entry in checkpoint.entries(folder)]
-
-
-def numbers(run):
-    memory = {name: value for name, value in run.memory.items() if name != "save_checkpoints"}
-    return [run.state, list(run.history), memory]
 
 
 # When, and what stays
@@ -183,11 +170,15 @@ def test_a_worker_does_not_hold_the_folder_of_a_run_that_is_gone(tmp_path):
     with checkpoint.hold(tmp_path):
         child = os.fork()
         if child == 0:
-            os.read(reader, 1)
+            os.close(writer)
+            os.read(reader, 1)  # until the parent is done, or dead
             os._exit(0)
-    with checkpoint.hold(tmp_path):  # while the child is there
-        os.write(writer, b".")
-    os.waitpid(child, 0)
+    try:
+        with checkpoint.hold(tmp_path):  # while the child is there
+            assert os.waitpid(child, os.WNOHANG) == (0, 0)
+    finally:
+        os.close(writer)
+        os.waitpid(child, 0)
 
 
 def test_a_new_run_in_a_folder_that_has_one(tmp_path, untouched):
@@ -301,3 +292,16 @@ def test_boundaries_are_where_a_run_can_be_gone_on_from():
     assert all(run.cursor.answered == 0 and run.batch is None for run in seen)
     assert len(places) == len(set(places))
     assert attrs.evolve(seen[-1].point, point=None).finished
+
+
+# Killed
+
+
+@pytest.mark.parametrize("jit", [False, "aten"])
+def test_killed_at_random_moments_and_started_again(tmp_path, jit):
+    script = Path(__file__).with_name("killing_fits.py")
+    command = [sys.executable, str(script), str(tmp_path), "10", "1", str(jit)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    killed, furthest = map(int, done.stdout.split())
+    assert killed == 10 and furthest > 0
