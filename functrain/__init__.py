@@ -17,6 +17,7 @@ from functrain import (
     optim,
     random,
     schedule,
+    time_travel,
     train,
     tree,
 )
@@ -116,6 +117,7 @@ __all__ = [
     "scan",
     "schedule",
     "stop_gradient",
+    "time_travel",
     "train",
     "train_step",
     "tree",
