@@ -32,7 +32,7 @@ from functrain.train.preflight import (
     warn_if_nothing_was_trained,
 )
 from functrain.train.run import Plan, Run
-from functrain.train.sources import Source, open_source, source, sources
+from functrain.train.sources import open_source, source, sources
 from functrain.train.state import TrainState, data_key, plan, progress
 from functrain.train.step import train_step
 
