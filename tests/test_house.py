@@ -44,7 +44,7 @@ LEVELS = {
     "optim": 3,
     "data": 3,
     "train": 4,
-    "checkpoint": 5,
+    "checkpoint": 3.5,
     "callbacks": 6,
     "plot": 7,
     "sweep": 7,

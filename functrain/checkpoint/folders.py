@@ -16,8 +16,8 @@ import attrs
 
 from functrain import arguments, reprs
 from functrain.checkpoint.files import NOTHING, as_path, outline, put, restore
-from functrain.checkpoint.taking_apart import Parts, take_apart
-from functrain.checkpoint.writing import sweep, sync_folder
+from functrain.checkpoint.format.taking_apart import Parts, take_apart
+from functrain.checkpoint.format.writing import sweep, sync_folder
 from functrain.errors import CannotSave, InvalidArgument, NoCheckpoint
 
 _NAME = re.compile(r"checkpoint-(\d{8,})\.safetensors")

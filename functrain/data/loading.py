@@ -9,7 +9,7 @@ from torch import Tensor
 
 from functrain import foreign, random, reprs, tree
 from functrain.data import sampler as samplers
-from functrain.data.batch import Batch, as_batch, check_weight, parts
+from functrain.data.batch import Batch, as_batch, check_weight, parts, shaped_batch
 from functrain.data.collate import stack
 from functrain.data.dataset import ArrayDataset, Dataset, gather
 from functrain.data.sampler import Sampler
@@ -182,11 +182,11 @@ def _in_views(loader: Loader, rows: ArrayDataset, start: int) -> Iterator[Batch]
         first, last = step * size, (step + 1) * size
         if last > n and sampler.remainder == "pad":
             filled = gather(rows.arrays, samplers.indices(sampler, None, n, 0, step))
-            yield as_batch(filled, padding=weigh(step))
+            yield shaped_batch(filled, padding=weigh(step))
         elif plain:
             yield Batch(inputs[first:last], targets[first:last], weigh(step))
         else:
-            yield as_batch(rows[first:last], padding=weigh(step))
+            yield shaped_batch(rows[first:last], padding=weigh(step))
 
 
 def _by_index(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iterator[Batch]:
@@ -198,7 +198,7 @@ def _by_index(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Ite
         if type(batch) is tuple and len(batch) == 2:
             yield Batch(*batch, padding)
         else:
-            yield as_batch(batch, padding)
+            yield shaped_batch(batch, padding)
 
 
 def _indices(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iterator[Tensor]:
@@ -258,7 +258,7 @@ def _collated(loader: Loader, row: Tensor) -> Any:
     if loader.collate is stack:
         parts(examples[0], "an example of the dataset")
     try:
-        batch = as_batch(loader.collate(examples), what="what the collate function returns")
+        batch = shaped_batch(loader.collate(examples), what="what the collate function returns")
         check_weight(batch.weight, "the weights of the examples")
     except Exception as error:
         error.add_note(f"raised while collating the examples of the indices {_listed(indices)}")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from functrain import arguments, data, engine, tree
+from functrain.checkpoint import Saved
 from functrain.engine import fold
 from functrain.errors import InvalidArgument
 from functrain.train.chunks import enter
@@ -31,6 +32,7 @@ from functrain.train.preflight import (
     check_state,
     warn_if_nothing_was_trained,
 )
+from functrain.train.resuming import fit_from
 from functrain.train.run import Plan, Run
 from functrain.train.sources import open_source, source, sources
 from functrain.train.state import TrainState, data_key, plan, progress
@@ -39,7 +41,7 @@ from functrain.train.step import train_step
 
 def fit(
     learner: Learner,
-    state: TrainState | Run,
+    state: TrainState | Run | Saved,
     *,
     train: Any,
     epochs: int | None = None,
@@ -55,11 +57,12 @@ def fit(
     """Train, and return the run: its state, history, memories, and why it stopped. What is passed stays as it is.
 
     A state begins a new run, always, with position and updates at 0. A run goes on as if it had never stopped, to the
-    bit; train, valid, callbacks, jit and chunk are passed again.
+    bit, and so does one that was saved; train, valid, callbacks, jit and chunk are passed again.
 
     Args:
         learner: what to train.
-        state: where to begin, from `init` or an earlier `run.state`; or the `Run` to go on with.
+        state: where to begin, from `init` or an earlier `run.state`; or the `Run` to go on with; or what
+            `checkpoint.restore` or `checkpoint.latest` returned of either.
         train: a `data.Loader`; or any iterable of batches, such as a DataLoader or a generator, which begins where it
             begins when a run goes on, so that this is then no exact resume, and the run's notes say so; `valid` too.
         epochs: how many times to go through `train`; or
@@ -83,7 +86,7 @@ def fit(
         InvalidArgument, DuplicateName: an argument is not what it should be.
         ShapeMismatch, DtypeMismatch, DeviceMismatch, LabelOutOfRange: the data does not fit the model or the loss. The
             first batches are tried before anything is trained.
-        TreeMismatch: the state was made for another model or optimizer.
+        TreeMismatch: the state was made for another model or optimizer; of what was saved, the message has the paths.
         PaddingCounts: the sampler pads, and some code mixes the rows.
 
     >>> from functrain import losses, nn, optim, random
@@ -97,19 +100,21 @@ def fit(
     """
     callbacks = ordered(callbacks)
     check_backend(jit, chunk, compile_shapes)
+    if isinstance(state, Saved):
+        state = fit_from(state, in_precision(learner, precision), source(train, "train", device), callbacks, device)
     going_on = state if isinstance(state, Run) else None
     if going_on is not None and going_on.finished:
         make_plan(source(train, "train"), sources(valid), epochs, steps, callbacks, going_on)
         return going_on
     here = check_state((going_on.point or going_on).state if going_on else state)
     here = here if device is None else tree.to(here, device)
-    learner = in_precision(learner, precision)
+    plain, learner = learner, in_precision(learner, precision)
     training, validations = source(train, "train", device), sources(valid, device)
     planned = make_plan(training, validations, epochs, steps, callbacks, going_on)
     check_optimizer(learner, here)
     for one in (training, *validations.values()):
-        check_source(learner, here, one)
-        check_padding(learner, here, one, callbacks)
+        check_source(learner, here, one, callbacks)
+        check_padding(plain, here, one, callbacks)
 
     phases = {"train": phase_of(learner, training, "train", callbacks, jit, chunk, compile_shapes)}
     for name, one in validations.items():
@@ -177,10 +182,10 @@ def evaluate(
     0.6931
     """
     check_backend(jit, chunk)
-    learner, state = in_precision(learner, precision), check_state(state)
+    plain, learner, state = learner, in_precision(learner, precision), check_state(state)
     one = source(loader, "loader")
     check_source(learner, state, one)
-    check_padding(learner, state, one, ())
+    check_padding(plain, state, one, ())
     phase = phase_of(learner, one, "valid", (), jit, chunk)
     carry = enter(state, {}, phase.begin(state.step.device), state.step.device)
     for some in phase.feed.chunks(data_key(state), 0, 0, one.length):

@@ -129,9 +129,8 @@ class Run:
         """How far the run is: position, updates, and the exact float epoch."""
         if isinstance(self.state, TrainState):
             return progress(self.state)
-        total, done = self.plan.steps, batches_done(self)
-        position = min(done / total, 1.0) if total else 0.0
-        return Progress(position, done, position * self.plan.epochs)
+        total, length, done = self.plan.steps, self.plan.lengths.get("train"), batches_done(self)
+        return Progress(done / total if total else 0.0, done, done / length if length else 0.0)
 
     def __repr__(self) -> str:
         """Return the table, and where the run stands or why it stopped."""
@@ -157,8 +156,11 @@ def batches_done(run: Run) -> int:
     >>> batches_done(Run(state=None, plan=Plan(2, {"train": 5}), cursor=Cursor(epoch=1, batch=3)))
     8
     """
-    length, cursor = run.plan.lengths.get("train") or 0, run.cursor
-    return cursor.epoch * length + (cursor.batch if cursor.phase == "train" else length)
+    cursor = run.cursor
+    before = cursor.epoch * (run.plan.lengths.get("train") or 0)
+    if cursor.phase == "train" and cursor.event not in ("after_epoch", "after_fit"):
+        return before + cursor.batch
+    return before + (steps_of(run.plan, Cursor(cursor.epoch)) or 0)
 
 
 def steps_of(plan: Plan, cursor: Cursor) -> int | None:

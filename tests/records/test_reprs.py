@@ -151,7 +151,7 @@ def test_reprs_of_the_daily_records(fitted):
     assert repr(data.Batch(*rows[:2])) == "Batch(input=float32(2, 3), target=int64(2,))"
     assert repr(metrics.mean(losses.mse)) == "mean(mse)"
     assert repr(metrics.collection({"a": metrics.top_k(2)})) == "collection({'a': top_k(2)})"
-    assert repr(run.state).splitlines()[0] == "TrainState(step=4, updates=4, start=0, end=4, epochs=2)"
+    assert repr(run.state).splitlines()[0] == "TrainState(step=4, updates=4, start=0, end=4, epoch_length=2)"
     assert "params.0.weight  " in repr(run.state) and "float32(4, 3)" in repr(run.state)
     assert repr(run).splitlines()[-1] == "finished"
 
