@@ -1,5 +1,6 @@
 """What comes from torch, or from a library around it, where functrain's own is expected: the way in, in words."""
 
+from types import FunctionType
 from typing import Any
 
 from functrain import reprs
@@ -34,7 +35,7 @@ def described(value: Any) -> str:
     """Return what came in a few words, and the way in where it is a thing of torch.
 
     >>> described(3)
-    'int: 3'
+    '3'
     """
-    kind = f"the class {value.__name__}" if isinstance(value, type) else f"{type(value).__name__}: {reprs.short(value)}"
-    return f"{kind}{way_in(value)}"
+    kind = "the class " if isinstance(value, type) else "the function " if isinstance(value, FunctionType) else ""
+    return f"{kind}{reprs.short(value)}{way_in(value)}"

@@ -38,6 +38,8 @@ PLACES = {
     "Learner.optimizer": lambda x: learner(optimizer=x),
     "metrics.collection": lambda x: metrics.collection({"a": x}),
     "schedule.join": lambda x: schedule.join([1.0], [x]),
+    "optim.chain": lambda x: optim.chain(x),
+    "optim.accumulate": lambda x: optim.accumulate(2, x),
     "optim.sgd": lambda x: optim.sgd(lr=x),
     "nn.dropout": nn.dropout,
     "nn.serial": nn.serial,

@@ -84,7 +84,7 @@ def check_learner(learner: Any) -> Learner:
     >>> check_learner(3)
     Traceback (most recent call last):
         ...
-    functrain.errors.InvalidArgument: learner must be a Learner of model, loss and optimizer, got int: 3
+    functrain.errors.InvalidArgument: learner must be a Learner of model, loss and optimizer, got 3
     """
     if not isinstance(learner, Learner):
         raise InvalidArgument(
