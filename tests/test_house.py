@@ -21,6 +21,7 @@ LEVELS = {
     "reprs": 0,
     "showing": 0,
     "pickling": 0.1,
+    "foreign": 0.05,
     "dispatch_state": 0,
     "norms": 0,
     "operators": 0,
