@@ -162,3 +162,20 @@ def test_there_is_an_end_to_what_is_kept():
     for number in range(MOST + 5):
         kept(learner, number, object)
     assert len(vars(vars(learner)["_compiled"])["functions"]) == MOST
+
+
+def test_the_optimizer_is_asked_for_its_first_state_once():
+    calls = []
+    learner, state, train, _ = problem(n=16)
+
+    def counted(params):
+        calls.append(params)
+        return learner.optimizer.init(params)
+
+    learner = attrs.evolve(learner, optimizer=attrs.evolve(learner.optimizer, init=counted))
+    for jit in (False, "aten", "aten"):
+        ft.fit(learner, state, train=train, epochs=1, jit=jit)
+    assert len(calls) == 1
+    other = ft.init(learner, ft.random.key(1), (train.dataset[:1][0].double(), train.dataset[:1][1]))
+    with pytest.raises(TreeMismatch, match=r"state\.opt_state must have the structure"):
+        ft.fit(learner, attrs.evolve(state, params=other.params), train=train, epochs=1, jit=False)
