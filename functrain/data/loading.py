@@ -7,7 +7,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import random, tree
+from functrain import random, reprs, tree
 from functrain.data import sampler as samplers
 from functrain.data.batch import Batch, as_batch, check_weight, parts, shaped_batch
 from functrain.data.collate import stack
@@ -44,7 +44,7 @@ def _check_callable(loader: Any, attribute: Any, f: Any) -> None:
         raise InvalidArgument(f"{attribute.name} must be a function, got {f!r}")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Loader:
     """Where batches come from; made by `loader`. Its length is the number of batches in an epoch.
 
@@ -64,6 +64,8 @@ class Loader:
     sampler: Sampler = attrs.field(validator=_check_sampler)
     collate: Callable[[Sequence[Any]], Any] = attrs.field(default=stack, validator=_check_callable)
     transform: Callable[[Tensor, Batch], Batch] | None = attrs.field(default=None, validator=_check_callable)
+
+    __repr__ = reprs.record
 
     def __attrs_post_init__(self) -> None:
         n, size = len(self.dataset), self.sampler.batch_size

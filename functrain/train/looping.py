@@ -18,7 +18,7 @@ import attrs
 
 from functrain import tree
 from functrain.train.interruption import Interruption, carried, carry_run, interruptible
-from functrain.train.phase import Live, Task, run_phase, tell
+from functrain.train.phase import Live, Task, at_boundary, run_phase, tell
 from functrain.train.run import Cursor, Run
 from functrain.train.stop import left_of, unless_stopped, within
 from functrain.train.tally import computed
@@ -78,6 +78,8 @@ def _from_place_to_place(task: Task, live: Live, run: Run) -> Run:
         while (run.stopped is None or run.stopped.scope != "fit") and run.cursor.event != "after_fit":
             run = PLACES[run.cursor.event](task, live, run)
             live.interruption.release()
+            if run.cursor.event != "after_fit":  # what is saved after it is the result
+                at_boundary(task, live, run)
         live.interruption.hold()  # until the caller has bound the run
         return run
     except BaseException as error:
@@ -99,7 +101,9 @@ def _after_fit(task: Task, live: Live, run: Run) -> Run:
     except BaseException as error:
         _after_failure(attrs.evolve(task, callbacks=task.callbacks[asked:]), run, error, live.resources)
         raise
-    return attrs.evolve(after, stopped=run.stopped, cursor=run.cursor, point=_to_go_on_from(run))
+    result = attrs.evolve(after, stopped=run.stopped, cursor=run.cursor, point=_to_go_on_from(run))
+    at_boundary(task, live, result)
+    return result
 
 
 def _to_go_on_from(run: Run) -> Run:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -79,26 +80,34 @@ def _bare(leaf: Any) -> Any:
     return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta") if isinstance(leaf, Tensor) else leaf
 
 
-def check_source(learner: Learner, state: TrainState, source: Source) -> None:
+def check_source(learner: Learner, state: TrainState, source: Source, callbacks: tuple[Callback, ...] = ()) -> None:
     """Raise unless the first batch of a source goes through the model, the loss and the metrics.
 
     Of a source that cannot be begun twice, nothing is tried. Of arrays, the rows with the smallest and the largest
     integers are tried too, so that a label or an index out of range is found before it is met in the middle of an
-    epoch; and a last batch of one row, which a batch norm refuses, is tried in training mode.
+    epoch; and a last batch of one row, which a batch norm refuses, is tried in training mode. Where a handler may make
+    something else of the batches before the loss sees them, what fails here may be right, and the first step tells.
     """
     what, train = f"the first batch of {source.name}", source.name == "train"
     with _noting(what):
         first = _first_batch(source)
     if first is None:
         return
-    check_batch(learner, state, first, what, train)
-    extremes = _extreme_rows(source)
-    if extremes is not None:
-        check_batch(learner, state, extremes, f"the smallest and largest labels or indices of {source.name}")
-    if train and _ends_with_one_row(source):
-        with _noting(f"a last batch of one row of {source.name}; remainder='drop' leaves it out"), torch.no_grad():
-            row = tree.map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, first)
-            forward(applied(learner.model))(begin(learner, state, row, "train"))
+    with suppress(Exception) if _may_be_replaced(source, callbacks) else nullcontext():
+        check_batch(learner, state, first, what, train)
+        extremes = _extreme_rows(source)
+        if extremes is not None:
+            check_batch(learner, state, extremes, f"the smallest and largest labels or indices of {source.name}")
+        if train and _ends_with_one_row(source):
+            with _noting(f"a last batch of one row of {source.name}; remainder='drop' leaves it out"), torch.no_grad():
+                row = tree.map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, first)
+                forward(applied(learner.model))(begin(learner, state, row, "train"))
+
+
+def _may_be_replaced(source: Source, callbacks: tuple[Callback, ...]) -> bool:
+    kind = "train" if source.name == "train" else "valid"
+    before_the_loss = ("begin_batch", "begin_step", "after_pred")
+    return any(kind in callback.phases and callback.handles(*before_the_loss) for callback in callbacks)
 
 
 def _first_batch(source: Source) -> data.Batch | None:
