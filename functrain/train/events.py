@@ -223,7 +223,7 @@ def with_whole_parts(after: Any, before: Any, event: str, name: str) -> Any:
         )
     if after.batch is before.batch or not isinstance(before.batch, Batch):
         return after
-    batch = as_batch(after.batch, what="the batch that the handler returned")
+    batch = as_batch(after.batch, what=f"the batch that callback {name!r} returned at {event!r}")
     return after if batch is after.batch else tree.evolve(after, batch=batch)
 
 

@@ -12,6 +12,7 @@ from training_problems import problem
 
 import functrain as ft
 from functrain import data
+from functrain.errors import TreeMismatch
 from functrain.engine.calling import jitting
 
 
@@ -167,12 +168,13 @@ def test_there_is_an_end_to_what_is_kept():
 def test_the_optimizer_is_asked_for_its_first_state_once():
     calls = []
     learner, state, train, _ = problem(n=16)
+    optimizer = learner.optimizer
 
     def counted(params):
         calls.append(params)
-        return learner.optimizer.init(params)
+        return optimizer.init(params)
 
-    learner = attrs.evolve(learner, optimizer=attrs.evolve(learner.optimizer, init=counted))
+    learner = attrs.evolve(learner, optimizer=attrs.evolve(optimizer, init=counted))
     for jit in (False, "aten", "aten"):
         ft.fit(learner, state, train=train, epochs=1, jit=jit)
     assert len(calls) == 1

@@ -48,12 +48,12 @@ def test_a_batch_may_be_a_pair_or_a_triple_everywhere(jit, event, kind):
 @pytest.mark.parametrize(
     ("batch", "error", "message"),
     [
-        (lambda b: 3, InvalidArgument, "the batch that the handler returned must be an .input, target. pair.* got int"),
-        (lambda b: (b.input,), InvalidArgument, "the batch that the handler returned must be .* got a tuple of 1"),
+        (lambda b: 3, InvalidArgument, "the batch that callback 'mine' returned at .* must be an .input, target. pair.* got int"),
+        (lambda b: (b.input,), InvalidArgument, "the batch that callback 'mine' returned at .* must be .* got a tuple of 1"),
         (
             lambda b: (b.input, b.target[:3]),
             ShapeMismatch,
-            "that the handler returned has 8 rows of input and 3",
+            "returned at .* has 8 rows of input and 3",
         ),
         (lambda b: data.Batch(b.input, b.target, torch.ones(2)), ShapeMismatch, "weight must have shape .8,.*got .2,"),
     ],
@@ -71,7 +71,7 @@ def test_wrong_weights_of_a_host_handler():
         return attrs.evolve(run, batch=data.Batch(run.batch.input, run.batch.target, weight))
 
     for jit in (False, "aten"):
-        with pytest.raises(InvalidArgument, match="the batch that the handler returned: weight must be finite"):
+        with pytest.raises(InvalidArgument, match="the batch that callback 'mine' returned at 'begin_batch': weight must be finite"):
             fitted("begin_batch", handler, jit)
 
 
