@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import pickling, reprs, tree
+from functrain import foreign, pickling, reprs, tree
 from functrain.data import Batch, as_batch
 from functrain.errors import DuplicateName, InvalidArgument, InvalidCallbackResult, InvalidMemory, UnknownEvent
 
@@ -143,8 +143,8 @@ def ordered(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     all_of_them = tuple(callbacks)
     for callback in all_of_them:
         if not isinstance(callback, Callback):
-            hint = "; call it to make the callback" if callable(callback) else ""
-            raise InvalidArgument(f"callbacks must be Callback records, got {callback!r}{hint}")
+            hint = foreign.way_in(callback) or ("; call it to make the callback" if callable(callback) else "")
+            raise InvalidArgument(f"callbacks must be Callback records, got {reprs.short(callback)}{hint}")
     names = [callback.name for callback in all_of_them]
     for name in names:
         if names.count(name) > 1:

@@ -33,7 +33,7 @@ from functrain.train.preflight import (
     check_state,
     warn_if_nothing_was_trained,
 )
-from functrain.train.resuming import fit_from
+from functrain.train.resuming import run_from
 from functrain.train.run import Plan, Run
 from functrain.train.sources import are_batches, open_inputs, source, sources
 from functrain.train.state import TrainState, data_key, plan, progress
@@ -103,7 +103,7 @@ def fit(
     callbacks, device = ordered(callbacks), check_device(device)
     check_backend(jit, chunk, compile_shapes)
     if isinstance(state, Saved):
-        state = fit_from(state, in_precision(learner, precision), source(train, "train", device), callbacks, device)
+        state = run_from(learner, state, callbacks, dict(train=train, device=device, precision=precision))
     going_on = state if isinstance(state, Run) else None
     if going_on is not None and going_on.finished:
         make_plan(source(train, "train"), sources(valid), epochs, steps, callbacks, going_on)

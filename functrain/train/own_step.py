@@ -16,7 +16,7 @@ from functrain.train.events import STEP_EVENTS, Callback, ordered
 from functrain.train.looping import carry_out
 from functrain.train.phase import Phase, Task
 from functrain.train.planning import begin_run, make_plan
-from functrain.train.resuming import loop_from
+from functrain.train.resuming import run_from
 from functrain.train.run import Run
 from functrain.train.sources import Source, source, sources
 from functrain.train.stop import Stopped, Stops, scope_of
@@ -81,8 +81,8 @@ def loop(
     if bool(validations) != (evaluate is not None):
         raise InvalidArgument("pass valid and evaluate together: the batches, and the function that evaluates one")
     if isinstance(state, Saved):
-        ways = {name: (_evaluating(evaluate), one) for name, one in validations.items()}
-        state = loop_from(state, like, {"train": (step, training), **ways}, callbacks)
+        options = dict(train=train, valid=valid, evaluate=evaluate, like=like)
+        state = run_from(step, state, callbacks, options)
     going_on = state if isinstance(state, Run) else None
     plan = make_plan(training, validations, epochs, steps, callbacks, going_on)
     if going_on is not None and going_on.finished:

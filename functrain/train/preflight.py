@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import data, losses, random, tree
+from functrain import data, foreign, losses, random, tree
 from functrain.engine.tracing.to_graph import trace
 from functrain.errors import DeviceMismatch, DuplicateName, InvalidArgument, NotATensor, ShapeMismatch
 from functrain.optim import Transform
@@ -27,7 +27,7 @@ def check_state(state: Any) -> TrainState:
     """Return the state, and raise `InvalidArgument` when it is none."""
     if not isinstance(state, TrainState):
         raise InvalidArgument(
-            f"state must be a TrainState, as ft.init returns it, or a Run to go on with, got {type(state).__name__}"
+            f"state must be a TrainState, as ft.init returns it, or a Run to go on with, got {foreign.described(state)}"
         )
     return state
 

@@ -25,7 +25,7 @@ from functrain.schedule import Progress
 from functrain.train.events import Callback
 from functrain.train.gradients import Stage, compare, differentiated, differentiated_mean, with_parts
 from functrain.train.handlers import handlers
-from functrain.train.learner import Learner, metrics_of, schedules
+from functrain.train.learner import Learner, check_learner, metrics_of, schedules
 from functrain.train.state import TrainState, progress
 from functrain.train.stop import Halt, Stops, settle
 from functrain.train.tally import Tally, add, check_name, measured_by, summed, value_of
@@ -193,6 +193,7 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: St
     >>> done.grads["bias"].shape, int(done.state.step)
     (torch.Size([2]), 1)
     """
+    check_learner(learner)
     on = handlers(callbacks, "train", stops)
     apply = applied(learner.model)
     after_pred, after_loss = on("after_pred"), on("after_loss")
@@ -223,6 +224,7 @@ def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: Sto
     >>> eval_stages(learner)(begun).prediction.shape
     torch.Size([4, 2])
     """
+    check_learner(learner)
     on = handlers(callbacks, "valid", stops)
     return _chain(
         on("begin_step"),

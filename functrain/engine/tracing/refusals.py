@@ -76,6 +76,11 @@ _WORDS: dict[str, tuple[type[FunctrainError], str]] = {
         "the shape of a result depends on the values of a tensor, at {line}; a trace has fixed shapes: keep all "
         "elements and choose with torch.where(condition, a, b), or give some zero weight",
     ),
+    "row": (
+        NotTraceable,
+        "a row taken by a tensor, as x[k], was changed in place and then its tensor used, or the other way round, at "
+        "{line}; it is a view, which a trace cannot follow: write x[k] = value, and take the row anew or clone it",
+    ),
     "large": (
         NotTraceable,
         "Python looks at the values of a tensor that depends on one closed over of {what} elements, at {line}; values "
