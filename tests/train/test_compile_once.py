@@ -12,8 +12,8 @@ from training_problems import problem
 
 import functrain as ft
 from functrain import data
-from functrain.errors import TreeMismatch
 from functrain.engine.calling import jitting
+from functrain.errors import TreeMismatch
 
 
 @pytest.fixture
