@@ -189,6 +189,7 @@ def evaluate(
     0.6931
     """
     check_backend(jit, chunk)
+    device = check_device(device)
     plain, learner, key = learner, in_precision(learner, precision), data_key(check_state(state))
     state = _on(device, state)
     one = source(loader, "loader", device)
@@ -246,6 +247,7 @@ def predict(
     (torch.Size([8, 2]), torch.Size([5, 2]))
     """
     check_backend(jit, 1)
+    device = check_device(device)
     plain, learner, key = learner, in_precision(learner, precision), data_key(check_state(state))
     state = _on(device, state)
 

@@ -13,6 +13,7 @@ from functrain.engine.tracing.to_graph import trace
 from functrain.errors import DeviceMismatch, DuplicateName, InvalidArgument, NotATensor, ShapeMismatch
 from functrain.optim import Transform
 from functrain.schedule import Progress
+from functrain.train.compiling import kept
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.learner import Learner, metrics_of, schedules
 from functrain.train.run import Run
@@ -53,11 +54,14 @@ def check_device(device: Any) -> torch.device | None:
 def check_optimizer(learner: Learner, state: TrainState) -> None:
     """Raise `TreeMismatch` when the state is that of another optimizer."""
     like = "what learner.optimizer.init(state.params) returns, with which this optimizer can go on"
-    tree.check_same(_fresh(learner.optimizer, state.params), state.opt_state, "state.opt_state", like)
+    kinds = tuple((path, leaf.shape, leaf.dtype, leaf.device) for path, leaf in tree.leaves_with_path(state.params))
+    fresh = kept(learner, ("optimizer", kinds), lambda: _without_values(learner.optimizer, state.params))
+    fresh = learner.optimizer.init(state.params) if fresh is None else fresh[0]
+    tree.check_same(fresh, state.opt_state, "state.opt_state", like)
 
 
-def _fresh(optimizer: Transform, params: Any) -> Any:
-    """Return the optimizer's first state, or if it can be had without memory, one without values."""
+def _without_values(optimizer: Transform, params: Any) -> tuple[Any] | None:
+    """Return the optimizer's first state with tensors that have no memory, or None if it cannot be had so."""
     leaves, structure = tree.flatten(params)
     made = []
 
@@ -68,8 +72,12 @@ def _fresh(optimizer: Transform, params: Any) -> Any:
     try:
         trace(init, leaves)
     except Exception:  # it looks at values; what else is wrong is raised again
-        return optimizer.init(params)
-    return made[0]
+        return None
+    return (tree.map(_bare, made[0]),)
+
+
+def _bare(leaf: Any) -> Any:
+    return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta") if isinstance(leaf, Tensor) else leaf
 
 
 def check_source(learner: Learner, state: TrainState, source: Source, callbacks: tuple[Callback, ...] = ()) -> None:

@@ -44,6 +44,7 @@ class Step:
         begun: the state, memories and tally before this step.
         phase: "train" or "valid".
         metric: the loss and the metrics of this phase, as one.
+        waits: whether the tally may let a batch wait for later ones.
         prediction: the model's output, after `forward`.
         buffers: the model's new buffers, after `forward`; `update` puts them into the state.
         losses: one value per example or element, after `loss`.
@@ -63,6 +64,7 @@ class Step:
     begun: tuple[TrainState, dict[str, Any], Tally]
     phase: str = tree.static(default="train")
     metric: Metric = tree.static(default=None)
+    waits: bool = tree.static(default=False)
     prediction: Any = None
     buffers: Any = None
     losses: Any = None
@@ -250,6 +252,7 @@ def begin(
     memory: dict[str, Any] | None = None,
     so_far: Tally | None = None,
     metric: Metric | None = None,
+    waits: bool = False,
 ) -> Step:
     """Return the record that the first stage takes.
 
@@ -259,7 +262,7 @@ def begin(
     metric = measured_by(metrics_of(learner, phase)) if metric is None else metric
     so_far = Tally(metric.init(state.step.device)) if so_far is None else so_far
     memory = {} if memory is None else memory
-    return Step(state, without_influence(batch), memory, so_far, (state, memory, so_far), phase, metric)
+    return Step(state, without_influence(batch), memory, so_far, (state, memory, so_far), phase, metric, waits)
 
 
 # The stages
@@ -368,7 +371,8 @@ def tally(metrics: dict[str, Metric]) -> Stage:
     def stage(step: Step) -> Step:
         measured = {name: metric.measure(step.prediction, step.batch.target) for name, metric in metrics.items()}
         values = {"loss": step.losses, **measured}
-        return tree.evolve(step, measured=values, tally=add(step.metric, step.tally, values, step.batch.weight))
+        added = add(step.metric, step.tally, values, step.batch.weight, step.waits)
+        return tree.evolve(step, measured=values, tally=added)
 
     return stage
 
