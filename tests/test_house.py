@@ -18,6 +18,9 @@ PACKAGE = ROOT / "functrain"
 LEVELS = {
     "errors": 0,
     "arguments": 0.1,
+    "reprs": 0,
+    "showing": 0,
+    "pickling": 0.1,
     "dispatch_state": 0,
     "norms": 0,
     "operators": 0,
@@ -40,7 +43,7 @@ LEVELS = {
     "optim": 3,
     "data": 3,
     "train": 4,
-    "checkpoint": 5,
+    "checkpoint": 3.5,
     "callbacks": 6,
     "plot": 7,
     "sweep": 7,

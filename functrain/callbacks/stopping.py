@@ -57,7 +57,7 @@ def early_stopping(
     The method is that of Prechelt, "Early Stopping - But When?" (1998).
 
     >>> early_stopping("valid/accuracy", patience=2, mode="max").memory
-    Best(value=None, epoch=-1, waited=0, reference=None, state=None)
+    Best()
     """
     arguments.whole("patience", patience)
     if not min_delta >= 0:
@@ -71,7 +71,7 @@ def early_stopping(
         return value < than - by if mode == "min" else value > than + by
 
     def begin_fit(run: Run) -> None:
-        _check_monitor(run, monitor)
+        check_monitor(run, monitor)
 
     def after_epoch(run: Run) -> Any:
         value, best = _monitored(run, monitor), run.memory[name]
@@ -100,7 +100,12 @@ def _best_so_far(best: Best) -> str:
     return f"the best was {best.value:.6g} in epoch {best.epoch + 1}"
 
 
-def _check_monitor(run: Run, monitor: str) -> None:
+def check_monitor(run: Run, monitor: str) -> None:
+    """Raise `InvalidArgument` unless a run measures a value of this name.
+
+    >>> from functrain.train.run import Plan
+    >>> check_monitor(Run(None, plan=Plan(1, {"train": 5})), "train/loss")
+    """
     phase, slash, name = monitor.partition("/")
     phases = list(run.plan.lengths)
     if not slash or not name:

@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import tree
+from functrain import reprs, showing, tree
 from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument
 from functrain.late import Late
@@ -91,12 +91,40 @@ class Schedule:
 
     __rmul__ = __mul__
 
+    def __str__(self) -> str:
+        """Return its repr with a small picture of its course, where its values can be computed."""
+        values = _course(self, 16)
+        return f"{self!r}  {showing.sparkline(values)}" if values else repr(self)
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)  # inside a text there is no room for a picture
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # what IPython asks for
+        printer.text(repr(self) if cycle else str(self))
+
+    def _repr_html_(self) -> str:
+        values, last = _course(self, 101), self.length
+        points = [(last * k / 100, value) for k, value in enumerate(values)]
+        return showing.html_lines(repr(self)) + showing.curves({"": points}, self.clock)
+
     def __repr__(self) -> str:
-        return repr(self.f) if self.clock == "position" else f"over_{self.clock}({self.length:g}, {self.f!r})"
+        return (
+            reprs.short(self.f)
+            if self.clock == "position"
+            else f"over_{self.clock}({self.length:g}, {reprs.short(self.f)})"
+        )
 
 
 Hyper = Number | Schedule
 """A hyperparameter: a number, or a schedule of it."""
+
+
+def _course(schedule: Schedule, places: int) -> list[float]:
+    """Return the values at places from begin to end, none where they cannot be computed now."""
+    try:
+        return [float(schedule(k / (places - 1))) for k in range(places)] if is_plain() else []
+    except Exception:  # a picture is never why a repr fails
+        return []
 
 
 def _as_float(position: Any) -> float:
@@ -230,4 +258,4 @@ class _Scaled:
         return self.factor * self.f(position)
 
     def __repr__(self):
-        return f"{self.factor!r} * {self.f!r}"
+        return f"{reprs.short(self.factor)} * {reprs.short(self.f)}"

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import tree
+from functrain import pickling, reprs, tree
 from functrain.errors import DuplicateName, InvalidArgument, InvalidCallbackResult, InvalidMemory, UnknownEvent
 
 STEP_EVENTS = ("begin_step", "after_pred", "after_loss", "after_grads", "after_step")
@@ -64,7 +64,12 @@ def _resource(_callback, _attribute, resource):
         )
 
 
-@attrs.frozen
+def _boundary(_callback, _attribute, boundary):
+    if boundary is not None and not callable(boundary):
+        raise InvalidArgument(f"boundary must be a function of a run, got {boundary!r}")
+
+
+@attrs.frozen(repr=False)
 class Callback:
     """Something that takes part in training: pure handlers by event, and a memory that is threaded through the run.
 
@@ -80,13 +85,20 @@ class Callback:
         reads_logs: whether its handlers of `after_batch` and `after_chunk` read `run.logs`; say False where they only
             count, and no values of single batches are computed.
         resource: None, or a function of the run that returns a context manager for what is live, such as a bar or a
-            file. It is opened before `begin_fit` and closed after `after_fit`, also when something raises; the host
-            handlers then take (run, resource). It is never part of the run.
+            file. It is opened before `begin_fit` and closed after `after_fit`, also when something raises; its exit
+            cannot swallow that. The host handlers then take (run, resource). It is never part of the run.
+        boundary: None, or a function of a run from which a fit can go on (and of the resource, if there is one). The
+            loop calls it where it may be saved: after all handlers of an event, when the row is in the history; between
+            two chunks; and with the result. It looks, and returns nothing. What it keeps of the state it must copy.
+        records: the classes of records that the memory may come to hold, beside those that it begins with, so that a
+            saved run is restored with them.
 
     >>> def count(run):
     ...     return attrs.evolve(run, memory={**run.memory, "counter": run.memory["counter"] + 1})
     >>> Callback("counter", {"after_epoch": count}, memory=0).name
     'counter'
+    >>> Callback("counter", {"after_epoch": count}, memory=0)
+    Callback(name='counter', handlers={'after_epoch': count}, memory=0)
     """
 
     name: str = attrs.field(validator=attrs.validators.instance_of(str))
@@ -97,6 +109,11 @@ class Callback:
     keeps_state: bool = True
     reads_logs: bool = True
     resource: Callable[[Any], Any] | None = attrs.field(default=None, validator=_resource)
+    boundary: Callable[..., None] | None = attrs.field(default=None, validator=_boundary)
+    records: tuple[type, ...] = attrs.field(default=(), converter=tuple)
+
+    __repr__ = reprs.record
+    __reduce_ex__ = pickling.reduce
 
     def __attrs_post_init__(self) -> None:
         if self.handles(*STEP_EVENTS):

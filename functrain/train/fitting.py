@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from functrain import arguments, data, engine, tree
+from functrain.checkpoint import Saved
 from functrain.engine import fold
 from functrain.errors import InvalidArgument
 from functrain.train.chunks import enter
@@ -31,8 +32,9 @@ from functrain.train.preflight import (
     check_state,
     warn_if_nothing_was_trained,
 )
+from functrain.train.resuming import fit_from
 from functrain.train.run import Plan, Run
-from functrain.train.sources import Source, are_batches, open_inputs, source, sources
+from functrain.train.sources import are_batches, open_inputs, source, sources
 from functrain.train.state import TrainState, data_key, plan, progress
 from functrain.train.step import train_step
 from functrain.train.tally import computed, merged
@@ -40,7 +42,7 @@ from functrain.train.tally import computed, merged
 
 def fit(
     learner: Learner,
-    state: TrainState | Run,
+    state: TrainState | Run | Saved,
     *,
     train: Any,
     epochs: int | None = None,
@@ -56,13 +58,14 @@ def fit(
     """Train, and return the run: its state, history, memories, and why it stopped. What is passed stays as it is.
 
     A state begins a new run, always, with position and updates at 0. A run goes on as if it had never stopped, to the
-    bit; train, valid, callbacks, jit and chunk are passed again.
+    bit, and so does one that was saved; train, valid, callbacks, jit and chunk are passed again.
 
     Args:
         learner: what to train.
-        state: where to begin, from `init` or an earlier `run.state`; or the `Run` to go on with.
+        state: where to begin, from `init` or an earlier `run.state`; or the `Run` to go on with; or what
+            `checkpoint.restore` or `checkpoint.latest` returned of either.
         train: a `data.Loader`; or any iterable of batches, such as a DataLoader or a generator, which begins where it
-            begins when a run goes on, so that this is then no exact resume, and the run's notes say so.
+            begins when a run goes on, so that this is then no exact resume, and the run's notes say so; `valid` too.
         epochs: how many times to go through `train`; or
         steps: how many batches to take in all.
         valid: batches to validate on after each epoch, or several such by name, as in {"clean": a, "noisy": b}.
@@ -84,7 +87,7 @@ def fit(
         InvalidArgument, DuplicateName: an argument is not what it should be.
         ShapeMismatch, DtypeMismatch, DeviceMismatch, LabelOutOfRange: the data does not fit the model or the loss. The
             first batches are tried before anything is trained.
-        TreeMismatch: the state was made for another model or optimizer.
+        TreeMismatch: the state was made for another model or optimizer; of what was saved, the message has the paths.
         PaddingCounts: the sampler pads, and some code mixes the rows.
 
     >>> from functrain import losses, nn, optim, random
@@ -98,6 +101,8 @@ def fit(
     """
     callbacks = ordered(callbacks)
     check_backend(jit, chunk, compile_shapes)
+    if isinstance(state, Saved):
+        state = fit_from(state, in_precision(learner, precision), source(train, "train", device), callbacks, device)
     going_on = state if isinstance(state, Run) else None
     if going_on is not None and going_on.finished:
         make_plan(source(train, "train"), sources(valid), epochs, steps, callbacks, going_on)
@@ -120,7 +125,8 @@ def fit(
         begun = _planned(here, planned)
         run = carry_out(task, begin_run(begun, planned, data_key(begun), callbacks))
     else:
-        run = carry_out(task, _noted(begin_run(_in(going_on, here), planned, going_on.key, callbacks), training))
+        every = (training, *validations.values())
+        run = carry_out(task, begin_run(_in(going_on, here), planned, going_on.key, callbacks, every))
     warn_if_nothing_was_trained(run, callbacks)
     return run
 
@@ -131,14 +137,10 @@ def _planned(state: TrainState, planned: Plan) -> TrainState:
 
 
 def _in(run: Run, state: TrainState) -> Run:
-    return attrs.evolve(run.point or run, state=state)
-
-
-def _noted(run: Run, training: Source) -> Run:
-    if training.is_loader or run.cursor.phase != "train" or run.cursor.batch == 0:
-        return run
-    note = "train is no Loader: the run went on with the batches that it gave next, not where it left off"
-    return attrs.evolve(run, notes=(*run.notes, note))
+    """Return the run with the state to go on with in its place."""
+    if run.point is None:
+        return attrs.evolve(run, state=state)
+    return attrs.evolve(run, point=attrs.evolve(run.point, state=state))
 
 
 def _passed(state: TrainState, batches: int) -> TrainState:

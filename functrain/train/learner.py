@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 
-from functrain import schedule
+from functrain import pickling, reprs, schedule
 from functrain.errors import DuplicateName, InvalidArgument
 from functrain.metrics import Metric
 from functrain.nn import Model
@@ -42,7 +42,8 @@ def _is_callable(_learner, attribute, value):
         raise InvalidArgument(f"{attribute.name} must be a function of (prediction, target), got {value!r}")
 
 
-@attrs.frozen(slots=False)  # with a dictionary of its own, in which `compiling` keeps what was traced for it
+# With a dictionary of its own, in which `compiling` keeps what was traced for it.
+@attrs.frozen(slots=False, repr=False)
 class Learner:
     """What to train: a model, a loss, an optimizer, and metrics to watch. Frozen storage, nothing else.
 
@@ -64,6 +65,12 @@ class Learner:
     optimizer: Transform = attrs.field(validator=_is(Transform))
     metrics: Mapping[str, Metric] = attrs.field(factory=dict, validator=_metric_names)
     valid_metrics: Mapping[str, Metric] = attrs.field(factory=dict, validator=_metric_names)
+
+    __repr__ = reprs.record
+    __copy__ = __deepcopy__ = pickling.itself
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in attrs.fields(Learner)}  # not what was traced for it
 
 
 def metrics_of(learner: Learner, phase: str) -> dict[str, Metric]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain import random, tree
+from functrain.checkpoint import Saved
 from functrain.engine import Stop
 from functrain.errors import InvalidArgument
 from functrain.train.chunks import Advance, Carry, feed
@@ -15,6 +16,7 @@ from functrain.train.events import STEP_EVENTS, Callback, ordered
 from functrain.train.looping import carry_out
 from functrain.train.phase import Phase, Task
 from functrain.train.planning import begin_run, make_plan
+from functrain.train.resuming import loop_from
 from functrain.train.run import Run
 from functrain.train.sources import Source, source, sources
 from functrain.train.stop import Stopped, Stops, scope_of
@@ -34,6 +36,7 @@ def loop(
     callbacks: Iterable[Callback] = (),
     jit: str | bool = "aten",
     chunk: int = 8,
+    like: Any = None,
 ) -> Run:
     """Run the loop around any pure step: events, progress, history, validation, resuming and compiling come with it.
 
@@ -41,7 +44,8 @@ def loop(
         step: (carry, batch) -> (carry, logs), or `Stop(carry, logs, when=...)` to end the run after this batch (or
             what its `scope` says). The logs are a dict of scalars, of which the history shows the mean by the batches'
             weights, or of `Measured(metric, accumulator)`, which are merged and computed.
-        state: the first carry, a tree of tensors; or the `Run` to go on with. It stays as it is.
+        state: the first carry, a tree of tensors; or the `Run` to go on with, or what `checkpoint.restore` or
+            `checkpoint.latest` returned of one. It stays as it is.
         key: the random key of the loaders' orders and draws.
         train: a `data.Loader`, of which the step gets a `Batch`, or any iterable, of which it gets what comes.
         epochs: how many times to go through `train`; or
@@ -51,6 +55,7 @@ def loop(
         callbacks: what takes part, see `Callback`; here without step events, which only `fit` has.
         jit: the backend that compiles step and evaluate, "aten", "inductor" or "cudagraph"; False for plain Python.
         chunk: batches in one call, where no callback looks at single batches.
+        like: a carry to begin with, whose structure a saved one gets; needed where it has records.
 
     Returns:
         The `Run`: its state, history, memories, and why it stopped.
@@ -58,6 +63,7 @@ def loop(
     Raises:
         InvalidArgument: an argument is not what it should be.
         RunMismatch: the run that is to go on was begun with something else.
+        TreeMismatch: the carry that was saved is not like `like`.
 
     >>> from functrain import data
     >>> rows = data.loader(data.ArrayDataset((torch.ones(6, 1), torch.ones(6))), data.sequential(2))
@@ -74,14 +80,19 @@ def loop(
     training, validations = source(train, "train", plain=True), sources(valid, plain=True)
     if bool(validations) != (evaluate is not None):
         raise InvalidArgument("pass valid and evaluate together: the batches, and the function that evaluates one")
-    going_on = isinstance(state, Run)
-    plan = make_plan(training, validations, epochs, steps, callbacks, state if going_on else None)
-    device = _device(state.state if going_on else state)
+    if isinstance(state, Saved):
+        ways = {name: (_evaluating(evaluate), one) for name, one in validations.items()}
+        state = loop_from(state, like, {"train": (step, training), **ways}, callbacks)
+    going_on = state if isinstance(state, Run) else None
+    plan = make_plan(training, validations, epochs, steps, callbacks, going_on)
+    if going_on is not None and going_on.finished:
+        return going_on
+    device = _device(state if going_on is None else going_on.state)
     phases = {"train": _own_phase(training, step, step, callbacks, "train", jit, chunk)}
     for name, one in validations.items():
         phases[name] = _own_phase(one, evaluate, _evaluating(evaluate), callbacks, "valid", jit, chunk)
     task = Task(callbacks, phases, lambda state, batches: state, lambda state: {}, device)
-    return carry_out(task, begin_run(state, plan, key, callbacks))
+    return carry_out(task, begin_run(state, plan, key, callbacks, (training, *validations.values())))
 
 
 def _check_no_step_events(callbacks: tuple[Callback, ...]) -> None:

@@ -118,7 +118,8 @@ def open_source(source: Source, key: Tensor, epoch: int, start: int, stop: int |
 
 
 def _prepared(source: Source, batch: Any) -> Any:
-    batch = batch if source.plain else data.as_batch(batch)
+    if not source.is_loader and (isinstance(batch, Batch) or not source.plain):
+        batch = data.as_batch(batch)
     return batch if source.device is None else tree.to(batch, source.device)
 
 

@@ -20,7 +20,7 @@ from functrain.data import Batch, as_batch
 from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument
 from functrain.metrics import Metric
-from functrain.optim.transform import has_updated, moved
+from functrain.optim.counting import has_updated
 from functrain.schedule import Progress
 from functrain.train.events import Callback
 from functrain.train.gradients import Stage, compare, differentiated, differentiated_mean
@@ -52,6 +52,8 @@ class Step:
         measured: the losses and what each metric measures of the examples, by name, after `tally`.
         logged: the values that `log` added, by name.
         halt: the stop that a handler signalled, or None.
+        evaluate: params -> (loss, gradients) of this batch, between `after_grads` and `update`, for optimizers that
+            need it; None for others.
     """
 
     state: TrainState
@@ -69,6 +71,7 @@ class Step:
     measured: Any = None
     logged: dict[str, Any] = attrs.field(factory=dict)
     halt: Halt | None = None
+    evaluate: Callable[[Any], tuple[Tensor, Any]] | None = tree.static(default=None)
 
     @property
     def loss(self) -> Any:
@@ -195,10 +198,10 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: St
         graded = differentiated_mean(apply, learner.loss)
     else:  # which may change anything
         graded = differentiated(_chain(forward(apply), after_pred, compared(learner.loss), mean_loss, after_loss))
+    graded = _chain(graded, on("after_grads"))
     return _chain(
         on("begin_step"),
-        graded,
-        on("after_grads"),
+        evaluating(graded) if "evaluate" in learner.optimizer.needs else graded,
         update(learner.optimizer),
         tally(metrics_of(learner, "train")),
         on("after_step"),
@@ -303,6 +306,23 @@ def mean_loss(step: Step) -> Step:
     return tree.evolve(step, _loss=step.loss)
 
 
+def evaluating(graded: Stage) -> Stage:
+    """Return the stage that differentiates the loss, and remembers how, for optimizers that look at other parameters.
+
+    What handlers of the differentiated part and of `after_grads` do to the loss and the gradients is done there too;
+    what else they return is dropped.
+    """
+
+    def stage(step: Step) -> Step:
+        def evaluate(params: Any) -> tuple[Tensor, Any]:
+            there = graded(tree.evolve(step, state=tree.evolve(step.state, params=params)))
+            return there.loss, there.grads
+
+        return tree.evolve(graded(step), evaluate=evaluate)
+
+    return stage
+
+
 def update(optimizer: optim.Transform) -> Stage:
     """Return the stage that turns gradients into updates and adds them to the parameters.
 
@@ -312,28 +332,30 @@ def update(optimizer: optim.Transform) -> Stage:
     def stage(step: Step) -> Step:
         state, weight = step.state, step.batch.weight
         if weight is None:
-            return tree.evolve(step, state=_updated(optimizer, step))
+            return tree.evolve(step, state=_updated(optimizer, step), evaluate=None)
         counts = (weight != 0).any()
         if is_plain() and counts.device.type == "cpu":
-            return tree.evolve(step, state=_updated(optimizer, step)) if counts else step
+            return tree.evolve(step, state=_updated(optimizer, step) if counts else state, evaluate=None)
         after = tree.map(lambda new, old: torch.where(counts, new, old), _updated(optimizer, step), state)
-        return tree.evolve(step, state=after)
+        return tree.evolve(step, state=after, evaluate=None)
 
     return stage
 
 
 def _updated(optimizer: optim.Transform, step: Step) -> TrainState:
-    state, context = step.state, optim.Context.late(partial(_context, step))
-    params, opt_state = moved(optimizer, step.grads, state.opt_state, state.params, context)
+    state = step.state
+    params, opt_state = optim.step(
+        optimizer, step.grads, state.opt_state, state.params, _context(step, optimizer.needs)
+    )
     happened = has_updated(optimizer, state.opt_state, opt_state)  # None where each call makes an update
     more = 1 if happened is None else happened
     return tree.evolve(state, params=params, buffers=step.buffers, opt_state=opt_state, updates=state.updates + more)
 
 
-def _context(step: Step) -> optim.Context:
-    at, weight = step.progress, step.batch.weight
-    total, state = losses.mass(step.losses, weight), step.begun[0]
-    return optim.Context(at.position, at.updates, at.epoch, state.step, state.key, step.loss, total)
+def _context(step: Step, needs: tuple[str, ...]) -> optim.Context:
+    at, mass = step.progress, losses.mass(step.losses, step.batch.weight)
+    needed = {name: getattr(step, name) for name in needs}
+    return optim.Context(at.position, at.updates, at.epoch, step.begun[0].step, weight=mass, **needed)
 
 
 def tally(metrics: dict[str, Metric]) -> Stage:

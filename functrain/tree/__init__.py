@@ -14,11 +14,13 @@ from functrain.tree.by_path import filter, leaves_with_path, paths, replace
 from functrain.tree.comparing import check_same, check_tensors, describe, differences, equal
 from functrain.tree.mapping import all, map, map_with_path
 from functrain.tree.nodes import evolve, node, static
+from functrain.tree.showing import Table, table
 from functrain.tree.structures import Structure, Tree, flatten, leaves, structure, unflatten
 from functrain.tree.tensors import clone, global_norm, size, stack, to, zeros_like
 
 __all__ = [
     "Structure",
+    "Table",
     "Tree",
     "all",
     "check_same",
@@ -42,7 +44,12 @@ __all__ = [
     "stack",
     "static",
     "structure",
+    "table",
     "to",
     "unflatten",
     "zeros_like",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

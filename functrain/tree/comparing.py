@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from functrain import reprs
 from functrain.errors import NotATensor, TreeMismatch
 from functrain.tree.by_path import leaves_with_path
 from functrain.tree.structures import Tree
@@ -39,7 +40,8 @@ def differences(a: Tree, b: Tree, rtol: float = 0.0, atol: float = 0.0, most: in
 
 def _difference(path: str, a: Any, b: Any, rtol: float, atol: float) -> str | None:
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-        return None if type(a) is type(b) and (a is b or a == b) else f"{path}: {a!r} against {b!r}"
+        same = type(a) is type(b) and (a is b or a == b or (isinstance(a, float) and a != a and b != b))
+        return None if same else f"{path}: {a!r} against {b!r}"
     if describe(a) != describe(b):
         return f"{path}: {describe(a)} against {describe(b)}"
     if a.device != b.device:
@@ -59,7 +61,7 @@ def describe(leaf: Any) -> str:
     'float32(2, 3)'
     """
     if isinstance(leaf, Tensor):
-        return f"{str(leaf.dtype).removeprefix('torch.')}{tuple(leaf.shape)}"
+        return reprs.tensor(leaf)
     return type(leaf).__name__
 
 

@@ -17,6 +17,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain import reprs
 from functrain.dispatch_state import dispatch_modes, is_plain, keeps_for_gradients_otherwise, peek_interpreter_stack
 from functrain.engine.backends.aten.predictions import Mispredicted
 from functrain.engine.backends.freed_memory import keep_freed_memory, largest_value
@@ -51,7 +52,7 @@ REPLAY = "FUNCTRAIN_REPLAY"
 """Where this environment variable is set, compiled functions run as recorded: no pass, no plan, no backend."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Trace:
     """What is known of one trace of a function.
 
@@ -69,8 +70,10 @@ class Trace:
     seconds_compiled: float
     work: Work = attrs.field(repr=False)
 
+    __repr__ = reprs.record
 
-@attrs.frozen
+
+@attrs.frozen(repr=False)
 class Lowered:
     """A function traced for some arguments, and not compiled yet: what `Jitted.lower` returns.
 
@@ -83,6 +86,8 @@ class Lowered:
     graph: Any
     compile: Callable[[], Callable] = attrs.field(repr=False)
     named: tuple[str, list[str], list[str]] = attrs.field(repr=False)
+
+    __repr__ = reprs.record
 
     @property
     def code(self) -> str:

@@ -18,8 +18,8 @@ from pathlib import Path
 import attrs
 from torch import Tensor
 
-from functrain.checkpoint.elements import as_bytes, as_stored
-from functrain.checkpoint.header import MOST_BYTES, PIECE, START, Header, written
+from functrain.checkpoint.format.elements import as_bytes, as_stored
+from functrain.checkpoint.format.header import MOST_BYTES, PIECE, START, Header, written
 from functrain.errors import CannotSave
 
 _BESIDE = 2**20
@@ -60,6 +60,22 @@ def _may_be_replaced(path: Path) -> bool:
     with open(path, "rb") as file:
         start = file.read(8 + len(START))
     return not start or start[8:] == START
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `CannotSave` unless files can be made in a folder.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     check_writable(Path(folder))
+    """
+    try:
+        with _temporary(folder / "checkpoint-probe"):
+            pass
+    except OSError as error:
+        if isinstance(error, CannotSave):
+            raise
+        raise CannotSave(f"cannot save into {folder}: {_reason(error)}") from error
 
 
 def write(path: Path, header: Header, tensors: Mapping[str, Tensor], replace: bool = True) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.elements import STORED, as_bytes, laid_out
-from functrain.checkpoint.header import MOST_BYTES, PIECE, START, Entry, Header, looks_like, parsed
+from functrain.checkpoint.format.elements import STORED, as_bytes, laid_out
+from functrain.checkpoint.format.header import MOST_BYTES, PIECE, START, Entry, Header, looks_like, parsed
 from functrain.errors import CorruptFile, NewerFormat, NoCheckpoint
 
 _WORKERS = min(4, os.cpu_count() or 1)

@@ -17,8 +17,8 @@ from typing import Any
 import attrs
 import torch
 
-from functrain.checkpoint.elements import NAMES, STORED, is_dense, name_of
-from functrain.checkpoint.outlines import check_outline, is_number_or_text
+from functrain.checkpoint.format.elements import NAMES, STORED, is_dense, name_of
+from functrain.checkpoint.format.outlines import check_outline, is_number_or_text
 from functrain.errors import CorruptFile, NewerFormat
 
 FORMAT = 1

@@ -9,8 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.elements import STORED
-from functrain.checkpoint.outlines import MOST_BITS, MOST_DEEP, join
+from functrain.checkpoint.format.elements import STORED
+from functrain.checkpoint.format.outlines import MOST_BITS, MOST_DEEP, join
 from functrain.dispatch_state import is_traced, level
 from functrain.errors import DuplicateName, NotSavable
 
