@@ -115,7 +115,8 @@ def fit(
     planned = make_plan(training, validations, epochs, steps, callbacks, going_on)
     check_optimizer(learner, here)
     for one in (training, *validations.values()):
-        check_source(learner, here, one, callbacks)
+        if not check_source(learner, here, one, callbacks) and jit:
+            chunk = 1
         check_padding(plain, here, one, callbacks)
 
     phases = {"train": phase_of(learner, training, "train", callbacks, jit, chunk, compile_shapes)}

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -80,28 +79,40 @@ def _bare(leaf: Any) -> Any:
     return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta") if isinstance(leaf, Tensor) else leaf
 
 
-def check_source(learner: Learner, state: TrainState, source: Source, callbacks: tuple[Callback, ...] = ()) -> None:
+def check_source(learner: Learner, state: TrainState, source: Source, callbacks: tuple[Callback, ...] = ()) -> bool:
     """Raise unless the first batch of a source goes through the model, the loss and the metrics.
 
     Of a source that cannot be begun twice, nothing is tried. Of arrays, the rows with the smallest and the largest
     integers are tried too, so that a label or an index out of range is found before it is met in the middle of an
-    epoch; and a last batch of one row, which a batch norm refuses, is tried in training mode. Where a handler may make
-    something else of the batches before the loss sees them, what fails here may be right, and the first step tells.
+    epoch; and a last batch of one row, which a batch norm refuses, is tried in training mode.
+
+    Where a handler may make something else of the batches before the loss sees them, what fails here may be right, and
+    the step tells. Returned is whether everything went through: else batches had better go one by one, as a compiled
+    chunk that fails in the middle has overwritten the state from before it.
     """
-    what, train = f"the first batch of {source.name}", source.name == "train"
-    with _noting(what):
+    with _noting(f"the first batch of {source.name}"):
         first = _first_batch(source)
     if first is None:
-        return
-    with suppress(Exception) if _may_be_replaced(source, callbacks) else nullcontext():
-        check_batch(learner, state, first, what, train)
-        extremes = _extreme_rows(source)
-        if extremes is not None:
-            check_batch(learner, state, extremes, f"the smallest and largest labels or indices of {source.name}")
-        if train and _ends_with_one_row(source):
-            with _noting(f"a last batch of one row of {source.name}; remainder='drop' leaves it out"), torch.no_grad():
-                row = tree.map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, first)
-                forward(applied(learner.model))(begin(learner, state, row, "train"))
+        return True
+    try:
+        _try(learner, state, source, first)
+    except Exception:
+        if not _may_be_replaced(source, callbacks):
+            raise
+        return False
+    return True
+
+
+def _try(learner: Learner, state: TrainState, source: Source, first: data.Batch) -> None:
+    train = source.name == "train"
+    check_batch(learner, state, first, f"the first batch of {source.name}", train)
+    extremes = _extreme_rows(source)
+    if extremes is not None:
+        check_batch(learner, state, extremes, f"the smallest and largest labels or indices of {source.name}")
+    if train and _ends_with_one_row(source):
+        with _noting(f"a last batch of one row of {source.name}; remainder='drop' leaves it out"), torch.no_grad():
+            row = tree.map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, first)
+            forward(applied(learner.model))(begin(learner, state, row, "train"))
 
 
 def _may_be_replaced(source: Source, callbacks: tuple[Callback, ...]) -> bool:

@@ -7,7 +7,6 @@ Between the stages stand the callbacks' handlers of the event of that name. All 
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import attrs
@@ -74,6 +73,7 @@ class Step:
     logged: dict[str, Any] = attrs.field(factory=dict)
     halt: Halt | None = None
     evaluate: Callable[[Any], tuple[Tensor, Any]] | None = tree.static(default=None)
+    _progress: Progress | None = attrs.field(default=None, alias="progress")
 
     @property
     def loss(self) -> Any:
@@ -91,7 +91,7 @@ class Step:
     @property
     def progress(self) -> Progress:
         """How far the run was before this step, by both counts."""
-        return progress(self.begun[0])
+        return progress(self.begun[0]) if self._progress is None else self._progress
 
     @property
     def accumulators(self) -> Any:
@@ -262,7 +262,9 @@ def begin(
     metric = measured_by(metrics_of(learner, phase)) if metric is None else metric
     so_far = Tally(metric.init(state.step.device)) if so_far is None else so_far
     memory = {} if memory is None else memory
-    return Step(state, without_influence(batch), memory, so_far, (state, memory, so_far), phase, metric, waits)
+    at = progress(state) if phase == "train" else None  # once, for the model and the optimizer
+    begun = (state, memory, so_far)
+    return Step(state, without_influence(batch), memory, so_far, begun, phase, metric, waits, progress=at)
 
 
 # The stages
@@ -282,10 +284,8 @@ def _mode(step: Step) -> nn.Mode:
     if step.phase != "train":
         return nn.evaluation(weight)
     state = step.begun[0]
-    # Few look at the progress, and reading its numbers takes longer than a small layer. A trace drops what nobody uses.
-    at = Progress.late(partial(progress, state)) if is_plain() else progress(state)
     # The step's key is folded only by the layers that draw from it.
-    return nn.Mode(True, state.key, at, weight, path=(state.step,))
+    return nn.Mode(True, state.key, step.progress, weight, path=(state.step,))
 
 
 def forward(apply: Callable[[Step, Any], tuple[Any, Any]]) -> Stage:
