@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from functrain.dispatch_state import forward_levels, outside_of_trace
+from functrain.dispatch_state import forward_levels, innermost, outside_of_trace, unseen, vectorizing_levels
 from functrain.engine.tracing.indexing import get_item, set_item
 from functrain.engine.tracing.recording import recording
+from functrain.engine.tracing.refusals import Refused
 
 
 class Watching(TorchFunctionMode):
@@ -51,8 +52,8 @@ def watched() -> AbstractContextManager:
 
 def _reading(func: Callable) -> Callable:
     def read(value: Callable[[Tensor], Tensor], tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-        with outside_of_trace():
-            return func(value(tensor), *args, **kwargs)
+        with outside_of_trace(), unseen():
+            return func(_values(value, tensor), *args, **kwargs)
 
     return read
 
@@ -110,7 +111,15 @@ def _listed(value: Callable[[Tensor], Tensor], lengths: Any) -> Any:
     if not isinstance(lengths, Tensor):
         return lengths
     with outside_of_trace():
-        return value(lengths).tolist()
+        return _values(value, lengths).tolist()
+
+
+def _values(value: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """Return the values of a tensor as a transform of `torch.func` around the running code has it."""
+    if vectorizing_levels([tensor]):  # it has others for each row
+        raise Refused("value")
+    with unseen():
+        return value(innermost(tensor))
 
 
 def _istft(_, *args, **kwargs):
