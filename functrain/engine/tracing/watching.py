@@ -95,6 +95,17 @@ def _gaussian_nll_loss(_, input, target, var, full=False, eps=1e-6, reduction="m
     return _REDUCED[reduction](loss + 0.5 * math.log(2 * math.pi) if full else loss)
 
 
+def _one_hot(_, x, num_classes=-1):
+    """Return the rows with the check of the classes made when it runs, which PyTorch's leaves out or asks for."""
+    if num_classes <= 0 or x.dtype is not torch.int64:
+        return F.one_hot(x, num_classes)
+    with unseen():
+        classes = innermost(x)
+        is_class = ((classes >= 0) & (classes < num_classes)).all()
+        torch.ops.aten._assert_async.msg(is_class, "index out of range in self: class values of one_hot")
+    return (x.unsqueeze(-1) == torch.arange(num_classes, device=x.device)).to(torch.int64)
+
+
 _REDUCED: dict[str, Callable] = {"none": lambda loss: loss, "mean": torch.mean, "sum": torch.sum}
 
 
@@ -141,5 +152,6 @@ _OWN: dict[Any, Callable] = {
     F.instance_norm: _instance_norm,
     F.gaussian_nll_loss: _gaussian_nll_loss,
     F.ctc_loss: _ctc_loss,
+    F.one_hot: _one_hot,
 }
 """Function -> what is traced in its place, which does the same; its first argument tells the values of a tensor."""
