@@ -18,6 +18,10 @@ PACKAGE = ROOT / "functrain"
 LEVELS = {
     "errors": 0,
     "arguments": 0.1,
+    "reprs": 0,
+    "showing": 0,
+    "pickling": 0.1,
+    "foreign": 0.05,
     "dispatch_state": 0,
     "norms": 0,
     "operators": 0,

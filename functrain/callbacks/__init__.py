@@ -6,3 +6,7 @@ from functrain.callbacks.saving import save_checkpoints
 from functrain.callbacks.stopping import early_stopping, finite
 
 __all__ = ["early_stopping", "finite", "print_table", "progress", "record", "save_checkpoints"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -57,7 +57,7 @@ def early_stopping(
     The method is that of Prechelt, "Early Stopping - But When?" (1998).
 
     >>> early_stopping("valid/accuracy", patience=2, mode="max").memory
-    Best(value=None, epoch=-1, waited=0, reference=None, state=None)
+    Best()
     """
     arguments.whole("patience", patience)
     if not min_delta >= 0:

@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
+from functrain import reprs
 from functrain.checkpoint.files import as_path, checked_info, put
 from functrain.checkpoint.folders import make_folder, put_into
 from functrain.checkpoint.format.taking_apart import Parts, take_apart
@@ -32,7 +33,7 @@ def _hold_back_forks() -> None:
 _hold_back_forks()
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Background:
     """Saves in a thread, one value at a time; opened by `background`.
 
@@ -47,6 +48,8 @@ class Background:
     thread: ThreadPoolExecutor
     waiting: list[Future] = attrs.field(factory=list)
     process: int = attrs.field(factory=os.getpid)
+
+    __repr__ = reprs.record
 
     def save(self, path: str | os.PathLike, value: Any, *, info: Mapping[str, Any] | None = None) -> None:
         """Copy a value, and begin to save it to one file, as `checkpoint.save` does."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from functrain import arguments
+from functrain import arguments, reprs
 from functrain.checkpoint.files import NOTHING, as_path, outline, put, restore
 from functrain.checkpoint.format.taking_apart import Parts, take_apart
 from functrain.checkpoint.format.writing import sweep, sync_folder
@@ -23,7 +23,7 @@ from functrain.errors import CannotSave, InvalidArgument, NoCheckpoint
 _NAME = re.compile(r"checkpoint-(\d{8,})\.safetensors")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Entry:
     """A checkpoint in a folder.
 
@@ -40,6 +40,8 @@ class Entry:
     info: Mapping[str, Any]
     time: str
     size: int
+
+    __repr__ = reprs.record
 
 
 def add(folder: str | os.PathLike, value: Any, *, info: Mapping[str, Any] | None = None) -> Path:

@@ -6,13 +6,13 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import tree
+from functrain import reprs, tree
 from functrain.checkpoint.format.outlines import join
 from functrain.checkpoint.format.taking_apart import children, is_scalar
 from functrain.errors import InvalidArgument, TreeMismatch
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Anything:
     """Stands in a structure where any data may be, such as lists of a length that nobody can say before.
 
@@ -25,14 +25,16 @@ class Anything:
             has the same fields as comes back right.
 
     >>> Anything()
-    Anything(records=(), likes=())
+    Anything()
     """
 
     records: tuple[type, ...] = ()
     likes: tuple[Any, ...] = ()
 
+    __repr__ = reprs.record
 
-@attrs.frozen
+
+@attrs.frozen(repr=False)
 class Optional:
     """Stands in a structure where None may be, or what is like `value`.
 
@@ -42,8 +44,10 @@ class Optional:
 
     value: Any
 
+    __repr__ = reprs.record
 
-@attrs.frozen
+
+@attrs.frozen(repr=False)
 class Each:
     """Stands in a structure for a list, tuple or dict of any length, of which each item is like `value`.
 
@@ -52,6 +56,8 @@ class Each:
     """
 
     value: Any
+
+    __repr__ = reprs.record
 
 
 @attrs.frozen

@@ -40,3 +40,7 @@ __all__ = [
     "sampler_laws",
     "transform_laws",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -76,19 +76,31 @@ def interruptible() -> Iterator[Interruption]:
             interruption.release()
 
 
-def carry_run(error: BaseException, run: Any) -> None:
+def carry_run(error: BaseException, run: Any, task: Any = None) -> None:
     """Put the run at the last boundary on what was raised, as `error.run`, unless one from further inside is there.
+
+    That of another task gives way: a fit inside a handler has raised it, or one object is raised in several fits.
 
     >>> error = ValueError("bad")
     >>> carry_run(error, "the run")
     >>> error.run
     'the run'
     """
-    if getattr(error, "run", None) is not None:
+    if carried(error, task) is not None:
         return
-    error.run = run  # pyright: ignore[reportAttributeAccessIssue]
+    vars(error).update(run=run, _task=task)
     if is_lost(run):
         error.add_note("the state was being overwritten when this was raised, and is lost")
+
+
+def carried(error: BaseException | None, task: Any = None) -> Any:
+    """Return the run of a task that an error carries, or None.
+
+    >>> carried(ValueError("bad")) is None
+    True
+    """
+    attributes = {} if error is None else vars(error)
+    return attributes.get("run") if attributes.get("_task") is task else None
 
 
 def is_lost(run: Any) -> bool:

@@ -116,7 +116,7 @@ def _fold_over_chunks(task: Task, live: Live, phase: Phase, run: Run) -> Run:
         return run
     except BaseException as error:
         live.interruption.holding = False
-        carry_run(error, run)
+        carry_run(error, run, task)
         raise
 
 

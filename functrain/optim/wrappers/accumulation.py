@@ -7,17 +7,12 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.errors import InvalidArgument
-from functrain.optim.leaves import plus
-from functrain.optim.transform import (
-    Context,
-    Transform,
-    counter,
-    device,
-    has_updated,
-    only_where,
-    with_state,
-)
+from functrain.errors import InvalidArgument, TreeMismatch
+from functrain.optim.arithmetic import plus
+from functrain.optim.context import Context
+from functrain.optim.counting import has_updated, only_where
+from functrain.optim.shapes import counter, device, explain_mismatch
+from functrain.optim.transform import Transform, check_transform
 
 
 @tree.node
@@ -57,13 +52,13 @@ def accumulate(k: int, transform: Transform | None = None) -> Any:
         A `Transform`; or without one, the function that makes it of one.
 
     Raises:
-        InvalidArgument: k is no whole number of at least 1, or the transform is none.
+        InvalidArgument: k is no whole number of at least 1, the transform is none, or it needs `Context.evaluate`.
 
     >>> from functrain import optim
     >>> half = accumulate(2)(optim.scale(-1.0))
     >>> params = {"w": torch.zeros(1)}
-    >>> between, state = half.update({"w": torch.tensor([1.0])}, half.init(params), params, Context(weight=3.0))
-    >>> done, state = half.update({"w": torch.tensor([5.0])}, state, params, Context(weight=1.0))
+    >>> between, state = half.update({"w": torch.tensor([1.0])}, half.init(params), params, optim.Context(weight=3.0))
+    >>> done, state = half.update({"w": torch.tensor([5.0])}, state, params, optim.Context(weight=1.0))
     >>> between, done
     ({'w': tensor([0.])}, {'w': tensor([-2.])})
     """
@@ -71,8 +66,12 @@ def accumulate(k: int, transform: Transform | None = None) -> Any:
         raise InvalidArgument(f"k must be a whole number of batches, at least 1, got {k!r}")
     if transform is None:
         return partial(accumulate, k)
-    if not isinstance(transform, Transform):
-        raise InvalidArgument(f"transform must be a Transform, got {transform!r}")
+    check_transform(transform)
+    if "evaluate" in transform.needs:
+        raise InvalidArgument(
+            f"accumulate: {transform!r} evaluates other parameters on the batch, and after {k} batches the others are "
+            "gone; load larger batches instead"
+        )
 
     def update(updates: Any, state: Accumulated, params: Any, context: Context) -> tuple[Any, Accumulated]:
         summed = _add_batch(updates, state, context)
@@ -83,7 +82,14 @@ def accumulate(k: int, transform: Transform | None = None) -> Any:
             full & (summed.weight > 0), lambda: _flush(transform, updates, summed, params, context), updates, kept
         )
 
-    return Transform(partial(_init, transform), update, transform.hypers, made=lambda state: state.updates)
+    return Transform(
+        partial(_init, transform),
+        update,
+        transform.hypers,
+        made=lambda state: state.updates,
+        needs=transform.needs,
+        label=lambda: f"accumulate({k}, {transform!r})",
+    )
 
 
 def _init(transform: Transform, params: Any) -> Accumulated:
@@ -98,24 +104,25 @@ def _add_batch(updates: Any, state: Accumulated, context: Context) -> Accumulate
         state.batches + 1,
         state.updates,
         state.weight + weight,
-        state.loss + context.loss * weight,
-        with_state(lambda g, total: plus(total, g, weight), updates, state.total),
+        state.loss + (0.0 if context.loss is None else context.loss * weight),
+        _add_gradients(updates, state.total, weight),
         state.inner,
     )
+
+
+def _add_gradients(updates: Any, total: Any, weight: Any) -> Any:
+    try:
+        return tree.map(lambda g, sum_: plus(sum_, g, weight), updates, total)
+    except TreeMismatch:
+        explain_mismatch(updates, updates, [total])
+        raise
 
 
 def _flush(transform: Transform, updates: Any, summed: Accumulated, params: Any, context: Context) -> tuple:
     mass = summed.weight + (summed.weight == 0)  # where nothing was seen this is computed too, and not used
     mean = tree.map(lambda g, total: (total / mass).to(g.dtype), updates, summed.total)
-    seen = Context(
-        context.position,
-        context.updates,
-        context.epoch,
-        context.step,
-        context.key,
-        summed.loss / mass,
-        summed.weight,
-    )
+    loss = None if context.loss is None else summed.loss / mass
+    seen = tree.evolve(context, loss=loss, weight=summed.weight)
     emitted, inner = transform.update(mean, summed.inner, params, seen)
     happened = has_updated(transform, summed.inner, inner)
     zero = torch.zeros_like

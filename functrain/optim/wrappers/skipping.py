@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.errors import InvalidArgument
-from functrain.optim.transform import Context, Transform, counter, device, has_updated, only_where
+from functrain.optim.context import Context
+from functrain.optim.counting import has_updated, only_where
+from functrain.optim.shapes import counter, device
+from functrain.optim.transform import Transform, check_transform
 
 
 @tree.node
@@ -42,12 +44,11 @@ def skip_nonfinite(transform: Transform) -> Transform:
     >>> from functrain import optim
     >>> careful, params = skip_nonfinite(optim.sgd(lr=0.5)), {"w": torch.ones(2)}
     >>> bad = {"w": torch.tensor([1.0, float("nan")])}
-    >>> updates, state = careful.update(bad, careful.init(params), params, Context())
+    >>> updates, state = careful.update(bad, careful.init(params), params)
     >>> updates, state.updates, state.skipped
     ({'w': tensor([0., 0.])}, tensor(0), tensor(1))
     """
-    if not isinstance(transform, Transform):
-        raise InvalidArgument(f"transform must be a Transform, got {transform!r}")
+    check_transform(transform)
 
     def init(params: Any) -> Skipped:
         return Skipped(counter(params), counter(params), transform.init(params))
@@ -64,7 +65,14 @@ def skip_nonfinite(transform: Transform) -> Transform:
 
         return only_where(finite, inside, updates, tree.evolve(state, skipped=state.skipped + 1))
 
-    return Transform(init, update, transform.hypers, made=lambda state: state.updates)
+    return Transform(
+        init,
+        update,
+        transform.hypers,
+        made=lambda state: state.updates,
+        needs=transform.needs,
+        label=lambda: f"skip_nonfinite({transform!r})",
+    )
 
 
 def _all_finite(updates: Any) -> Tensor:

@@ -1,4 +1,4 @@
-"""Accumulation over batches, and parameter groups by path."""
+"""Accumulation over batches."""
 
 from itertools import pairwise
 
@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from functrain import losses, optim, schedule, tree
-from functrain.errors import DuplicateName, InvalidArgument, TreeMismatch
+from functrain import losses, optim, tree
+from functrain.errors import InvalidArgument
 
 INPUTS = torch.randn(24, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABELS = torch.randint(0, 2, (24,), generator=torch.Generator().manual_seed(1))
@@ -74,7 +74,7 @@ def test_the_transform_inside_sees_the_updates_made_and_the_batches_together():
         seen.append((int(context.updates), float(context.loss), float(context.weight), context.position, context.step))
         return updates
 
-    transform = optim.accumulate(2)(optim.stateless(look))
+    transform = optim.accumulate(2)(optim.stateless(look, needs=("loss",)))
     values = {"w": torch.zeros(1)}
     state = transform.init(values)
     for batch, (loss, weight) in enumerate([(1.0, 1.0), (3.0, 3.0), (5.0, 0.0), (7.0, 2.0)]):
@@ -117,95 +117,9 @@ def test_accumulate_needs_a_transform():
         optim.accumulate(4)(0.1)
 
 
-# --- by_path ---
-
-
-def tree_of(*paths):
-    return {path: torch.ones(2) for path in paths}
-
-
-def is_bias(path):
-    return path.endswith("bias")
-
-
-def test_each_group_has_its_own_transform_and_schedule():
-    transform = optim.by_path({is_bias: optim.sgd(schedule.linear(1.0, 2.0)), "*weight": optim.sgd(5.0, momentum=0.5)})
-    values = params()
-    updates, state = transform.update(values, transform.init(values), values, optim.Context(position=0.5))
-    assert tree.equal(updates, {"weight": -5.0 * values["weight"], "bias": -1.5 * values["bias"]})
-    assert list(state) == ["is_bias", "*weight"]
-    assert optim.hyperparameters(transform, optim.Context(position=0.5)) == {
-        "is_bias.lr": 1.5,
-        "*weight.momentum": 0.5,
-        "*weight.lr": 5.0,
-    }
-
-
-def test_one_group_of_everything_is_the_transform_itself():
-    inner, values = optim.sgd(0.1, momentum=0.9, weight_decay=0.1), params()
-    one = optim.by_path({"*": inner})
-    states = inner.init(values), one.init(values)
-    for batch in range(3):
-        rows = torch.arange(4) + batch
-        expected, first = step(inner, states[0], values, rows)
-        got, second = step(one, states[1], values, rows)
-        assert tree.equal(got, expected)
-        states = first, second
-
-
-def test_the_order_of_the_gradients_keys_is_free():
-    transform, values = optim.by_path({"weight": optim.sgd(1.0), "bias": optim.sgd(2.0)}), params()
-    gradients = tree.map(torch.ones_like, values)
-    turned = dict(reversed(list(gradients.items())))
-    expected, _ = transform.update(gradients, transform.init(values), values, optim.Context())
-    assert tree.equal(transform.update(turned, transform.init(values), values, optim.Context())[0], expected)
-
-
-def test_groups_inside_a_chain_and_around_accumulation():
-    inner = optim.by_path({"weight": optim.accumulate(2)(optim.sgd(1.0)), "bias": optim.sgd(1.0)})
-    transform, values = optim.chain(optim.clip_by_global_norm(1e9), inner), params()
-    state, ones = transform.init(values), tree.map(torch.ones_like, values)
-    first, state = transform.update(ones, state, values, optim.Context())
-    second, state = transform.update(ones, state, values, optim.Context())
-    assert first["weight"].abs().sum() == 0 and second["weight"].abs().sum() > 0
-    assert tree.equal(first["bias"], second["bias"])
-
-
-def test_a_group_may_be_empty():
-    transform, values = optim.by_path({"*weight": optim.sgd(1.0), is_bias: optim.adamw()}), tree_of("0.weight")
-    updates, _ = transform.update(values, transform.init(values), values, optim.Context())
-    assert tree.equal(updates, {"0.weight": -torch.ones(2)})
-
-
-def test_a_leaf_claimed_by_none_or_several_is_named():
-    transform = optim.by_path({"*weight": optim.sgd(1.0), "0*": optim.sgd(1.0)})
-    message = (
-        r"each parameter needs exactly one group of by_path, but:\n"
-        r"  0\.weight: claimed by '\*weight' and '0\*'\n"
-        r"  1\.bias: claimed by no group$"
-    )
-    with pytest.raises(InvalidArgument, match=message):
-        transform.init(tree_of("0.weight", "0.bias", "1.weight", "1.bias"))
-
-
-def test_at_most_ten_lines_are_shown():
-    transform = optim.by_path({"x": optim.sgd(1.0)})
-    with pytest.raises(InvalidArgument, match="and 6 more") as raised:
-        transform.init(tree_of(*(str(index) for index in range(15))))
-    assert len(str(raised.value).splitlines()) == 11
-
-
-def test_two_predicates_of_one_name_are_refused():
-    with pytest.raises(DuplicateName, match="two groups are called '<lambda>'; give each predicate a name of its own"):
-        optim.by_path({(lambda path: True): optim.sgd(1.0), (lambda path: False): optim.sgd(1.0)})
-
-
-def test_a_group_that_is_no_transform_is_refused():
-    with pytest.raises(InvalidArgument, match=r"group '\*' must be a Transform, got 0.1"):
-        optim.by_path({"*": 0.1})
-
-
-def test_a_mismatch_of_gradients_is_named_by_groups_too():
-    transform, values = optim.by_path({"*": optim.sgd(1.0)}), params()
-    with pytest.raises(TreeMismatch, match=r"the gradients must have.*\n  bias: expected float64\(2,\), got nothing"):
-        transform.update({"weight": values["weight"]}, transform.init(values), values, optim.Context())
+def test_accumulate_refuses_what_evaluates_the_batch():
+    line_search = optim.stateless(lambda updates, params, context: updates, needs=("evaluate",), label="line_search")
+    with pytest.raises(
+        InvalidArgument, match=r"accumulate: line_search\(\) evaluates other parameters on the batch, and"
+    ):
+        optim.accumulate(2, line_search)
