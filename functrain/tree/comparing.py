@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import reprs
 from functrain.errors import NotATensor, TreeMismatch
+from functrain.records import reprs
 from functrain.tree.by_path import leaves_with_path
 from functrain.tree.structures import Tree
 
