@@ -44,6 +44,7 @@ LEVELS = {
     "train": 4,
     "checkpoint": 3.5,
     "callbacks": 6,
+    "time_travel": 6,
     "plot": 7,
     "sweep": 7,
     "parallel": 7,

@@ -7,8 +7,16 @@ import attrs
 
 from functrain import tree
 from functrain.engine import Stop
-from functrain.errors import InvalidMemory
-from functrain.train.events import BY_PHASE, STEP_EVENTS, Callback, check_answer, check_changes, check_memory, naming
+from functrain.train.events import (
+    BY_PHASE,
+    STEP_EVENTS,
+    Callback,
+    check_answer,
+    check_changes,
+    check_memory,
+    naming,
+    with_whole_parts,
+)
 from functrain.train.run import Run
 from functrain.train.stop import Stopped, scope_of
 
@@ -74,7 +82,7 @@ def _answer(callback: Callback, event: str, run: Run, resources: Mapping[str, An
             return run
         stop = answer if isinstance(answer, Stop) else None
         after = check_answer(answer if stop is None else stop.carry, run, event, callback.name)
-        _check(after, run, event, callback)
+        after = _checked(after, run, event, callback)
         if stop is None or not bool(stop.when):
             return after
         return tree.evolve(after, stopped=_stopped(stop, event, callback.name, run))
@@ -86,26 +94,14 @@ def _stopped(stop: Stop, event: str, name: str, run: Run) -> Stopped:
     return Stopped(scope_of(stop, event, cursor.phase), stop.reason, name, event, cursor.epoch, cursor.phase, batch)
 
 
-def _check(after: Run, before: Run, event: str, callback: Callback) -> None:
-    if after is before:
-        return
+def _checked(after: Run, before: Run, event: str, callback: Callback) -> Run:
     may = MAY_REPLACE | {"batch"} if event == "begin_batch" else MAY_REPLACE
     check_changes(after, before, may, event, callback.name)
-    if after.state is not before.state:
-        tree.check_same(before.state, after.state, "the state that the handler returned", "the state of the run")
-    if after.memory is not before.memory:
-        _check_memories(after.memory, before.memory, callback)
-
-
-def _check_memories(after: Mapping[str, Any], before: Mapping[str, Any], callback: Callback) -> None:
-    if after.keys() != before.keys():
-        raise InvalidMemory(
-            f"callback {callback.name!r} returned memories of {sorted(after)}, and the callbacks of this run are "
-            f"{sorted(before)}; a handler changes the memory under its own name"
-        )
-    for name, memory in after.items():
-        if memory is not before[name]:
+    after = with_whole_parts(after, before, event, callback.name)
+    for name, memory in after.memory.items():
+        if memory is not before.memory[name]:
             check_memory(memory, name)
+    return after
 
 
 def emit_apart(

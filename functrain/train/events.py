@@ -13,6 +13,7 @@ import attrs
 from torch import Tensor
 
 from functrain import foreign, tree
+from functrain.data import Batch, as_batch
 from functrain.errors import DuplicateName, InvalidArgument, InvalidCallbackResult, InvalidMemory, UnknownEvent
 from functrain.records import pickling, reprs
 
@@ -192,11 +193,38 @@ def check_changes(after: Any, before: Any, may: frozenset[str], event: str, name
     old = vars(before)
     lost = [field for field, value in vars(after).items() if value is not old.get(field) and field not in may]
     if lost:
-        kind = type(before).__name__
+        kind, names = type(before).__name__, sorted(field.removeprefix("_") for field in may)
         raise InvalidCallbackResult(
-            f"callback {name!r}, event {event!r}: a handler of this event may replace {', '.join(sorted(may))} of the "
-            f"{kind}, and it replaced {', '.join(lost)}, which would be lost"
+            f"callback {name!r}, event {event!r}: a handler of this event may replace {', '.join(names)} of the "
+            f"{kind}, and it replaced {', '.join(field.removeprefix('_') for field in lost)}, which would be lost"
         )
+
+
+def with_whole_parts(after: Any, before: Any, event: str, name: str) -> Any:
+    """Return a record with a `Batch` where a handler put a pair or a triple, and raise where a part became another one.
+
+    Raises:
+        InvalidArgument, NotATensor, ShapeMismatch: the batch is none.
+        TreeMismatch: the state or the gradients have not the structure that they had.
+        InvalidMemory: a memory is missing, or there is one too many.
+
+    >>> with_whole_parts(None, None, "after_epoch", "mine")
+    """
+    if after is before:
+        return after
+    for part in ("state", "grads"):
+        new, old = getattr(after, part, None), getattr(before, part, None)
+        if new is not old:
+            tree.check_same(old, new, f"the {part} that the handler returned", f"the {part} that it was passed")
+    if after.memory is not before.memory and after.memory.keys() != before.memory.keys():
+        raise InvalidMemory(
+            f"callback {name!r} returned memories of {sorted(after.memory)}, and the callbacks of this run are "
+            f"{sorted(before.memory)}; a handler changes the memory under its own name"
+        )
+    if after.batch is before.batch or not isinstance(before.batch, Batch):
+        return after
+    batch = as_batch(after.batch, what="the batch that the handler returned")
+    return after if batch is after.batch else tree.evolve(after, batch=batch)
 
 
 # The memory

@@ -12,6 +12,7 @@ from functrain.metrics import Metric
 from functrain.nn import Model
 from functrain.optim import Transform
 from functrain.records import pickling, reprs
+from functrain.train.tally import check_name
 
 
 def _metric_names(learner, attribute, metrics):
@@ -19,7 +20,11 @@ def _metric_names(learner, attribute, metrics):
         raise InvalidArgument(
             f'{attribute.name} must be a dict by name, such as {{"accuracy": metrics.accuracy}}, got {metrics!r}'
         )
+    scheduled = schedules(learner, schedule.Progress())
+    for name in scheduled:
+        check_name(name, "the optimizer's hyperparameters")
     for name, metric in metrics.items():
+        check_name(name, attribute.name, scheduled)
         if name == "loss":
             raise DuplicateName(f"{attribute.name}: the name 'loss' is taken by the loss itself; choose another name")
         if attribute.name == "valid_metrics" and name in learner.metrics:

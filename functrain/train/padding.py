@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import data, optim, random, tree
+from functrain import data, nn, optim, random, tree
 from functrain.data import as_batch
 from functrain.errors import PaddingCounts, ShapeMismatch
 from functrain.train.emitting import emit
@@ -45,7 +45,7 @@ def check_padding(learner: Learner, state: TrainState, source: Source, callbacks
     _compare(lambda batch: _outcome(learner, state, batch, kind, callbacks), batches, source.name, _eps(state))
 
 
-def check_padded_predictions(apply: Callable[..., Any], state: TrainState, source: Source) -> None:
+def check_padded_predictions(model: nn.Model, state: TrainState, source: Source) -> None:
     """Raise `PaddingCounts` when the rows that a sampler fills up with change the predictions of the others."""
     batches = _probes(state, source, ())
     if batches is None:
@@ -53,9 +53,27 @@ def check_padded_predictions(apply: Callable[..., Any], state: TrainState, sourc
     rows = _rows(batches[-1])
 
     def predicted(batch: data.Batch) -> dict[str, Any]:
-        return {"the predictions": _head(apply(state.params, state.buffers, batch.input), rows)}
+        return {"the predictions": _head(model.apply(state.params, state.buffers, batch.input)[0], rows)}
 
     _compare(predicted, batches, source.name, _eps(state))
+
+
+def without_padding(prediction: Any, source: Source) -> Any:
+    """Return the predictions of an epoch's last batch without those of the rows with which the sampler filled it up.
+
+    Raises:
+        ShapeMismatch: they are not one for each row.
+    """
+    if not _pads(source):
+        return prediction
+    size = source.batches.sampler.batch_size
+    for path, leaf in tree.leaves_with_path(prediction):
+        if leaf.shape[:1] != (size,):
+            raise ShapeMismatch(
+                f"remainder='pad': the predictions{f' {path}' if path else ''} of a batch of {size} rows have shape "
+                f"{tuple(leaf.shape)}, so that those of the padding cannot be told; use remainder='keep'"
+            )
+    return _head(prediction, len(source.batches.dataset) % size)
 
 
 def _pads(source: Source) -> bool:

@@ -12,12 +12,14 @@ from functrain import data, foreign, losses, random, tree
 from functrain.engine.tracing.to_graph import trace
 from functrain.errors import DeviceMismatch, DuplicateName, InvalidArgument, NotATensor, ShapeMismatch
 from functrain.optim import Transform
+from functrain.schedule import Progress
 from functrain.train.events import STEP_EVENTS, Callback
-from functrain.train.learner import Learner, metrics_of
+from functrain.train.learner import Learner, metrics_of, schedules
 from functrain.train.run import Run
 from functrain.train.sources import Source
 from functrain.train.state import TrainState
 from functrain.train.step import applied, begin, forward
+from functrain.train.tally import check_name
 
 
 def check_state(state: Any) -> TrainState:
@@ -27,6 +29,25 @@ def check_state(state: Any) -> TrainState:
             f"state must be a TrainState, as ft.init returns it, or a Run to go on with, got {foreign.described(state)}"
         )
     return state
+
+
+def check_device(device: Any) -> torch.device | None:
+    """Return the device of a name, and raise `InvalidArgument` when there is none here; None stays None.
+
+    >>> check_device("cpu")
+    device(type='cpu')
+    """
+    if device is None:
+        return None
+    try:
+        if not isinstance(device, (str, torch.device)):
+            raise TypeError("it is no name of a device")
+        return torch.empty(0, device=device).device
+    except Exception as raw:  # each kind of device refuses in a way of its own
+        raise InvalidArgument(
+            f"device must be the name of a device that this machine has, such as 'cpu' or 'cuda', or a torch.device; "
+            f"got {device!r} ({str(raw).splitlines()[0]:.200})"
+        ) from raw
 
 
 def check_optimizer(learner: Learner, state: TrainState) -> None:
@@ -153,7 +174,9 @@ def _check(learner: Learner, state: TrainState, batch: data.Batch, train: bool) 
 
 
 def _check_parts(learner: Learner, result: Any) -> None:
+    scheduled = schedules(learner, Progress())
     for name in () if isinstance(result, Tensor) else losses.by_name(result):
+        check_name(name, "the parts of the loss", scheduled)
         if name in metrics_of(learner, "valid"):
             raise DuplicateName(f"the loss has a part {name!r}, and so is a metric called; rename one of them")
 

@@ -123,6 +123,40 @@ def _prepared(source: Source, batch: Any) -> Any:
     return batch if source.device is None else tree.to(batch, source.device)
 
 
+def are_batches(inputs: Any) -> bool:
+    """Return whether these are batches to go over, and not what a model takes, a tree of tensors.
+
+    A list is taken for batches where it holds nothing but pairs, triples and `Batch`es.
+
+    >>> import torch
+    >>> are_batches(torch.zeros(2)), are_batches([torch.zeros(2)]), are_batches([(torch.zeros(2), None)])
+    (False, False, True)
+    """
+    if isinstance(inputs, list):
+        pairs = (isinstance(one, Batch) or (isinstance(one, list | tuple) and len(one) in (2, 3)) for one in inputs)
+        return len(inputs) > 0 and all(pairs)
+    if not tree.structure(inputs).is_leaf() or isinstance(inputs, Tensor) or hasattr(inputs, "__array__"):
+        return False
+    return isinstance(inputs, Iterable | data.Loader) or hasattr(inputs, "__getitem__")
+
+
+def open_inputs(source: Source, key: Tensor) -> Iterator[Any]:
+    """Yield the inputs of the batches of an epoch; where the source is no loader, a batch may be an input alone.
+
+    >>> import torch
+    >>> pairs = [(torch.zeros(2), None), (torch.ones(1), None)]
+    >>> list(open_inputs(Source(pairs, "inputs", 2, plain=True), None))
+    [tensor([0., 0.]), tensor([1.])]
+    """
+    for batch in open_source(source, key, 0, 0, source.length):
+        if isinstance(batch, Tensor | Mapping):
+            yield batch
+        elif isinstance(batch, list | tuple) and len(batch) == 1:
+            yield batch[0]
+        else:
+            yield data.as_batch(batch, what="a batch of the inputs").input
+
+
 def _ended(source: Source, gave: int, stop: int | None) -> None:
     planned = "at least one" if stop is None else str(stop)
     raise SourceEnded(

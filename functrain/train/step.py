@@ -23,12 +23,12 @@ from functrain.metrics import Metric
 from functrain.optim.counting import has_updated
 from functrain.schedule import Progress
 from functrain.train.events import Callback
-from functrain.train.gradients import Stage, compare, differentiated, differentiated_mean
+from functrain.train.gradients import Stage, compare, differentiated, differentiated_mean, with_parts
 from functrain.train.handlers import handlers
 from functrain.train.learner import Learner, check_learner, metrics_of, schedules
 from functrain.train.state import TrainState, progress
 from functrain.train.stop import Halt, Stops, settle
-from functrain.train.tally import Tally, add, measured_by, summed, value_of
+from functrain.train.tally import Tally, add, check_name, measured_by, summed, value_of
 from functrain.train.weights import row_weights, without_influence
 
 
@@ -154,7 +154,8 @@ def log(step: Step, name: str, value: Any) -> Step:
         value: a scalar tensor or a number.
 
     Raises:
-        InvalidArgument: the name is taken, or the value is no scalar.
+        InvalidArgument: the name is taken or is no string, or the value is no scalar.
+        DuplicateName: the name is that of a column of every record, or of a hyperparameter on a schedule.
 
     >>> import torch
     >>> from functrain import losses, nn, optim
@@ -165,6 +166,7 @@ def log(step: Step, name: str, value: Any) -> Step:
     >>> log(step, "answer", 42.0).logged
     {'answer': tensor(42., dtype=torch.float64)}
     """
+    check_name(name, "log")
     taken = {*step.tally.added, *step.logged}
     if name in taken:
         raise InvalidArgument(f"log: the name {name!r} is taken; this step has logged or measures {sorted(taken)}")
@@ -298,7 +300,7 @@ def compared(loss: Callable[[Any, Any], Any]) -> Stage:
 
     def stage(step: Step) -> Step:
         new = compare(loss(step.prediction, step.batch.target), step.batch.weight)
-        return tree.evolve(step, losses=new["losses"], logged={**step.logged, **new["parts"]})
+        return tree.evolve(step, losses=new["losses"], logged=with_parts(step, new["parts"]))
 
     return stage
 
@@ -385,4 +387,6 @@ def hyper_values(learner: Learner, step: Step) -> dict[str, Tensor]:
     """Return the values that the schedules had in a step, by name."""
     device = step.state.step.device
     named = schedules(learner, step.progress)
+    for name in step.logged:
+        check_name(name, "what the step logs", named)
     return {name: torch.as_tensor(value, dtype=torch.float64, device=device) for name, value in named.items()}

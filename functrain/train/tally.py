@@ -9,6 +9,7 @@ from torch import Tensor
 
 from functrain import metrics, tree
 from functrain.dispatch_state import is_plain
+from functrain.errors import DuplicateName, InvalidArgument
 from functrain.metrics import Metric
 
 Values = tuple[dict[str, Any], Tensor | None]
@@ -19,6 +20,25 @@ LOSS = metrics.mean(lambda losses, _target: losses)
 
 MOST_BATCHES, MOST_BYTES = 8, 1 << 19
 """How many batches wait to be added at once, and the memory of one of their values that is no trouble to keep."""
+
+
+COLUMNS = ("epoch", "step")
+"""The columns of a record beside what was measured: the name of no metric, log or part of a loss."""
+
+
+def check_name(name: Any, what: str, others: Iterable[str] = ()) -> None:
+    """Raise unless a value can be recorded by a name: a string, no column of a record, and none of some others.
+
+    >>> check_name("accuracy", "metrics")
+    """
+    if not isinstance(name, str) or not name:
+        raise InvalidArgument(f"{what}: a name must be a string, got {name!r}")
+    if name in COLUMNS:
+        raise DuplicateName(f"{what}: {name!r} is the name of a column that every record has; choose another name")
+    if name in others:
+        raise DuplicateName(
+            f"{what}: {name!r} is the name of a hyperparameter on a schedule, which records show; choose another name"
+        )
 
 
 @tree.node

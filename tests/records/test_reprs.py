@@ -69,6 +69,8 @@ SPECIAL = {
     ft.checkpoint.Saved,
     ft.checkpoint.Report,
     schedule.Schedule,
+    ft.time_travel.Difference,
+    ft.time_travel.Moment,
 }
 """Records whose fields cannot be just anything; they are made as users make them, below."""
 
