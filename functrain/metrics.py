@@ -17,8 +17,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import arguments, foreign, pickling, reprs, tree, weighted
+from functrain import arguments, foreign, tree, weighted
 from functrain.errors import DtypeMismatch, InvalidArgument, ShapeMismatch
+from functrain.records import pickling, reprs
 
 __all__ = [
     "Mean",

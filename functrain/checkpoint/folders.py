@@ -14,11 +14,12 @@ from typing import Any
 
 import attrs
 
-from functrain import arguments, reprs
+from functrain import arguments
 from functrain.checkpoint.files import NOTHING, as_path, outline, put, restore
 from functrain.checkpoint.format.taking_apart import Parts, take_apart
 from functrain.checkpoint.format.writing import sweep, sync_folder
 from functrain.errors import CannotSave, InvalidArgument, NoCheckpoint
+from functrain.records import reprs
 
 _NAME = re.compile(r"checkpoint-(\d{8,})\.safetensors")
 

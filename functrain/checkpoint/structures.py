@@ -6,10 +6,11 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import reprs, tree
+from functrain import tree
 from functrain.checkpoint.format.outlines import join
 from functrain.checkpoint.format.taking_apart import children, is_scalar
 from functrain.errors import InvalidArgument, TreeMismatch
+from functrain.records import reprs
 
 
 @attrs.frozen(repr=False)

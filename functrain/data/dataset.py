@@ -9,10 +9,11 @@ import torch
 from toolz import curry
 from torch import Tensor
 
-from functrain import reprs, tree
+from functrain import tree
 from functrain.data.batch import Batch, parts
 from functrain.dispatch_state import is_plain
 from functrain.errors import DtypeMismatch, IndexOutOfRange, InvalidArgument, ShapeMismatch
+from functrain.records import reprs
 
 
 @runtime_checkable

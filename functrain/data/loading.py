@@ -7,13 +7,14 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import foreign, random, reprs, tree
+from functrain import foreign, random, tree
 from functrain.data import sampler as samplers
 from functrain.data.batch import Batch, as_batch, check_weight, parts, shaped_batch
 from functrain.data.collate import stack
 from functrain.data.dataset import ArrayDataset, Dataset, gather
 from functrain.data.sampler import Sampler
 from functrain.errors import InvalidArgument
+from functrain.records import reprs
 
 CHUNK = 65_536
 """Positions of an epoch whose indices are computed at once, where the sampler does not ask for all of them."""

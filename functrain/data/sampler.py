@@ -14,8 +14,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import arguments, random, reprs
+from functrain import arguments, random
 from functrain.errors import InvalidArgument
+from functrain.records import reprs
 
 REMAINDERS = ("keep", "drop", "pad")
 """What becomes of a last batch that is not full: a short batch, no batch, or one filled up with rows of zero weight."""

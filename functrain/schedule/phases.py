@@ -10,8 +10,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import foreign, reprs
+from functrain import foreign
 from functrain.errors import InvalidArgument
+from functrain.records import reprs
 from functrain.schedule.hyper import Schedule, is_number, is_readable
 from functrain.schedule.shapes import cosine, linear
 

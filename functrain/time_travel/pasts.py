@@ -7,9 +7,10 @@ from typing import Any
 
 import attrs
 
-from functrain import arguments, checkpoint, reprs
+from functrain import arguments, checkpoint
 from functrain.checkpoint import Saved
 from functrain.errors import InvalidArgument, NoCheckpoint
+from functrain.records import reprs
 from functrain.train import Callback, Learner, Run, fit, loop
 from functrain.train.events import ordered
 from functrain.train.resuming import run_from

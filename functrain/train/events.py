@@ -12,9 +12,10 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import foreign, pickling, reprs, tree
+from functrain import foreign, tree
 from functrain.data import Batch, as_batch
 from functrain.errors import DuplicateName, InvalidArgument, InvalidCallbackResult, InvalidMemory, UnknownEvent
+from functrain.records import pickling, reprs
 
 STEP_EVENTS = ("begin_step", "after_pred", "after_loss", "after_grads", "after_step")
 """The events inside a step. Their handlers take and return a `Step` and are traced with it."""
