@@ -19,6 +19,7 @@ from functrain import (
     optim,
     random,
     schedule,
+    time_travel,
     train,
     tree,
 )
@@ -118,6 +119,7 @@ __all__ = [
     "scan",
     "schedule",
     "stop_gradient",
+    "time_travel",
     "train",
     "train_step",
     "tree",

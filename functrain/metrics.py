@@ -17,7 +17,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import arguments, pickling, reprs, tree, weighted
+from functrain import arguments, foreign, pickling, reprs, tree, weighted
 from functrain.errors import DtypeMismatch, InvalidArgument, ShapeMismatch
 
 __all__ = [
@@ -115,6 +115,7 @@ def mean(f: Callable[[Any, Any], Tensor]) -> Metric:
     >>> error.compute(error.merge(one, two))
     tensor(4., dtype=torch.float64)
     """
+    arguments.function("f", f, "(prediction, target)")
     return Metric(_empty, f, _add, _merge, _quotient, label=f"mean({reprs.function(f)})")
 
 
@@ -192,6 +193,9 @@ def collection(metrics: Mapping[str, Metric]) -> Metric:
     >>> {name: float(value) for name, value in both.compute(acc).items()}
     {'accuracy': 0.0, 'top_2': 1.0}
     """
+    for name, metric in metrics.items():
+        if not isinstance(metric, Metric):
+            raise InvalidArgument(f"metrics[{name!r}] must be a Metric, got {foreign.described(metric)}")
     return Metric(
         lambda device=None: {name: metric.init(device) for name, metric in metrics.items()},
         lambda prediction, target: {name: metric.measure(prediction, target) for name, metric in metrics.items()},

@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import arguments, random, reprs
+from functrain import arguments, foreign, random, reprs
 from functrain.data.batch import Batch
 from functrain.data.dataset import Dataset
 from functrain.data.loading import Loader, batches, loader
@@ -47,7 +47,7 @@ def one_batch(loader: Loader, key: Tensor | None = None) -> Batch:
 
 def _check_loader(_bunch: Any, attribute: Any, value: Any) -> None:
     if not isinstance(value, Loader):
-        raise InvalidArgument(f"{attribute.name} must be made by data.loader, got {type(value).__name__}")
+        raise InvalidArgument(f"{attribute.name} must be made by data.loader, got {foreign.described(value)}")
 
 
 def _check_count(_bunch: Any, attribute: Any, value: Any) -> None:

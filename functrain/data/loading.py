@@ -7,7 +7,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import random, reprs, tree
+from functrain import foreign, random, reprs, tree
 from functrain.data import sampler as samplers
 from functrain.data.batch import Batch, as_batch, check_weight, parts, shaped_batch
 from functrain.data.collate import stack
@@ -26,7 +26,7 @@ def _check_dataset(_loader: Any, _attribute: Any, dataset: Any) -> None:
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise InvalidArgument(
             f"dataset must have __len__ and __getitem__, got {type(dataset).__name__}; "
-            "put tensors in ArrayDataset((x, y))"
+            f"put tensors in ArrayDataset((x, y)){foreign.way_in(dataset)}"
         )
     if len(dataset) == 0:
         raise InvalidArgument("the dataset is empty; a loader needs at least one example")
@@ -35,7 +35,7 @@ def _check_dataset(_loader: Any, _attribute: Any, dataset: Any) -> None:
 def _check_sampler(_loader: Any, _attribute: Any, sampler: Any) -> None:
     if not isinstance(sampler, Sampler):
         raise InvalidArgument(
-            f"sampler must be made by data.sequential or data.shuffled, got {type(sampler).__name__}: {sampler!r}"
+            f"sampler must be made by data.sequential or data.shuffled, got {foreign.described(sampler)}"
         )
 
 

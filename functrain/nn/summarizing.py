@@ -11,6 +11,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from functrain import random, reprs, showing, tree
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.to_graph import trace
+from functrain.nn.functions import as_model
 from functrain.nn.model import Model
 from functrain.nn.observing import observed
 
@@ -88,6 +89,7 @@ def summary(model: Model, example: Any) -> Summary:
     head   dense   (64, 10)         510    1.3%         32,000
     (all)  serial  (64, 10)      39,760  100.0%      2,540,800
     """
+    model = as_model("model", model)
     leaves, spec = tree.flatten(example)
     where = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     seen = _Seen()

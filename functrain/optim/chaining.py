@@ -75,7 +75,7 @@ def alias(label: str, *pieces: Transform | None) -> Transform:
 
     >>> from functrain import optim
     >>> alias("signs", optim.trace(0.9), None, optim.scale_by_learning_rate(0.1))
-    signs(momentum=0.9, lr=0.1)
+    signs(lr=0.1, momentum=0.9)
     """
     return attrs.evolve(chain(*(piece for piece in pieces if piece is not None)), label=label)
 

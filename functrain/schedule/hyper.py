@@ -9,7 +9,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import reprs, showing, tree
+from functrain import foreign, reprs, showing, tree
 from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument
 
@@ -201,7 +201,7 @@ def check_hyper(
 
     Args:
         name: the argument's name, for the message.
-        hyper: a number, a floating-point scalar tensor, or a `Schedule`, whose values cannot be known beforehand.
+        hyper: a number, a floating-point scalar tensor, or a `Schedule`, whose values nobody can look at beforehand.
         minimum: the smallest number allowed, None for no limit.
         maximum: the largest number allowed, None for no limit.
         below: a limit that the number must stay under, None for no limit.
@@ -218,17 +218,20 @@ def check_hyper(
     """
     if isinstance(hyper, Schedule):
         return hyper
+    if foreign.way_in(hyper):
+        raise InvalidArgument(f"{name} must be a number or a Schedule, got {foreign.described(hyper)}")
     if callable(hyper) and not isinstance(hyper, Tensor):
         raise InvalidArgument(
-            f"{name} must be a number or a Schedule, got the function {hyper!r}; wrap a function of the position in "
-            "schedule.Schedule(f), or make one of (start, end, position) a factory of schedules with schedule.annealer"
+            f"{name} must be a number or a Schedule, got the function {reprs.short(hyper)}; wrap a function of the "
+            "position in schedule.Schedule(f), or make one of (start, end, position) a factory of schedules with "
+            "schedule.annealer"
         )
-    known = _known(hyper)
-    fits = known is None or (
-        not math.isnan(known)
-        and (minimum is None or known >= minimum)
-        and (maximum is None or known <= maximum)
-        and (below is None or known < below)
+    number = _readable(hyper)
+    fits = number is None or (
+        not math.isnan(number)
+        and (minimum is None or number >= minimum)
+        and (maximum is None or number <= maximum)
+        and (below is None or number < below)
     )
     if not fits:
         limits = ((minimum, "of at least"), (maximum, "of at most"), (below, "below"))
@@ -237,8 +240,8 @@ def check_hyper(
     return hyper
 
 
-def _known(number: Any) -> float | None:
-    """Return the number as far as it can be known: None for a tensor not to be read now, NaN for what is no number."""
+def _readable(number: Any) -> float | None:
+    """Return the number as far as it can be read: None for a tensor not to be read now, NaN for what is no number."""
     if isinstance(number, Tensor):
         if number.dim() != 0 or not number.is_floating_point():
             return math.nan

@@ -27,12 +27,13 @@ from functrain.train.planning import begin_run, make_plan
 from functrain.train.precision import in_precision
 from functrain.train.preflight import (
     check_batch,
+    check_device,
     check_optimizer,
     check_source,
     check_state,
     warn_if_nothing_was_trained,
 )
-from functrain.train.resuming import fit_from
+from functrain.train.resuming import run_from
 from functrain.train.run import Plan, Run
 from functrain.train.sources import are_batches, open_inputs, source, sources
 from functrain.train.state import TrainState, data_key, plan, progress
@@ -99,10 +100,10 @@ def fit(
     >>> int(run.state.step), len(run.history), run.stopped
     (4, 2, None)
     """
-    callbacks = ordered(callbacks)
+    callbacks, device = ordered(callbacks), check_device(device)
     check_backend(jit, chunk, compile_shapes)
     if isinstance(state, Saved):
-        state = fit_from(state, in_precision(learner, precision), source(train, "train", device), callbacks, device)
+        state = run_from(learner, state, callbacks, dict(train=train, device=device, precision=precision))
     going_on = state if isinstance(state, Run) else None
     if going_on is not None and going_on.finished:
         make_plan(source(train, "train"), sources(valid), epochs, steps, callbacks, going_on)
@@ -189,6 +190,7 @@ def evaluate(
     0.6931
     """
     check_backend(jit, chunk)
+    device = check_device(device)
     plain, learner, key = learner, in_precision(learner, precision), data_key(check_state(state))
     state = _on(device, state)
     one = source(loader, "loader", device)
@@ -246,6 +248,7 @@ def predict(
     (torch.Size([8, 2]), torch.Size([5, 2]))
     """
     check_backend(jit, 1)
+    device = check_device(device)
     plain, learner, key = learner, in_precision(learner, precision), data_key(check_state(state))
     state = _on(device, state)
 

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from functrain import tree
-from functrain.data import as_batch
 from functrain.engine import Stop
-from functrain.train.events import Callback, check_answer, check_changes, naming
+from functrain.train.events import Callback, check_answer, check_changes, naming, with_whole_parts
 from functrain.train.stop import Stops, halted
 from functrain.train.weights import without_influence
 
@@ -56,7 +55,5 @@ def _checked(answer: Any, step: Any, event: str, name: str) -> Any:
     """
     after = check_answer(answer, step, event, name)
     check_changes(after, step, MAY_REPLACE[event], event, name)
-    if after.batch is step.batch:
-        return after
-    batch = as_batch(after.batch, what=f"the batch that callback {name!r} returned at {event!r}")
-    return tree.evolve(after, batch=without_influence(batch))
+    after = with_whole_parts(after, step, event, name)
+    return after if after.batch is step.batch else tree.evolve(after, batch=without_influence(after.batch))

@@ -31,6 +31,11 @@ def make_plan(
     for name, number in (("epochs", epochs), ("steps", steps)):
         if number is not None:
             arguments.whole(name, number)
+    for name in validations:
+        if "/" in name:
+            raise InvalidArgument(
+                f"valid: {name!r} cannot be the name of a validation: '/' stands between it and a metric's name"
+            )
     lengths = {"train": training.length, **{name: one.length for name, one in validations.items()}}
     names = tuple(callback.name for callback in callbacks)
     if run is not None:

@@ -10,7 +10,7 @@ from functrain import tree
 from functrain.errors import DtypeMismatch, InvalidArgument
 from functrain.nn import Model
 from functrain.train.compiling import kept
-from functrain.train.learner import Learner
+from functrain.train.learner import Learner, check_learner
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -32,6 +32,7 @@ def in_precision(learner: Learner, precision: str | None) -> Learner:
     >>> in_precision(learner, None) is learner
     True
     """
+    check_learner(learner)
     if precision is None:
         return learner
     if precision not in DTYPES:

@@ -5,6 +5,7 @@ A file names no classes, so each field of a `Run` is put into a structure that i
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import attrs
@@ -18,8 +19,9 @@ from functrain.errors import InvalidArgument, NewerFormat, TreeMismatch
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.history import History
 from functrain.train.learner import Learner, metrics_of
+from functrain.train.precision import in_precision
 from functrain.train.run import Cursor, Plan, Run
-from functrain.train.sources import Source, open_source
+from functrain.train.sources import Source, open_source, source, sources
 from functrain.train.state import TrainState, init
 from functrain.train.stop import Stopped
 from functrain.train.tally import LOSS, Measured, Tally, measured_by
@@ -88,8 +90,8 @@ def loop_from(
     example = _example(steps["train"][1])
 
     def logged(phase: str, state: Any) -> dict[str, Any]:
-        step, source = steps[phase]
-        batch = _example(source)
+        step, batches = steps[phase]
+        batch = _example(batches)
         result = None if batch is None else step(state, batch)
         logs = result.y if isinstance(result, Stop) else (result or ((), {}))[1]
         return {name: log for name, log in (logs or {}).items() if isinstance(log, Measured)}
@@ -101,6 +103,29 @@ def loop_from(
         )
     device = _device(example if like is None else like)
     return _resumed(saved, Likes(lambda one: _carry(one, like), lambda phase: (), logged, example, callbacks, device))
+
+
+def run_from(learner: Any, saved: Saved, callbacks: tuple[Callback, ...], options: Mapping[str, Any]) -> Any:
+    """Return what was saved as `fit` or `loop` would take it, by the options that they are called with.
+
+    Args:
+        learner: a `Learner`, or a step of one's own.
+        saved: what was saved.
+        callbacks: the callbacks, ordered.
+        options: the other arguments of `fit` or `loop` by name.
+    """
+    if isinstance(learner, Learner):
+        device = options.get("device")
+        precise = in_precision(learner, options.get("precision"))
+        return fit_from(saved, precise, source(options["train"], "train", device), callbacks, device)
+    ways: dict[str, tuple[Callable, Source]] = {"train": (learner, source(options["train"], "train", plain=True))}
+    for name, one in sources(options.get("valid"), plain=True).items():
+        ways[name] = (partial(_evaluated, options["evaluate"]), one)
+    return loop_from(saved, options.get("like"), ways, callbacks)
+
+
+def _evaluated(evaluate: Callable, state: Any, batch: Any) -> tuple[Any, Any]:
+    return state, evaluate(state, batch)
 
 
 def _carry(saved: Saved, like: Any) -> Any:
@@ -137,7 +162,7 @@ def _state_like(learner: Learner, example: Any, saved: Saved) -> TrainState:
         buffers=tree.map(_meta, buffers),
         opt_state=opt_state,
         key=_meta(random.key(0)),
-        **{name: number for name in ("step", "updates", "start", "end", "epochs")},
+        **{name: number for name in ("step", "updates", "start", "end", "epoch_length")},
     )
 
 

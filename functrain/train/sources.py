@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import data, tree
+from functrain import data, foreign, tree
 from functrain.data import Batch
 from functrain.errors import InvalidArgument, SourceEnded
 
@@ -59,7 +59,7 @@ def source(batches: Any, name: str, device: Any = None, plain: bool = False) -> 
     if not isinstance(batches, Iterable) or isinstance(batches, Tensor | str | Mapping | Batch | data.ArrayDataset):
         raise InvalidArgument(
             f"{name} must be a Loader, or an iterable of batches, got {type(batches).__name__}; "
-            "data.loader(dataset, sampler) makes one"
+            f"data.loader(dataset, sampler) makes one{foreign.way_in(batches)}"
         )
     try:
         length = len(batches)  # pyright: ignore[reportArgumentType]

@@ -10,7 +10,7 @@ from functrain import arguments, random, reprs, tree
 from functrain.data import as_batch
 from functrain.dispatch_state import is_plain
 from functrain.schedule import Progress
-from functrain.train.learner import Learner
+from functrain.train.learner import Learner, check_learner
 
 
 @tree.node
@@ -80,6 +80,7 @@ def init(learner: Learner, key: Tensor, example: Any) -> TrainState:
     >>> state.params["weight"].shape
     torch.Size([2, 3])
     """
+    check_learner(learner)
     batch = as_batch(example)
     random.check_key(key)
     for_params, root = random.split(key, 2)

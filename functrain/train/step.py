@@ -22,12 +22,12 @@ from functrain.metrics import Metric
 from functrain.optim.counting import has_updated
 from functrain.schedule import Progress
 from functrain.train.events import Callback
-from functrain.train.gradients import Stage, compare, differentiated, differentiated_mean
+from functrain.train.gradients import Stage, compare, differentiated, differentiated_mean, with_parts
 from functrain.train.handlers import handlers
-from functrain.train.learner import Learner, metrics_of, schedules
+from functrain.train.learner import Learner, check_learner, metrics_of, schedules
 from functrain.train.state import TrainState, progress
 from functrain.train.stop import Halt, Stops, settle
-from functrain.train.tally import Tally, add, measured_by, summed, value_of
+from functrain.train.tally import Tally, add, check_name, measured_by, summed, value_of
 from functrain.train.weights import row_weights, without_influence
 
 
@@ -43,6 +43,7 @@ class Step:
         begun: the state, memories and tally before this step.
         phase: "train" or "valid".
         metric: the loss and the metrics of this phase, as one.
+        waits: whether the tally may let a batch wait for later ones.
         prediction: the model's output, after `forward`.
         buffers: the model's new buffers, after `forward`; `update` puts them into the state.
         losses: one value per example or element, after `loss`.
@@ -62,6 +63,7 @@ class Step:
     begun: tuple[TrainState, dict[str, Any], Tally]
     phase: str = tree.static(default="train")
     metric: Metric = tree.static(default=None)
+    waits: bool = tree.static(default=False)
     prediction: Any = None
     buffers: Any = None
     losses: Any = None
@@ -154,7 +156,8 @@ def log(step: Step, name: str, value: Any) -> Step:
         value: a scalar tensor or a number.
 
     Raises:
-        InvalidArgument: the name is taken, or the value is no scalar.
+        InvalidArgument: the name is taken or is no string, or the value is no scalar.
+        DuplicateName: the name is that of a column of every record, or of a hyperparameter on a schedule.
 
     >>> import torch
     >>> from functrain import losses, nn, optim
@@ -165,6 +168,7 @@ def log(step: Step, name: str, value: Any) -> Step:
     >>> log(step, "answer", 42.0).logged
     {'answer': tensor(42., dtype=torch.float64)}
     """
+    check_name(name, "log")
     taken = {*step.tally.added, *step.logged}
     if name in taken:
         raise InvalidArgument(f"log: the name {name!r} is taken; this step has logged or measures {sorted(taken)}")
@@ -191,6 +195,7 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: St
     >>> done.grads["bias"].shape, int(done.state.step)
     (torch.Size([2]), 1)
     """
+    check_learner(learner)
     on = handlers(callbacks, "train", stops)
     apply = applied(learner.model)
     after_pred, after_loss = on("after_pred"), on("after_loss")
@@ -221,6 +226,7 @@ def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: Sto
     >>> eval_stages(learner)(begun).prediction.shape
     torch.Size([4, 2])
     """
+    check_learner(learner)
     on = handlers(callbacks, "valid", stops)
     return _chain(
         on("begin_step"),
@@ -246,6 +252,7 @@ def begin(
     memory: dict[str, Any] | None = None,
     so_far: Tally | None = None,
     metric: Metric | None = None,
+    waits: bool = False,
 ) -> Step:
     """Return the record that the first stage takes.
 
@@ -257,7 +264,7 @@ def begin(
     memory = {} if memory is None else memory
     at = progress(state) if phase == "train" else None  # once, for the model and the optimizer
     begun = (state, memory, so_far)
-    return Step(state, without_influence(batch), memory, so_far, begun, phase, metric, progress=at)
+    return Step(state, without_influence(batch), memory, so_far, begun, phase, metric, waits, progress=at)
 
 
 # The stages
@@ -296,7 +303,7 @@ def compared(loss: Callable[[Any, Any], Any]) -> Stage:
 
     def stage(step: Step) -> Step:
         new = compare(loss(step.prediction, step.batch.target), step.batch.weight)
-        return tree.evolve(step, losses=new["losses"], logged={**step.logged, **new["parts"]})
+        return tree.evolve(step, losses=new["losses"], logged=with_parts(step, new["parts"]))
 
     return stage
 
@@ -364,7 +371,8 @@ def tally(metrics: dict[str, Metric]) -> Stage:
     def stage(step: Step) -> Step:
         measured = {name: metric.measure(step.prediction, step.batch.target) for name, metric in metrics.items()}
         values = {"loss": step.losses, **measured}
-        return tree.evolve(step, measured=values, tally=add(step.metric, step.tally, values, step.batch.weight))
+        added = add(step.metric, step.tally, values, step.batch.weight, step.waits)
+        return tree.evolve(step, measured=values, tally=added)
 
     return stage
 
@@ -383,4 +391,6 @@ def hyper_values(learner: Learner, step: Step) -> dict[str, Tensor]:
     """Return the values that the schedules had in a step, by name."""
     device = step.state.step.device
     named = schedules(learner, step.progress)
+    for name in step.logged:
+        check_name(name, "what the step logs", named)
     return {name: torch.as_tensor(value, dtype=torch.float64, device=device) for name, value in named.items()}

@@ -11,7 +11,7 @@ This is the only package that knows the pytree library (`torch.utils._pytree`, b
 """
 
 from functrain.tree.by_path import filter, leaves_with_path, paths, replace
-from functrain.tree.comparing import check_same, check_tensors, describe, differences, equal
+from functrain.tree.comparing import alike, check_same, check_tensors, describe, differences, equal
 from functrain.tree.mapping import all, map, map_with_path
 from functrain.tree.nodes import evolve, node, static
 from functrain.tree.showing import Table, table
@@ -22,6 +22,7 @@ __all__ = [
     "Structure",
     "Table",
     "Tree",
+    "alike",
     "all",
     "check_same",
     "check_tensors",

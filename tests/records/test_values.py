@@ -92,6 +92,7 @@ def test_a_learner_is_equal_to_one_of_the_same_parts(training):
         (lambda learner: learner, "init"),
         (lambda learner: learner.model, "init"),
         (lambda learner: metrics.top_k(2), "measure"),
+        (lambda learner: learner.optimizer, "init"),
         (lambda learner: callbacks.early_stopping(), "handlers"),
     ],
 )

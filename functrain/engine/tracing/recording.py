@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 from functrain.dispatch_state import outside_of_trace, unseen
 from functrain.engine.tracing.abstract_tensor import Abstract, abstract, abstract_as_seen, settle, storage_of
 from functrain.engine.tracing.asking import evaluated
+from functrain.engine.tracing.copied_rows import CopiedRows
 from functrain.engine.tracing.lazy_module import call_node, graph_module
 from functrain.engine.tracing.meta.devices import check_dtypes, device_of
 from functrain.engine.tracing.meta.geometry import mapped, tensors_in
@@ -117,6 +118,7 @@ class Recording:
         self._closed: dict[int, Abstract] = {}
         self._owners: dict[int | None, str] = {}
         self._inputs: dict[int | None, int] = {}
+        self._rows = CopiedRows()
 
     def input(self, like: Tensor, name: str) -> Abstract:
         """Add an argument that is laid out like a tensor; the name is for messages."""
@@ -139,6 +141,8 @@ class Recording:
         """Return what stands for a tensor in this recording: any that it has not made is a constant of it."""
         if isinstance(tensor, Abstract):
             if tensor.recording is self:
+                if self._rows.rows:
+                    self._rows.check_read(storage_of(tensor))
                 return tensor
             if tensor.recording not in self.tracer.recordings:
                 raise Refused("leaked")
@@ -149,6 +153,15 @@ class Recording:
             found = self._closed[id(tensor)] = self._constant(tensor)
             self._owners[storage_of(found)] = "a tensor closed over"
         return found
+
+    def copied(self, row: Tensor, source: Tensor, index: tuple) -> None:
+        """Note that a tensor is a copy where PyTorch has a view."""
+        self._rows.add(storage_of(row), storage_of(self.known(source)), index)
+
+    def put_back(self, row: Tensor, target: Tensor, index: tuple) -> None:
+        """Note that a tensor is being written to a place of another, from where it may come."""
+        if self._rows.rows:
+            self._rows.put_back(storage_of(row), storage_of(target), index)
 
     def _constant(self, tensor: Tensor) -> Abstract:
         name = f"constant_{len(self.constants)}"
@@ -251,11 +264,18 @@ class Recording:
             raise Refused("resize")
         for tensor in written(func, args, kwargs):
             # A view of an argument may be given another shape; what it shows may not be changed.
+            self._note_row(storage_of(tensor))
             is_free = known.changes_shape and tensor.node.op == "call_function"
             if not is_free and (memory := storage_of(tensor)) in self._owners:
                 raise Refused("effect", self._owners[memory])
         if func._opname.startswith("as_strided"):  # it may look at the storage beyond the tensor
             self.looks_at_offset(args[0])
+
+    def _note_row(self, memory: int | None) -> None:
+        row = self._rows.rows.get(memory)
+        if row is not None and row.source in self._owners:
+            raise Refused("effect", self._owners[row.source])
+        self._rows.note_write(memory)
 
     def _record(self, func: Any, known: Facts, args: Any, kwargs: Any, tensors: Any, out: Any, device: Any) -> Any:
         changes = writes(func, args, kwargs)

@@ -4,9 +4,9 @@
 writes what it read.
 """
 
-import itertools
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from functrain.dispatch_state import forward_levels, outside_of_trace
+from functrain.engine.tracing.indexing import get_item, set_item
 from functrain.engine.tracing.recording import recording
-from functrain.engine.tracing.refusals import Refused
 
 
 class Watching(TorchFunctionMode):
@@ -36,6 +36,17 @@ class Watching(TorchFunctionMode):
         if answer is None:
             return func(*args, **(kwargs or {}))
         return answer(self._value, *args, **(kwargs or {}))
+
+
+def watched() -> AbstractContextManager:
+    """Return the mode of the running trace again, for a function that runs where PyTorch has switched it off.
+
+    >>> with watched() as mode:  # there is no trace
+    ...     mode is None
+    True
+    """
+    current = recording()
+    return nullcontext() if current is None else Watching(current.value)
 
 
 def _reading(func: Callable) -> Callable:
@@ -111,41 +122,10 @@ def _istft(_, *args, **kwargs):
         return torch.istft(*args, **kwargs)
 
 
-_BASIC = (int, slice, type(None), type(...))
-
-
-def _is_flag(index: Any) -> bool:
-    return isinstance(index, Tensor) and index.dim() == 0 and index.dtype is torch.bool
-
-
-def _get_item(_, x, index):
-    """Return the rows; what a mask of no axes selects has none or one, which is no fixed shape."""
-    try:
-        return Tensor.__getitem__(x, index)
-    except Refused as refused:
-        flagged = any(map(_is_flag, index if isinstance(index, tuple) else (index,)))
-        raise (Refused("shape") if flagged and refused.kind == "value" else refused) from None
-
-
-def _set_item(_, x, index, value):
-    """Write where a mask of no axes is true: PyTorch asks for its value, a mask of one axis says the same."""
-    parts = index if isinstance(index, tuple) else (index,)
-    flags = [k for k, part in enumerate(parts) if _is_flag(part)]
-    others = [part for part in parts if not _is_flag(part)]
-    if len(flags) != 1 or not all(isinstance(part, _BASIC) and not isinstance(part, bool) for part in others):
-        return Tensor.__setitem__(x, index, value)
-    k = flags[0]
-    rows = Tensor.__getitem__(x, (*parts[:k], None, *parts[k + 1 :]))
-    before = sum(part is None or isinstance(part, slice) for part in parts[:k])
-    if any(part is ... for part in parts[:k]):
-        before += x.dim() - sum(isinstance(part, (int, slice)) for part in others)
-    return Tensor.__setitem__(rows, (*itertools.repeat(slice(None), before), parts[k].reshape(1)), value)
-
-
 _OWN: dict[Any, Callable] = {
     **{func: _reading(func) for func in (Tensor.tolist, Tensor.numpy, Tensor.__array__)},
-    Tensor.__getitem__: _get_item,
-    Tensor.__setitem__: _set_item,
+    Tensor.__getitem__: lambda _, x, index: get_item(x, index),
+    Tensor.__setitem__: lambda _, x, index, value: set_item(x, index, value),
     torch.autograd.grad: _autograd_grad,
     torch.istft: _istft,
     Tensor.istft: _istft,
