@@ -43,9 +43,30 @@ class Outcome:
         return statistics.median(self.samples) if self.samples else math.nan
 
 
-def known() -> list[str]:
-    """Return the names of the workloads."""
-    return sorted(module.name for module in pkgutil.iter_modules(workloads.__path__) if module.name[0] != "_")
+def workload_names() -> list[str]:
+    """Return the names of the workloads; one that stands in a folder has the folder's name and a dot before its own."""
+    names = (module.name.removeprefix(f"{workloads.__name__}.") for module in _modules())
+    return sorted(name for name in names if "._" not in f".{name}")
+
+
+def _modules() -> list[pkgutil.ModuleInfo]:
+    below = pkgutil.walk_packages(workloads.__path__, f"{workloads.__name__}.")
+    return [module for module in below if not module.ispkg]
+
+
+def selected(names: Sequence[str]) -> list[str]:
+    """Return the workloads that are named, by a name or by that of their folder; all where none is.
+
+    Raises:
+        ValueError: there is no workload of a name.
+    """
+    chosen = []
+    for name in names:
+        some = [one for one in workload_names() if one == name or one.startswith(f"{name}.")]
+        if not some:
+            raise ValueError(f"unknown workload {name!r}; choose from {', '.join(workload_names())}")
+        chosen += some
+    return chosen or workload_names()
 
 
 def load(workload: str) -> Any:

@@ -29,8 +29,8 @@ def judged(player: dict, points: torch.Tensor, real: bool) -> torch.Tensor:
 
 def improved(loss_of, player: dict) -> tuple[dict, torch.Tensor]:
     loss, grads = ft.value_and_grad(loss_of)(player["params"])
-    updates, opt = adam.update(grads, player["opt"], player["params"], optim.Context())
-    return {"params": optim.apply_updates(player["params"], updates), "opt": opt}, loss
+    params, opt = optim.step(adam, grads, player["opt"], player["params"])
+    return {"params": params, "opt": opt}, loss
 
 
 def step(state: dict, batch: data.Batch) -> tuple[dict, dict]:

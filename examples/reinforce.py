@@ -37,8 +37,7 @@ def step(state: dict, batch: torch.Tensor) -> tuple[dict, dict]:
     """Return the policy after one update, and the mean reward."""
     key = ft.random.fold_in(state["key"], state["step"])
     (_, reward), grads = ft.value_and_grad(lambda params: loss_of(params, key), has_aux=True)(state["params"])
-    updates, opt = adam.update(grads, state["opt"], state["params"], optim.Context())
-    params = optim.apply_updates(state["params"], updates)
+    params, opt = optim.step(adam, grads, state["opt"], state["params"])
     return {**state, "params": params, "opt": opt, "step": state["step"] + 1}, {"reward": reward}
 
 

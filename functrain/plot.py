@@ -5,8 +5,10 @@ Each function returns the `Figure` and shows nothing: a notebook displays it whe
 something is drawn, its global state and style are left alone.
 """
 
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -19,7 +21,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Columns = dict[str, list[float | None]]
+__all__ = [
+    "history",
+    "schedule",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+_Columns = dict[str, list[float | None]]
 
 
 def history(
@@ -127,7 +139,7 @@ def _check_schedules(named: Any) -> str:
     return clocks.pop()
 
 
-def _columns(source: Any) -> Columns:
+def _columns(source: Any) -> _Columns:
     """Return the numbers of a history or a record by name, all of one length."""
     source = getattr(source, "history", source)
     if isinstance(source, Mapping):
@@ -165,7 +177,7 @@ def _numbers(values: Any) -> list[float | None] | None:
         return None
 
 
-def _chosen(columns: Columns, only: Iterable[str] | None) -> Columns:
+def _chosen(columns: _Columns, only: Iterable[str] | None) -> _Columns:
     if only is None:
         chosen = columns
     else:
@@ -183,7 +195,7 @@ def _base(name: str) -> str:
     return name.split("/", 1)[-1]
 
 
-def _panels(columns: Columns) -> dict[str, list[str]]:
+def _panels(columns: _Columns) -> dict[str, list[str]]:
     """Return the names of the columns of each panel, by the panel's label."""
     measured = [name for name in columns if "/" in name and _base(name) != "loss"]
     others = [name for name in columns if "/" not in name and name != "loss"]
@@ -211,6 +223,8 @@ def _axes(ax: Any, panels: list[str]) -> list[Any]:
     """Return the axes to draw the panels in: those given, or those of a new figure."""
     if ax is None:
         figure = _figure_class()(figsize=(6.4, 1.2 + 2.4 * len(panels)), layout="constrained")
+        # Without it, a notebook shows the figure only where something has imported pyplot.
+        figure._repr_png_ = partial(_png, figure)
         return list(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0])
     given = list(ax.flat) if hasattr(ax, "flat") else list(ax) if isinstance(ax, Sequence) else [ax]
     if len(given) != len(panels):
@@ -219,6 +233,12 @@ def _axes(ax: Any, panels: list[str]) -> list[Any]:
             "choose fewer columns with only=, or pass more axes"
         )
     return given
+
+
+def _png(figure: Any) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def _figure_class() -> Callable[..., Any]:

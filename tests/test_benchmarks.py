@@ -117,7 +117,7 @@ def test_an_entrant_that_fails_is_named_and_does_not_end_the_run(from_root, monk
     assert "Tensor.item()" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("name", harness.known())
+@pytest.mark.parametrize("name", harness.workload_names())
 def test_each_workload_has_what_the_harness_reads(name):
     module = importlib.import_module(f"benchmarks.workloads.{name}")
     scale, unit = module.UNIT
@@ -129,7 +129,7 @@ def test_each_workload_has_what_the_harness_reads(name):
 
 
 def test_every_workload_for_a_gpu_is_known():
-    assert set(gpu.TABLE) <= set(harness.known())
+    assert set(gpu.TABLE) <= set(harness.workload_names())
 
 
 def test_the_gpu_benchmark_says_that_there_is_no_gpu(monkeypatch):

@@ -83,8 +83,8 @@ def _functrain(network: Callable[[], torch.nn.Module], size: int) -> Entrant:
             return F.cross_entropy(torch.func.functional_call(net, (params, written), (images,)), labels), written
 
         (value, buffers), gradients = ft.value_and_grad(loss, has_aux=True)(params)
-        updates, moments = transform.update(gradients, moments, params, optim.Context())
-        return ({name: p + updates[name] for name, p in params.items()}, buffers, moments), value
+        params, moments = optim.step(transform, gradients, moments, params)
+        return (params, buffers, moments), value
 
     fast, batch = ft.jit(step, donate=0), _batch(size)
 

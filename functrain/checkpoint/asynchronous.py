@@ -14,10 +14,11 @@ from typing import Any
 import attrs
 from torch import Tensor
 
+from functrain import reprs
 from functrain.checkpoint.files import as_path, checked_info, put
 from functrain.checkpoint.folders import make_folder, put_into
-from functrain.checkpoint.taking_apart import Parts, take_apart
-from functrain.checkpoint.writing import check_target
+from functrain.checkpoint.format.taking_apart import Parts, take_apart
+from functrain.checkpoint.format.writing import check_target
 from functrain.errors import CannotSave
 
 _writing = threading.Lock()
@@ -32,7 +33,7 @@ def _hold_back_forks() -> None:
 _hold_back_forks()
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Background:
     """Saves in a thread, one value at a time; opened by `background`.
 
@@ -48,15 +49,33 @@ class Background:
     waiting: list[Future] = attrs.field(factory=list)
     process: int = attrs.field(factory=os.getpid)
 
+    __repr__ = reprs.record
+
     def save(self, path: str | os.PathLike, value: Any, *, info: Mapping[str, Any] | None = None) -> None:
         """Copy a value, and begin to save it to one file, as `checkpoint.save` does."""
         target = as_path(path)
         self._begin(value, info, partial(check_target, target), lambda parts: put(target, parts, info))
 
-    def add(self, folder: str | os.PathLike, value: Any, *, info: Mapping[str, Any] | None = None) -> None:
-        """Copy a value, and begin to save it as the newest of a folder, as `checkpoint.add` does."""
+    def add(
+        self,
+        folder: str | os.PathLike,
+        value: Any,
+        *,
+        info: Mapping[str, Any] | None = None,
+        then: Callable[[], Any] | None = None,
+    ) -> None:
+        """Copy a value, and begin to save it as the newest of a folder, as `checkpoint.add` does.
+
+        When it is on the disk, the thread calls `then`.
+        """
         target = as_path(folder)
-        self._begin(value, info, partial(make_folder, target), lambda parts: put_into(target, parts, info))
+
+        def write(parts: Parts) -> None:
+            put_into(target, parts, info)
+            if then is not None:
+                then()
+
+        self._begin(value, info, partial(make_folder, target), write)
 
     def check(self) -> None:
         """Raise what went wrong in the thread since the last call, if anything; wait for nothing."""

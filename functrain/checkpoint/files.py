@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from functrain.checkpoint.elements import STORED, dense_stride
-from functrain.checkpoint.header import Entry, Header
-from functrain.checkpoint.reading import meta_tensors, opened, read_tensors
+from functrain.checkpoint.format.elements import STORED, dense_stride
+from functrain.checkpoint.format.header import Entry, Header
+from functrain.checkpoint.format.reading import meta_tensors, opened, read_tensors
+from functrain.checkpoint.format.taking_apart import Parts, is_scalar, scalar_outline, take_apart
+from functrain.checkpoint.format.writing import check_target, sweep, write
 from functrain.checkpoint.saved import Saved, as_plain, as_saved, into
-from functrain.checkpoint.taking_apart import Parts, is_scalar, scalar_outline, take_apart
-from functrain.checkpoint.writing import check_target, sweep, write
 from functrain.errors import CannotSave, InvalidArgument
 
 NOTHING: Any = object()
@@ -165,6 +165,17 @@ def checked_info(info: Mapping[str, Any] | None) -> Mapping[str, Any]:
         if type(name) is not str or not is_scalar(value):
             raise InvalidArgument(f"info must be numbers, strings and None by name, got {name!r}: {value!r}")
     return info or {}
+
+
+def check_savable(value: Any) -> None:
+    """Raise `NotSavable` unless a value can be saved; nothing is copied or written.
+
+    >>> check_savable({"w": torch.ones(2), "f": print})
+    Traceback (most recent call last):
+        ...
+    functrain.errors.NotSavable: f: tensors, numbers, strings, None, dicts, lists, tuples and frozen attrs classes...
+    """
+    take_apart(value)
 
 
 def make_header(parts: Parts, info: Mapping[str, Any], number: int | None) -> Header:

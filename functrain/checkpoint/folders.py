@@ -14,16 +14,16 @@ from typing import Any
 
 import attrs
 
-from functrain import arguments
+from functrain import arguments, reprs
 from functrain.checkpoint.files import NOTHING, as_path, outline, put, restore
-from functrain.checkpoint.taking_apart import Parts, take_apart
-from functrain.checkpoint.writing import sweep, sync_folder
+from functrain.checkpoint.format.taking_apart import Parts, take_apart
+from functrain.checkpoint.format.writing import sweep, sync_folder
 from functrain.errors import CannotSave, InvalidArgument, NoCheckpoint
 
 _NAME = re.compile(r"checkpoint-(\d{8,})\.safetensors")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Entry:
     """A checkpoint in a folder.
 
@@ -40,6 +40,8 @@ class Entry:
     info: Mapping[str, Any]
     time: str
     size: int
+
+    __repr__ = reprs.record
 
 
 def add(folder: str | os.PathLike, value: Any, *, info: Mapping[str, Any] | None = None) -> Path:
@@ -183,14 +185,32 @@ def keep(folder: str | os.PathLike, last: int, best: int = 0, by: str = "valid/l
     found = entries(folder)
     staying = {entry.path for entry in (*found[-last:], *_best(found, best, by, mode))}
     going = [Path(entry.path) for entry in found if entry.path not in staying]
+    _delete(as_path(folder), going)
+    return going
+
+
+def keep_newest(folder: Path, last: int) -> None:
+    """Delete all checkpoints of a folder but the newest, by their names alone, right after the newest was saved.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = [add(folder, n) for n in range(3)]
+    ...     keep_newest(Path(folder), 1)
+    ...     [path.exists() for path in paths]
+    [False, False, True]
+    """
+    numbered = sorted((int(path.name[11:-12]), path) for path in _files(folder))
+    _delete(folder, [path for _, path in numbered[:-last]])
+
+
+def _delete(folder: Path, going: list[Path]) -> None:
     try:
         for path in going:
             path.unlink(missing_ok=True)
         if going:
-            sync_folder(as_path(folder))
+            sync_folder(folder)
     except OSError as error:
         raise CannotSave(f"cannot delete {error.filename}: {os.strerror(error.errno or 0).lower()}") from error
-    return going
 
 
 def _check_keep(last: Any, best: Any, mode: Any) -> None:

@@ -1,16 +1,25 @@
 """What was saved, as data, and how it is put into a structure."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.header import Header
-from functrain.checkpoint.outlines import index, node_of, pairs_of, plain, scalar_of
-from functrain.checkpoint.structures import Anything, Each, Optional, Static, described, difference, rebuilt, recorded
+from functrain.checkpoint.format.header import Header
+from functrain.checkpoint.format.outlines import CONTAINERS, index, join, node_of, pairs_of, plain, scalar_of
+from functrain.checkpoint.structures import (
+    Anything,
+    Each,
+    Optional,
+    Static,
+    described,
+    difference,
+    field_names,
+    rebuilt,
+    recorded,
+)
 from functrain.errors import InvalidArgument, TreeMismatch
 
 MOST_LINES = 10
@@ -29,8 +38,9 @@ class Saved:
         time: when it was saved, UTC, as in 2026-01-31T12:00:00Z.
         number: its number among the checkpoints of a folder, or None.
         size: the bytes of its tensors.
-        outline: where the leaves stand, see `checkpoint.outlines`.
+        outline: where the leaves stand, see `checkpoint.format.outlines`.
         tensors: the tensors by the name that they have in the file.
+        devices: where each of these was when it was saved, such as "cuda:0", by the same names.
     """
 
     path: str
@@ -42,6 +52,7 @@ class Saved:
     size: int
     outline: Any
     tensors: Mapping[str, Tensor]
+    devices: Mapping[str, str] = attrs.field(factory=dict)
 
     def __repr__(self) -> str:
         facts = [f"{len(self.leaves)} leaves", f"{len(self.tensors)} tensors of {_bytes(self.size)}"]
@@ -66,14 +77,49 @@ def as_saved(path: str, header: Header, tensors: Mapping[str, Tensor]) -> Saved:
     >>> as_saved("a", Header({}, {"list": [1, 2]}, {"step": 3}, {}, ""), {})
     Saved(a: 2 leaves, 0 tensors of 0 B, step=3)
     """
-    leaves = {
-        place: tensors[content] if kind == "tensor" else scalar_of(kind, content)
-        for place, (kind, content) in ((place, node_of(node)) for place, node in index(header.outline).items())
-        if kind in ("tensor", "scalar", "float", "complex")
-    }
+    leaves = _leaves(header.outline, tensors)
     info = {name: scalar_of(*node_of(value)) for name, value in header.info.items()}
     size = sum(entry.nbytes for entry in header.entries.values())
-    return Saved(path, leaves, info, header.versions, header.time, header.number, size, header.outline, tensors)
+    devices = {name: entry.device for name, entry in header.entries.items()}
+    facts = (info, header.versions, header.time, header.number, size, header.outline)
+    return Saved(path, leaves, *facts, tensors, devices)
+
+
+def _leaves(outline: Any, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    return {
+        place: tensors[content] if kind == "tensor" else scalar_of(kind, content)
+        for place, (kind, content) in ((place, node_of(node)) for place, node in index(outline).items())
+        if kind in ("tensor", "scalar", "float", "complex")
+    }
+
+
+def fields_of(saved: Saved) -> tuple[str, ...]:
+    """Return the names of the fields of a record that was saved, or the keys of a dict; none for another value.
+
+    >>> fields_of(as_saved("a", Header({}, {"dict": [["n", 3]]}, {}, {}, ""), {}))
+    ('n',)
+    """
+    kind, content = node_of(saved.outline)
+    return tuple(str(name) for name, _ in pairs_of(kind, content)) if kind in ("dict", "record") else ()
+
+
+def part(saved: Saved, name: str) -> Saved:
+    """Return what stands in one field of what was saved, or under one key, as a `Saved` of its own.
+
+    So the state alone can be had from a run: `into(part(saved, "state"), state)`.
+
+    Raises:
+        TreeMismatch: there is no such field.
+
+    >>> part(as_saved("a", Header({}, {"dict": [["n", {"list": [1, 2]}]]}, {}, {}, ""), {}), "n").leaves
+    {'0': 1, '1': 2}
+    """
+    check_saved(saved, "saved")
+    if name not in fields_of(saved):
+        raise TreeMismatch(f"{saved.path} has no {name!r} at its top; it has {', '.join(fields_of(saved)) or 'none'}")
+    _, content = node_of(saved.outline)
+    inside = next(child for key, child in content if str(key) == name)
+    return attrs.evolve(saved, path=f"{saved.path}: {name}", leaves=_leaves(inside, saved.tensors), outline=inside)
 
 
 def as_plain(saved: Saved) -> Any:
@@ -85,7 +131,7 @@ def as_plain(saved: Saved) -> Any:
     return plain(saved.outline, saved.tensors)
 
 
-def into(saved: Saved, like: Any) -> Any:
+def into(saved: Saved, like: Any, what: str = "`like`") -> Any:
     """Return what was saved in the structure of `like`: every leaf of it, no more, and of the same kind.
 
     Args:
@@ -93,6 +139,7 @@ def into(saved: Saved, like: Any) -> Any:
         like: a value of the structure, such as a state that `init` made. Its leaves say which dtype, shape and device
             are expected; a tensor on the device "meta" is one that has no memory, and stands for one on the CPU.
             `Anything()`, `Optional(like)` and `Each(like)` stand where it cannot say.
+        what: what `like` is called in errors.
 
     Raises:
         TreeMismatch: paths, shapes, dtypes or types differ; the message lists them, at most ten.
@@ -110,7 +157,7 @@ def into(saved: Saved, like: Any) -> Any:
         shown = (
             lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], f"and {len(lines) - MOST_LINES + 1} more"]
         )
-        raise TreeMismatch("\n  ".join([f"{saved.path} has another structure than `like`:", *shown]))
+        raise TreeMismatch("\n  ".join([f"{saved.path} has another structure than {what}:", *shown]))
     return value
 
 
@@ -164,9 +211,29 @@ class _Filling:
     def _anything(self, path: str, like: Anything) -> Any:
         self._use_all(path)
         try:
-            return plain(self.places[path], self.saved.tensors, partial(recorded, records=like.records))
+            return self._some(self.places[path], _steps(path), like)
         except TreeMismatch as error:
             return self._wrong(path, str(error))
+
+    def _some(self, outline: Any, path: tuple, like: Anything) -> Any:
+        """Return what an outline says, each record in the structure of the first of `likes` that it fits."""
+        kind, content = node_of(outline)
+        if kind not in CONTAINERS:
+            return plain(outline, self.saved.tensors)
+        for known in like.likes if kind == "record" else ():
+            trial = _Filling(self.saved, self.places)
+            if field_names(type(known)) >= {name for name, _ in content} and trial.fits(path, known):
+                return rebuilt(known, trial.leaf, path)
+        built = [(name, self._some(child, (*path, name), like)) for name, child in pairs_of(kind, content)]
+        if kind in ("dict", "record"):
+            return dict(built) if kind == "dict" else recorded(dict(built), like.records)
+        return (list if kind == "list" else tuple)(child for _, child in built)
+
+    def fits(self, path: tuple, like: Any) -> bool:
+        """Return whether all that was saved at a path fits a value, which it fills in vain."""
+        rebuilt(like, self.leaf, path)
+        start = f"{join(path)}." if path else ""
+        return not self.lines and all(leaf in self.used for leaf in self.saved.leaves if leaf.startswith(start))
 
     def _optional(self, path: str, like: Optional) -> Any:
         if self.places[path] is not None:

@@ -6,30 +6,35 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import tree
-from functrain.checkpoint.outlines import join
-from functrain.checkpoint.taking_apart import children, is_scalar
+from functrain import reprs, tree
+from functrain.checkpoint.format.outlines import join
+from functrain.checkpoint.format.taking_apart import children, is_scalar
 from functrain.errors import InvalidArgument, TreeMismatch
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Anything:
     """Stands in a structure where any data may be, such as lists of a length that nobody can say before.
 
-    Dicts, lists and tuples come back as they were. A file does not name classes, so a record comes back as the one of
-    `records` that has its fields.
+    Dicts, lists and tuples come back as they were. A file does not name classes, so a record comes back in the
+    structure of one of `likes` that it fits, or as the one of `records` that has its fields.
 
     Attributes:
         records: the classes, frozen attrs ones or named tuples, of the records that may stand there.
+        likes: records of which such may stand there, at any depth; so one that holds a record of a class that another
+            has the same fields as comes back right.
 
     >>> Anything()
-    Anything(records=())
+    Anything()
     """
 
     records: tuple[type, ...] = ()
+    likes: tuple[Any, ...] = ()
+
+    __repr__ = reprs.record
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Optional:
     """Stands in a structure where None may be, or what is like `value`.
 
@@ -39,8 +44,10 @@ class Optional:
 
     value: Any
 
+    __repr__ = reprs.record
 
-@attrs.frozen
+
+@attrs.frozen(repr=False)
 class Each:
     """Stands in a structure for a list, tuple or dict of any length, of which each item is like `value`.
 
@@ -49,6 +56,8 @@ class Each:
     """
 
     value: Any
+
+    __repr__ = reprs.record
 
 
 @attrs.frozen
@@ -123,7 +132,7 @@ def recorded(fields: Mapping[str, Any], records: tuple[type, ...]) -> Any:
     >>> recorded({"value": 3}, (Anything, Optional))
     Optional(value=3)
     """
-    fitting = [record for record in records if _field_names(record) == set(fields)]
+    fitting = [record for record in records if field_names(record) == set(fields)]
     if len(fitting) != 1:
         which = f"{len(fitting)} of the records" if fitting else "none of the records"
         names = ", ".join(fields) or "no fields"
@@ -134,7 +143,12 @@ def recorded(fields: Mapping[str, Any], records: tuple[type, ...]) -> Any:
     return fitting[0](**{aliases[name]: value for name, value in fields.items()})
 
 
-def _field_names(record: type) -> set[str]:
+def field_names(record: type) -> set[str]:
+    """Return the names of the fields that a record of a class is saved with, those of its structure among them.
+
+    >>> sorted(field_names(Anything))
+    ['likes', 'records']
+    """
     if hasattr(record, "_fields"):
         return set(record._fields)  # pyright: ignore[reportAttributeAccessIssue]
     return {f.name for f in attrs.fields(record) if f.init} if attrs.has(record) else set()

@@ -8,7 +8,7 @@ from functrain.data.idx import read_idx
 from functrain.data.loading import Loader, batches, index_block, is_resident, loader
 from functrain.data.mnist_files import mnist, mnist_test
 from functrain.data.normalize import Normalizer, fit_normalizer
-from functrain.data.sampler import Sampler, indices, sequential, shuffled, steps_per_epoch
+from functrain.data.sampler import Sampler, indices, pads, sequential, shuffled, steps_per_epoch
 from functrain.data.sklearn_digits import digits
 
 __all__ = [
@@ -37,9 +37,14 @@ __all__ = [
     "mnist_test",
     "one_batch",
     "pad",
+    "pads",
     "read_idx",
     "sequential",
     "shuffled",
     "stack",
     "steps_per_epoch",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import tree
+from functrain import foreign, tree
 from functrain.dispatch_state import is_plain
 from functrain.errors import DtypeMismatch, InvalidArgument, NotATensor, ShapeMismatch
 
@@ -18,8 +18,8 @@ class Batch:
         input: what the model takes: a tensor (n, ...), or a tree of such.
         target: what the loss compares with: a tensor (n, ...), or a tree of such; None where the loss needs none.
         weight: the weight of each example, shape (n,), zero for padding; or of each element, with more leading axes of
-            what the loss gives, such as (n, time) for tokens. Numbers of at least 0, or booleans. None when each counts
-            once.
+            what the loss gives, such as (n, time) for tokens. Finite numbers of at least 0, or booleans; others are
+            refused wherever they can be read, see `check_weight`. None when each counts once.
 
     >>> Batch(torch.zeros(4, 3), torch.zeros(4)).weight is None
     True
@@ -43,7 +43,7 @@ def as_batch(batch: Any, padding: Tensor | None = None, what: str = "a batch") -
         The `Batch`; the same object where it is one already and nothing is padding.
 
     Raises:
-        InvalidArgument: it is none of these, or it has no rows.
+        InvalidArgument: it is none of these, it has no rows, or a weight is negative, infinite or NaN.
         NotATensor: the input or the target holds no tensor (a target may be None), or the weight is none.
         ShapeMismatch: input, target and weight have not the same number of rows.
 
@@ -51,6 +51,17 @@ def as_batch(batch: Any, padding: Tensor | None = None, what: str = "a batch") -
     tensor([0, 1])
     >>> as_batch((torch.zeros(2), None, torch.tensor([0.5, 2.0])), padding=torch.tensor([1.0, 0.0])).weight
     tensor([0.5000, 0.0000])
+    """
+    shaped = shaped_batch(batch, padding, what)
+    check_weight(shaped.weight, f"{what}: weight")
+    return shaped
+
+
+def shaped_batch(batch: Any, padding: Tensor | None = None, what: str = "a batch") -> Batch:
+    """Return what `as_batch` does, without a look at the weights' values: for those that were looked at before.
+
+    >>> shaped_batch((torch.zeros(2), None)).target is None
+    True
     """
     if not isinstance(batch, Batch):
         batch = Batch(*parts(batch, what))
@@ -78,14 +89,15 @@ def parts(value: Any, what: str, hint: str = "") -> tuple[Any, Any, Any]:
         return value[0], value[1], value[2] if len(value) == 3 else None
     raise InvalidArgument(
         f"{what} must be an (input, target) pair, an (input, target, weight) triple or a Batch, got "
-        f"{_describe(value)}{hint}"
+        f"{_describe(value)}{hint}{foreign.way_in(value)}"
     )
 
 
 def check_weight(weight: Any, what: str) -> None:
     """Raise unless these are weights: a tensor (n, ...) of finite numbers of at least 0, or of booleans; or None.
 
-    Values are looked at where that waits for nothing: on the CPU, while nothing is traced or transformed.
+    Values are looked at where that waits for nothing: on the CPU, while nothing is traced or transformed. Elsewhere
+    (a batch that is on a GPU already, weights that compiled code makes) they are taken as they are.
 
     >>> check_weight(torch.tensor([0.5, -1.0]), "the weights of the dataset")
     Traceback (most recent call last):
@@ -95,10 +107,10 @@ def check_weight(weight: Any, what: str) -> None:
     if weight is None or not _is_weight(weight, what) or weight.numel() == 0:
         return
     if weight.dtype != torch.bool and weight.device.type == "cpu" and is_plain():
-        low, high = (bound.item() for bound in weight.detach().aminmax())
+        lowest, highest = torch.aminmax(weight.detach() if weight.requires_grad else weight)
+        low, high = lowest.item(), highest.item()
         if not (low >= 0 and high < float("inf")):
-            wrong = high if low >= 0 else low
-            raise InvalidArgument(f"{what} must be finite and at least 0, got {wrong:g}")
+            raise InvalidArgument(f"{what} must be finite and at least 0, got {high if low >= 0 else low:g}")
 
 
 def _is_weight(weight: Any, what: str) -> bool:

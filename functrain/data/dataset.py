@@ -9,7 +9,7 @@ import torch
 from toolz import curry
 from torch import Tensor
 
-from functrain import tree
+from functrain import reprs, tree
 from functrain.data.batch import Batch, parts
 from functrain.dispatch_state import is_plain
 from functrain.errors import DtypeMismatch, IndexOutOfRange, InvalidArgument, ShapeMismatch
@@ -169,7 +169,7 @@ def _as_tensor(index: Any) -> Tensor:
     )
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class MappedDataset:
     """A dataset whose inputs go through a function each time an example is asked for; made by `map_input`.
 
@@ -183,6 +183,8 @@ class MappedDataset:
 
     f: Callable[[Any], Any]
     dataset: Dataset
+
+    __repr__ = reprs.record
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -7,9 +7,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import random, tree
+from functrain import foreign, random, reprs, tree
 from functrain.data import sampler as samplers
-from functrain.data.batch import Batch, as_batch, check_weight, parts
+from functrain.data.batch import Batch, as_batch, check_weight, parts, shaped_batch
 from functrain.data.collate import stack
 from functrain.data.dataset import ArrayDataset, Dataset, gather
 from functrain.data.sampler import Sampler
@@ -26,7 +26,7 @@ def _check_dataset(_loader: Any, _attribute: Any, dataset: Any) -> None:
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise InvalidArgument(
             f"dataset must have __len__ and __getitem__, got {type(dataset).__name__}; "
-            "put tensors in ArrayDataset((x, y))"
+            f"put tensors in ArrayDataset((x, y)){foreign.way_in(dataset)}"
         )
     if len(dataset) == 0:
         raise InvalidArgument("the dataset is empty; a loader needs at least one example")
@@ -35,7 +35,7 @@ def _check_dataset(_loader: Any, _attribute: Any, dataset: Any) -> None:
 def _check_sampler(_loader: Any, _attribute: Any, sampler: Any) -> None:
     if not isinstance(sampler, Sampler):
         raise InvalidArgument(
-            f"sampler must be made by data.sequential or data.shuffled, got {type(sampler).__name__}: {sampler!r}"
+            f"sampler must be made by data.sequential or data.shuffled, got {foreign.described(sampler)}"
         )
 
 
@@ -44,7 +44,7 @@ def _check_callable(loader: Any, attribute: Any, f: Any) -> None:
         raise InvalidArgument(f"{attribute.name} must be a function, got {f!r}")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Loader:
     """Where batches come from; made by `loader`. Its length is the number of batches in an epoch.
 
@@ -64,6 +64,8 @@ class Loader:
     sampler: Sampler = attrs.field(validator=_check_sampler)
     collate: Callable[[Sequence[Any]], Any] = attrs.field(default=stack, validator=_check_callable)
     transform: Callable[[Tensor, Batch], Batch] | None = attrs.field(default=None, validator=_check_callable)
+
+    __repr__ = reprs.record
 
     def __attrs_post_init__(self) -> None:
         n, size = len(self.dataset), self.sampler.batch_size
@@ -180,11 +182,11 @@ def _in_views(loader: Loader, rows: ArrayDataset, start: int) -> Iterator[Batch]
         first, last = step * size, (step + 1) * size
         if last > n and sampler.remainder == "pad":
             filled = gather(rows.arrays, samplers.indices(sampler, None, n, 0, step))
-            yield as_batch(filled, padding=weigh(step))
+            yield shaped_batch(filled, padding=weigh(step))
         elif plain:
             yield Batch(inputs[first:last], targets[first:last], weigh(step))
         else:
-            yield as_batch(rows[first:last], padding=weigh(step))
+            yield shaped_batch(rows[first:last], padding=weigh(step))
 
 
 def _by_index(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iterator[Batch]:
@@ -196,7 +198,7 @@ def _by_index(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Ite
         if type(batch) is tuple and len(batch) == 2:
             yield Batch(*batch, padding)
         else:
-            yield as_batch(batch, padding)
+            yield shaped_batch(batch, padding)
 
 
 def _indices(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iterator[Tensor]:
@@ -256,7 +258,7 @@ def _collated(loader: Loader, row: Tensor) -> Any:
     if loader.collate is stack:
         parts(examples[0], "an example of the dataset")
     try:
-        batch = as_batch(loader.collate(examples), what="what the collate function returns")
+        batch = shaped_batch(loader.collate(examples), what="what the collate function returns")
         check_weight(batch.weight, "the weights of the examples")
     except Exception as error:
         error.add_note(f"raised while collating the examples of the indices {_listed(indices)}")

@@ -14,7 +14,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import arguments, random
+from functrain import arguments, random, reprs
 from functrain.errors import InvalidArgument
 
 REMAINDERS = ("keep", "drop", "pad")
@@ -38,7 +38,7 @@ def _check_remainder(_sampler: Any, _attribute: Any, word: Any) -> None:
         raise InvalidArgument(f"remainder must be 'keep', 'drop' or 'pad', got {word!r}")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Sampler:
     """How an epoch is ordered and cut into batches; made by `sequential` and `shuffled`, or from an order of your own.
 
@@ -49,13 +49,22 @@ class Sampler:
         whole: whether an epoch's order is best computed at once, in O(n) memory, because a part costs as much.
 
     >>> shuffled(batch_size=64)
-    Sampler(order=permuted, batch_size=64, remainder='keep', whole=True)
+    shuffled(batch_size=64)
     """
 
-    order: Order = attrs.field(repr=lambda order: getattr(order, "__name__", repr(order)))
+    order: Order
     batch_size: int = attrs.field(validator=_check_batch_size)
     remainder: str = attrs.field(default="keep", validator=_check_remainder)
     whole: bool = False
+
+    def __repr__(self) -> str:
+        remainder = "" if self.remainder == "keep" else f", remainder={self.remainder!r}"
+        orders = ((in_order, False, "sequential"), (permuted, True, "shuffled"), (scattered, False, "shuffled"))
+        names = [name for order, whole, name in orders if self.order is order and self.whole is whole]
+        if not names:
+            return reprs.record(self)
+        in_memory = ", in_memory=False" if self.order is scattered else ""
+        return f"{names[0]}(batch_size={reprs.short(self.batch_size)}{remainder}{in_memory})"
 
 
 def sequential(batch_size: int, remainder: str = "keep") -> Sampler:

@@ -1,68 +1,72 @@
 """Optimizers as pure functions: transforms of gradients that compose.
 
-A `Transform` is a pair of functions: `init(params)` gives its state, `update(updates, state, params, context)` turns
-gradients into updates and gives the next state. `chain` composes transforms; a named optimizer is one short chain.
+A `Transform` is a pair of functions: `init(params)` gives its state, `update(updates, state, params)` turns gradients
+into updates and gives the next state. `chain` composes transforms; a named optimizer is one short chain, and its pieces
+are formulas of one array, lifted to trees by `per_leaf`. To read: transform, context, leaves, chaining, stepping; then
+`primitives/`, `optimizers/` and `wrappers/`.
 
 >>> import torch
 >>> optimizer = chain(clip_by_global_norm(1.0), trace(momentum=0.9), scale_by_learning_rate(0.1))
 >>> params = {"w": torch.tensor([1.0, 2.0])}
->>> state = optimizer.init(params)
->>> updates, state = optimizer.update({"w": torch.tensor([3.0, 4.0])}, state, params, Context())
->>> apply_updates(params, updates)
+>>> opt_state = optimizer.init(params)
+>>> params, opt_state = step(optimizer, {"w": torch.tensor([3.0, 4.0])}, opt_state, params)
+>>> params
 {'w': tensor([0.9400, 1.9200])}
 """
 
-from functrain.optim.accumulation import Accumulated, accumulate
-from functrain.optim.groups import Grouped, by_path
-from functrain.optim.optimizers import adam, adamw, sgd
+from functrain.optim.chaining import alias, chain
+from functrain.optim.context import Context
+from functrain.optim.counting import updates_made
+from functrain.optim.leaves import per_leaf
+from functrain.optim.optimizers import adam, adamw, lion, sgd
 from functrain.optim.primitives import (
-    AdamState,
-    TraceState,
     add_decayed_weights,
     clip_by_global_norm,
+    negate,
     scale,
     scale_by_adam,
     scale_by_learning_rate,
+    scale_by_lion,
     trace,
 )
-from functrain.optim.skipping import Skipped, skip_nonfinite
-from functrain.optim.transform import (
-    Context,
-    Transform,
-    apply_updates,
-    chain,
-    hyperparameters,
-    identity,
-    named,
-    stateless,
-    updates_made,
-)
+from functrain.optim.stepping import apply_updates, step
+from functrain.optim.transform import Transform, hyperparameters, identity, named, stateless
+from functrain.optim.wrappers import Accumulated, Partitioned, Skipped, accumulate, freeze, partition, skip_nonfinite
 
 __all__ = [
     "Accumulated",
-    "AdamState",
     "Context",
-    "Grouped",
+    "Partitioned",
     "Skipped",
-    "TraceState",
     "Transform",
     "accumulate",
     "adam",
     "adamw",
     "add_decayed_weights",
+    "alias",
     "apply_updates",
-    "by_path",
     "chain",
     "clip_by_global_norm",
+    "freeze",
     "hyperparameters",
     "identity",
+    "lion",
     "named",
+    "negate",
+    "partition",
+    "per_leaf",
     "scale",
     "scale_by_adam",
     "scale_by_learning_rate",
+    "scale_by_lion",
     "sgd",
     "skip_nonfinite",
     "stateless",
+    "step",
     "trace",
     "updates_made",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

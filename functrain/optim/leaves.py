@@ -1,121 +1,160 @@
-"""The arithmetic of optimizers on one leaf, with factors that are numbers or scalar tensors."""
+"""From the formula of one array to a transform of trees."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from functrain.dispatch_state import is_transformed
-from functrain.errors import TreeMismatch
-from functrain.schedule import Hyper, Number
+from functrain import schedule, tree
+from functrain.errors import InvalidArgument, TreeMismatch
+from functrain.optim.context import Context
+from functrain.optim.shapes import check_trainable, counter, explain_mismatch
+from functrain.optim.transform import Transform
+from functrain.schedule import Hyper
+
+Slots = Mapping[str, Callable[[Tensor], Tensor]]
 
 
-def is_zero(hyper: Hyper) -> bool:
-    """Return whether a hyperparameter is the number 0 and stays so, which makes what it scales void.
+def per_leaf(
+    label: str,
+    formula: Callable[..., Any],
+    hypers: Mapping[str, Hyper] | None = None,
+    slots: Sequence[str] | Slots = (),
+    *,
+    counts: bool = False,
+    once: Callable[[SimpleNamespace], Mapping[str, Any]] | None = None,
+) -> Transform:
+    """Return the transform of all leaves that a formula of one array states.
 
-    >>> from functrain import schedule
-    >>> is_zero(0.0), is_zero(schedule.linear(0, 1))
-    (True, False)
-    """
-    return isinstance(hyper, (int, float)) and hyper == 0
+    The formula computes in float32 at least and in real numbers: a leaf of a short dtype is widened before and its
+    update rounded after, a complex number counts as two real ones (as in `torch.optim`), and a scalar is an array of
+    one element. It must return new tensors and change none.
 
+    Args:
+        label: what the transform's repr calls it.
+        formula: (now, g, p, *slots) -> u, or a tuple (u, *slots) of the update and the next slots. g is what comes in,
+            p the parameter. `now` has the current value of each hyperparameter by name.
+        hypers: the hyperparameters by name.
+        slots: what is kept for each leaf between updates: names, of slots that begin with zeros; or by name a function
+            that makes the first value of the parameter (as the formula sees it).
+        counts: whether the formula looks at `now.t`, the number of this update, which is 1 in the first, a float64
+            scalar.
+        once: now -> more values by name, which all leaves share; so they are computed once an update.
 
-def like(factor: Number, leaf: Tensor) -> Number:
-    """Return a factor that leaves the leaf's dtype as it is: a float64 scalar promotes no array, but it does a scalar.
-
-    >>> (torch.tensor(1.0) * like(torch.tensor(0.1, dtype=torch.float64), torch.tensor(1.0))).dtype
-    torch.float32
-    """
-    return factor.to(leaf.dtype) if isinstance(factor, Tensor) and leaf.dim() == 0 else factor
-
-
-def times(a: Tensor, factor: Number) -> Tensor:
-    """Return a * factor in the dtype of a.
-
-    >>> times(torch.ones(2), 0.5)
-    tensor([0.5000, 0.5000])
-    """
-    return a * (like(factor, a) if isinstance(factor, Tensor) else factor)
-
-
-def plus(a: Tensor, b: Tensor, factor: Number) -> Tensor:
-    """Return a + factor * b, in one operation when the factor is a number.
-
-    >>> plus(torch.ones(2), torch.ones(2), 0.5)
-    tensor([1.5000, 1.5000])
-    """
-    # No addcmul for tensors: under vmap its result takes the dtype of the float64 factor.
-    return a + times(b, factor) if isinstance(factor, Tensor) else torch.add(a, b, alpha=factor)
-
-
-def plus_square(a: Tensor, b: Tensor, factor: Number) -> Tensor:
-    """Return a + factor * b^2, in one operation when the factor is a number.
-
-    >>> plus_square(torch.ones(2), torch.full((2,), 2.0), 0.5)
-    tensor([3., 3.])
-    """
-    return a + times(b * b, factor) if isinstance(factor, Tensor) else torch.addcmul(a, b, b, value=factor)
-
-
-def lerp(a: Tensor, b: Tensor, part: Number) -> Tensor:
-    """Return a + part * (b - a), in one operation when the part is a number.
-
-    >>> lerp(torch.zeros(2), torch.ones(2), 0.25)
-    tensor([0.2500, 0.2500])
-    """
-    return a + times(b - a, part) if isinstance(part, Tensor) else torch.lerp(a, b, part)
-
-
-def wide_zeros(leaf: Tensor) -> Tensor:
-    """Return zeros shaped like a leaf to sum in: in float32 at least, as sums in a short dtype lose what is small.
-
-    >>> wide_zeros(torch.ones(2, dtype=torch.float16))
-    tensor([0., 0.])
-    """
-    return torch.zeros_like(leaf, dtype=torch.promote_types(leaf.dtype, torch.float32))
-
-
-def by_parts(f: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a function of leaves that takes a complex number as two real ones, as PyTorch's optimizers do.
-
-    >>> by_parts(torch.abs)(torch.tensor([-3.0 + 4.0j]))
-    tensor([3.+4.j])
-    """
-
-    def of_leaves(*leaves: Tensor) -> Tensor:
-        if not leaves[0].is_complex():
-            return f(*leaves)
-        return torch.view_as_complex(f(*(torch.view_as_real(leaf.resolve_conj()) for leaf in leaves)).contiguous())
-
-    return of_leaves
-
-
-def root(a: Tensor) -> Tensor:
-    """Return the square root, with the derivative 0 at 0: where all gradients were 0, an infinite one times 0 is NaN.
-
-    >>> torch.func.grad(lambda g: root(g * g))(torch.tensor(0.0))
-    tensor(0.)
-    """
-    if not (a.requires_grad or is_transformed()):
-        return a.sqrt()
-    positive = a > 0
-    return torch.where(positive, torch.where(positive, a, 1.0).sqrt(), a.detach())
-
-
-def moving(factor: Number = 1) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return the function (param, update) -> param + factor * update, in the parameter's dtype.
+    Returns:
+        A `Transform`. Its state is a dict of trees like the parameters, by the slots' names, in float32 at least, and
+        "count", the updates seen, where it counts; or `()` when there is nothing to keep.
 
     Raises:
-        TreeMismatch: when called with two shapes; what broadcasts would give wrong parameters silently.
+        InvalidArgument: a slot is called "count". In `update`, the formula returned another number of slots.
+        DtypeMismatch: in `init`, a parameter is neither floating-point nor complex.
+        TreeMismatch: in `update`, gradients, parameters and state do not fit.
 
-    >>> moving(-0.5)(torch.ones(2), torch.ones(2))
-    tensor([0.5000, 0.5000])
+    >>> def lion(now, g, p, m):
+    ...     return torch.lerp(m, g, 1 - now.b1).sign(), torch.lerp(m, g, 1 - now.b2)
+    >>> scale_by_lion = per_leaf("scale_by_lion", lion, {"b1": 0.9, "b2": 0.99}, slots=["momentum"])
+    >>> params = {"w": torch.zeros(2)}
+    >>> scale_by_lion.update({"w": torch.tensor([3.0, -0.1])}, scale_by_lion.init(params), params)
+    ({'w': tensor([ 1., -1.])}, {'momentum': {'w': tensor([ 0.0300, -0.0010])}})
     """
+    makers = dict(slots) if isinstance(slots, Mapping) else dict.fromkeys(slots, torch.zeros_like)
+    shaped_like_params = [slot for slot, make in makers.items() if make is torch.zeros_like]
+    hypers = dict(hypers or {})
+    if "count" in makers:
+        raise InvalidArgument('a slot must not be called "count", which is what counts updates')
 
-    def move(param: Tensor, update: Tensor) -> Tensor:
-        if param.shape != getattr(update, "shape", None):
-            raise TreeMismatch("the updates must have the shapes of the parameters")  # by path: `check_form`
-        moved = plus(param, update, factor)
-        return moved if moved.dtype == param.dtype else moved.to(param.dtype)
+    def init(params: Any) -> Any:
+        check_trainable(params)
+        kept = {slot: tree.map(partial(_first_value, make), params) for slot, make in makers.items()}
+        if counts:
+            kept["count"] = counter(params)
+        return kept or ()
 
-    return move
+    def update(updates: Any, state: Any, params: Any, context: Context) -> tuple[Any, Any]:
+        now = SimpleNamespace(**{key: schedule.value(hyper, context) for key, hyper in hypers.items()})
+        kept = {}
+        if counts:
+            kept["count"] = state["count"] + 1
+            now.t = kept["count"].double()
+        if once is not None:
+            vars(now).update(once(now))
+        try:
+            columns = _columns(partial(_of_leaf, formula, now), updates, params, [state[slot] for slot in makers])
+        except (TreeMismatch, RuntimeError):
+            explain_mismatch(updates, params, [state[slot] for slot in shaped_like_params])
+            raise
+        after, *columns = columns
+        return after, {**dict(zip(makers, columns, strict=True)), **kept} or ()
+
+    return Transform(init, update, hypers, label=label)
+
+
+def _first_value(make: Callable[[Tensor], Tensor], param: Tensor) -> Tensor:
+    wide = param.to(_wide(param.dtype))
+    seen, value = _seen(wide, wide.dtype), make(_seen(wide, wide.dtype))
+    # A slot of another shape (a row's or a column's) is no complex number in two parts.
+    return _unseen(value, wide) if value.shape == seen.shape else value
+
+
+def _columns(f: Callable[..., tuple], updates: Any, params: Any, slots: list[Any]) -> list[Any]:
+    """Return the trees of f's first results, of its second ones, and so on, over the leaves of some trees."""
+    rows: list[tuple] = []
+
+    def of_leaf(*leaves: Tensor) -> None:
+        rows.append(f(*leaves))
+
+    tree.map(of_leaf, updates, params, *slots)
+    return [_refilled(updates, rows, i) for i in range(1 + len(slots))]
+
+
+def _refilled(like: Any, rows: list[tuple], i: int) -> Any:
+    waiting = iter(rows)
+    return tree.map(lambda _: next(waiting)[i], like)
+
+
+def _of_leaf(formula: Callable[..., Any], now: Any, g: Any, p: Tensor, *slots: Tensor) -> tuple[Tensor, ...]:
+    if getattr(g, "shape", None) != p.shape:
+        raise TreeMismatch("the gradients must have the shapes of the parameters")  # by path: `explain_mismatch`
+    if g.dtype is p.dtype and g.dtype in _AS_THEY_ARE and p.dim() > 0:
+        results = formula(now, g, p, *slots)
+    else:
+        dtype = _wide(torch.promote_types(g.dtype, p.dtype))
+        results = formula(now, *(_seen(leaf, dtype) for leaf in (g, p)), *(_seen(s, s.dtype) for s in slots))
+    results = results if isinstance(results, tuple) else (results,)
+    if len(results) != 1 + len(slots):
+        raise InvalidArgument(
+            f"the formula must return the update and {len(slots)} slots, a tuple of {1 + len(slots)} tensors; it "
+            f"returned {len(results)}"
+        )
+    return tuple(_unseen(new, old) for new, old in zip(results, (g, *slots), strict=True))
+
+
+_AS_THEY_ARE = (torch.float32, torch.float64)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _seen(leaf: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a leaf as a formula sees it: of a wide dtype, real, and with an axis, so that no scalar promotes it."""
+    leaf = leaf.to(dtype)
+    if leaf.is_complex():
+        return torch.view_as_real(leaf.resolve_conj())
+    return leaf.reshape(1) if leaf.dim() == 0 else leaf
+
+
+def _unseen(new: Tensor, old: Tensor) -> Tensor:
+    """Return what a formula made of a leaf, with the leaf's dtype and shape."""
+    if old.is_complex():
+        new = torch.view_as_complex(new.contiguous())
+    elif old.dim() == 0 and new.dim() == 1:
+        new = new.reshape(())
+    if new.shape != old.shape:
+        raise TreeMismatch(  # by path: `explain_mismatch`
+            f"the formula must keep shapes, and made {tree.describe(new)} of {tree.describe(old)}"
+        )
+    return new if new.dtype == old.dtype else new.to(old.dtype)

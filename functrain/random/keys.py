@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from functrain import reprs
 from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument, InvalidKey
 from functrain.random import leaf
@@ -60,7 +61,7 @@ def check_key(key: Any) -> Tensor:
     """
     if isinstance(key, Tensor) and key.dtype is torch.int64 and key.dim() and key.shape[-1] == 2:
         return key
-    got = f"{key.dtype} of shape {tuple(key.shape)}" if isinstance(key, Tensor) else f"{key!r}"
+    got = f"{key.dtype} of shape {tuple(key.shape)}" if isinstance(key, Tensor) else reprs.short(key)
     raise InvalidKey(
         f"a random key must be an int64 tensor of shape (..., 2), got {got:.200}; random.key(seed) makes one"
     )

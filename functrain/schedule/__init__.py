@@ -34,6 +34,11 @@ __all__ = [
     "warmup",
 ]
 
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 _RENAMED = {
     "no": "constant",
     "lin": "linear",

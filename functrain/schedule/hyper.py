@@ -9,16 +9,15 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import tree
+from functrain import foreign, reprs, showing, tree
 from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument
-from functrain.late import Late
 
 Number = float | Tensor
 
 
 @tree.node
-class Progress(Late):
+class Progress:
     """How far a training run is; everything that a schedule may look at.
 
     Attributes:
@@ -91,12 +90,40 @@ class Schedule:
 
     __rmul__ = __mul__
 
+    def __str__(self) -> str:
+        """Return its repr with a small picture of its course, where its values can be computed."""
+        values = _course(self, 16)
+        return f"{self!r}  {showing.sparkline(values)}" if values else repr(self)
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)  # inside a text there is no room for a picture
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # what IPython asks for
+        printer.text(repr(self) if cycle else str(self))
+
+    def _repr_html_(self) -> str:
+        values, last = _course(self, 101), self.length
+        points = [(last * k / 100, value) for k, value in enumerate(values)]
+        return showing.html_lines(repr(self)) + showing.curves({"": points}, self.clock)
+
     def __repr__(self) -> str:
-        return repr(self.f) if self.clock == "position" else f"over_{self.clock}({self.length:g}, {self.f!r})"
+        return (
+            reprs.short(self.f)
+            if self.clock == "position"
+            else f"over_{self.clock}({self.length:g}, {reprs.short(self.f)})"
+        )
 
 
 Hyper = Number | Schedule
 """A hyperparameter: a number, or a schedule of it."""
+
+
+def _course(schedule: Schedule, places: int) -> list[float]:
+    """Return the values at places from begin to end, none where they cannot be computed now."""
+    try:
+        return [float(schedule(k / (places - 1))) for k in range(places)] if is_plain() else []
+    except Exception:  # a picture is never why a repr fails
+        return []
 
 
 def _as_float(position: Any) -> float:
@@ -174,7 +201,7 @@ def check_hyper(
 
     Args:
         name: the argument's name, for the message.
-        hyper: a number, a floating-point scalar tensor, or a `Schedule`, whose values cannot be known beforehand.
+        hyper: a number, a floating-point scalar tensor, or a `Schedule`, whose values nobody can look at beforehand.
         minimum: the smallest number allowed, None for no limit.
         maximum: the largest number allowed, None for no limit.
         below: a limit that the number must stay under, None for no limit.
@@ -191,17 +218,20 @@ def check_hyper(
     """
     if isinstance(hyper, Schedule):
         return hyper
+    if foreign.way_in(hyper):
+        raise InvalidArgument(f"{name} must be a number or a Schedule, got {foreign.described(hyper)}")
     if callable(hyper) and not isinstance(hyper, Tensor):
         raise InvalidArgument(
-            f"{name} must be a number or a Schedule, got the function {hyper!r}; wrap a function of the position in "
-            "schedule.Schedule(f), or make one of (start, end, position) a factory of schedules with schedule.annealer"
+            f"{name} must be a number or a Schedule, got the function {reprs.short(hyper)}; wrap a function of the "
+            "position in schedule.Schedule(f), or make one of (start, end, position) a factory of schedules with "
+            "schedule.annealer"
         )
-    known = _known(hyper)
-    fits = known is None or (
-        not math.isnan(known)
-        and (minimum is None or known >= minimum)
-        and (maximum is None or known <= maximum)
-        and (below is None or known < below)
+    number = _readable(hyper)
+    fits = number is None or (
+        not math.isnan(number)
+        and (minimum is None or number >= minimum)
+        and (maximum is None or number <= maximum)
+        and (below is None or number < below)
     )
     if not fits:
         limits = ((minimum, "of at least"), (maximum, "of at most"), (below, "below"))
@@ -210,8 +240,8 @@ def check_hyper(
     return hyper
 
 
-def _known(number: Any) -> float | None:
-    """Return the number as far as it can be known: None for a tensor not to be read now, NaN for what is no number."""
+def _readable(number: Any) -> float | None:
+    """Return the number as far as it can be read: None for a tensor not to be read now, NaN for what is no number."""
     if isinstance(number, Tensor):
         if number.dim() != 0 or not number.is_floating_point():
             return math.nan
@@ -230,4 +260,4 @@ class _Scaled:
         return self.factor * self.f(position)
 
     def __repr__(self):
-        return f"{self.factor!r} * {self.f!r}"
+        return f"{reprs.short(self.factor)} * {reprs.short(self.f)}"

@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain import foreign, reprs
 from functrain.errors import InvalidArgument
 from functrain.schedule.hyper import Schedule, is_number, is_readable
 from functrain.schedule.shapes import cosine, linear
@@ -95,7 +96,10 @@ def join(parts: Sequence[float], schedules: Sequence[Schedule]) -> Schedule:
 
 def _check_by_position(name: str, schedule: Any) -> None:
     if not isinstance(schedule, Schedule):
-        raise InvalidArgument(f"{name} must be a Schedule, got {schedule!r}; a fixed value is schedule.constant(value)")
+        raise InvalidArgument(
+            f"{name} must be a Schedule, got {reprs.short(schedule)}{foreign.way_in(schedule)}; "
+            "a fixed value is schedule.constant(value)"
+        )
     if schedule.clock != "position":
         raise InvalidArgument(
             f"{name} must be a schedule by position, got {schedule!r}; put over_{schedule.clock} outside, "

@@ -10,6 +10,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain import reprs
 from functrain.errors import InvalidArgument
 from functrain.schedule.hyper import Number, Schedule, is_number
 
@@ -27,7 +28,7 @@ class _Annealed:
         return self.factory.__wrapped__(self.start, self.end, position, *self.options)
 
     def __repr__(self):
-        return f"{self.factory.__name__}({', '.join(repr(v) for v in (self.start, self.end, *self.options))})"
+        return f"{self.factory.__name__}({', '.join(reprs.short(v) for v in (self.start, self.end, *self.options))})"
 
 
 @attrs.frozen(repr=False)
@@ -40,7 +41,7 @@ class _Constant:
         return torch.zeros_like(position) + self.value if isinstance(position, Tensor) else self.value
 
     def __repr__(self):
-        return f"constant({self.value!r})"
+        return f"constant({reprs.short(self.value)})"
 
 
 def annealer(f: Callable[..., Number]) -> Callable[..., Schedule]:

@@ -29,7 +29,7 @@ def check_transform(
     - "structure": updates have the structure, shapes and dtypes of the parameters; the state keeps its own.
     - "jit": several steps are the same eager and compiled.
     - "identity": chained with `identity`, before or after, it makes the same updates.
-    - "move": its shortcut, if it has one, gives what `update` and then adding gives.
+    - "fused": its shortcut, if it has one, gives what `update` and then adding gives.
     - "resume": stopped after any step, saved and restored, it goes on with the same bits.
 
     Args:
@@ -42,7 +42,7 @@ def check_transform(
         LawBroken: a law does not hold; the message says which, and where.
 
     >>> check_transform(optim.adam(lr=0.1))
-    ('init', 'update', 'structure', 'jit', 'identity', 'move', 'resume')
+    ('init', 'update', 'structure', 'jit', 'identity', 'fused', 'resume')
     """
     key = random.key(0) if key is None else key
     if params is None:
@@ -53,7 +53,7 @@ def check_transform(
 def transform_laws(transform: Transform, params: Any, key: Tensor) -> Laws:
     """Return the laws of `check_transform` by name, to be checked one by one.
 
-    >>> transform_laws(optim.sgd(lr=0.1), {"w": torch.ones(2)}, random.key(0))["move"]()
+    >>> transform_laws(optim.sgd(lr=0.1), {"w": torch.ones(2)}, random.key(0))["fused"]()
     """
     return {
         "init": partial(_init, transform, params),
@@ -61,7 +61,7 @@ def transform_laws(transform: Transform, params: Any, key: Tensor) -> Laws:
         "structure": partial(_structure, transform, params, key),
         "jit": partial(_jit, transform, params, key),
         "identity": partial(_identity, transform, params, key),
-        "move": partial(_move, transform, params, key),
+        "fused": partial(_fused, transform, params, key),
         "resume": partial(_resume, transform, params, key),
     }
 
@@ -73,13 +73,37 @@ def _gradients(params: Any, key: Tensor, step: int) -> Any:
     return tree.map_with_path(draw, params)
 
 
-def _context(key: Tensor, step: int) -> Context:
-    return Context(position=step / STEPS, updates=step, epoch=step / 2, step=step, key=key, loss=1.0 / (step + 1))
+def _context(key: Tensor, step: int, params: Any, gradients: Any) -> Context:
+    loss = 1.0 / (step + 1)
+
+    def evaluate(other: Any) -> tuple[Tensor, Any]:
+        # A paraboloid with these gradients at these parameters.
+        away = tree.map(lambda b, a: b - a, other, params)
+        heights = tree.map(lambda d, g: (d * (g + d / 2).conj()).real.double().sum(), away, gradients)
+        total = sum(tree.leaves(heights), torch.zeros((), dtype=torch.float64, device=key.device))
+        return loss + total, tree.map(lambda d, g: g + d, away, gradients)
+
+    return Context(
+        position=step / STEPS,
+        updates=step,
+        epoch=step / 2,
+        step=step,
+        key=random.fold_in(key, step),
+        loss=loss,
+        evaluate=evaluate,
+    )
+
+
+def _update_at(
+    transform: Transform, params: Any, state: Any, key: Tensor, step: int, gradients: Any = None
+) -> tuple[Any, Any]:
+    gradients = _gradients(params, key, step) if gradients is None else gradients
+    return transform.update(gradients, state, params, _context(key, step, params, gradients))
 
 
 def _steps(transform: Transform, params: Any, state: Any, key: Tensor, steps: range) -> tuple[Any, Any]:
     for step in steps:
-        updates, state = transform.update(_gradients(params, key, step), state, params, _context(key, step))
+        updates, state = _update_at(transform, params, state, key, step)
         params = optim.apply_updates(params, updates)
     return params, state
 
@@ -99,18 +123,18 @@ def _init(transform: Transform, params: Any) -> None:
 def _update(transform: Transform, params: Any, key: Tensor) -> None:
     state = transform.init(params)
     for step in range(STEPS):
-        gradients, context = _gradients(params, key, step), _context(key, step)
-        updates, state = check_pure(partial(_call, transform, context), gradients, state, params)
+        gradients = _gradients(params, key, step)
+
+        def call(gradients: Any, state: Any, params: Any, step: int = step) -> Any:
+            return _update_at(transform, params, state, key, step, gradients)
+
+        updates, state = check_pure(call, gradients, state, params)
         params = optim.apply_updates(params, updates)
-
-
-def _call(transform: Transform, context: Context, gradients: Any, state: Any, params: Any) -> Any:
-    return transform.update(gradients, state, params, context)
 
 
 def _structure(transform: Transform, params: Any, key: Tensor) -> None:
     state = transform.init(params)
-    updates, later = transform.update(_gradients(params, key, 0), state, params, _context(key, 0))
+    updates, later = _update_at(transform, params, state, key, 0)
     same(_kinds(params), _kinds(updates), "parameters and updates")
     same(_kinds(state), _kinds(later), "the state before and after")
 
@@ -131,15 +155,16 @@ def _identity(transform: Transform, params: Any, key: Tensor) -> None:
         same(alone, result, "the parameters with and without `identity`")
 
 
-def _move(transform: Transform, params: Any, key: Tensor) -> None:
-    if transform.move is None:
+def _fused(transform: Transform, params: Any, key: Tensor) -> None:
+    if transform.fused is None:
         return
     state = transform.init(params)
-    gradients, context = _gradients(params, key, 0), _context(key, 0)
+    gradients = _gradients(params, key, 0)
+    context = _context(key, 0, params, gradients)
     updates, expected_state = transform.update(gradients, state, params, context)
     expected = optim.apply_updates(params, updates), expected_state
-    moved = transform.move(gradients, state, params, context)
-    same(expected, tuple(moved), "`update` and then adding, and `move`,", rtol=1e-5, atol=1e-7)
+    fast = transform.fused(gradients, state, params, context)
+    same(expected, tuple(fast), "`update` and then adding, and `fused`,", rtol=1e-5, atol=1e-7)
 
 
 def _resume(transform: Transform, params: Any, key: Tensor) -> None:

@@ -52,3 +52,7 @@ __all__ = [
     "train_stages",
     "train_step",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -19,6 +19,7 @@ from functrain.engine import Stop, fold, scan
 from functrain.train.compiling import compiled, kept
 from functrain.train.sources import Source, open_source
 from functrain.train.stop import Stops
+from functrain.train.tally import Measured
 
 
 @tree.node
@@ -120,7 +121,7 @@ def feed(
         compile_shapes: "first" or "all": what the backend "inductor" compiles; the rest runs by "aten".
     """
     if not jit:
-        step = _one_row(advance.f) if shown else partial(fold, advance.f)
+        step = _one_row(advance.f) if shown else _in_turn(advance.f)
         chunks = partial(_single, source) if shown else partial(_in_a_row, source, chunk)
         return Feed(chunks, step, step, advance.stops, False, shown, plain=True)
     resident = not shown and source.resident
@@ -172,6 +173,31 @@ def _as_row(result: Any) -> tuple[Carry, Any]:
     return carry, logs if logs is None else tree.map(lambda value: value[None], logs)
 
 
+def _in_turn(f: Callable) -> Callable[[Carry, Any], tuple[Carry, Any]]:
+    """Return the function that advances by some batches in plain Python.
+
+    A log's metric that each step makes anew is that of the first step, as in a function that is traced once.
+    """
+
+    def steps(carry: Carry, batches: Any) -> tuple[Carry, Any]:
+        first: dict[str, Any] = {}
+
+        def step(carry: Carry, batch: Any) -> Any:
+            result = f(carry, batch)
+            for name, log in (_logs_of(result) or {}).get("merged", {}).items():
+                if isinstance(log, Measured) and first.setdefault(name, log).metric is not log.metric:
+                    _logs_of(result)["merged"][name] = Measured(first[name].metric, log.accumulator)
+            return result
+
+        return fold(step, carry, batches)
+
+    return steps
+
+
+def _logs_of(result: Any) -> Any:
+    return result.y if isinstance(result, Stop) else result[1]
+
+
 def _gathering(f: Callable) -> Callable[..., Any]:
     def gathered(carry: Carry, arrays: Any, row: dict[str, Tensor]) -> Any:
         return f(carry, data.as_batch(data.gather(arrays, row["index"]), padding=row.get("weight")))
@@ -191,10 +217,10 @@ def _by_rows(f: Callable) -> Callable:
 def _by_chunk(f: Callable) -> Callable:
     gathered = _gathering(f)
 
-    def steps(carry: Carry, arrays: Any, rows: dict[str, Tensor]) -> tuple[Carry, Any]:
+    def step(carry: Carry, arrays: Any, rows: dict[str, Tensor]) -> tuple[Carry, Any]:
         return scan(lambda carry, row: _until_last(gathered(carry, arrays, row), row), carry, rows)
 
-    return steps
+    return step  # by one name, as errors in kernels name it, whatever the chunk
 
 
 def _until_last(result: Any, row: dict[str, Tensor]) -> Any:

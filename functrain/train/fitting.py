@@ -4,7 +4,7 @@ From top to bottom: `fit` makes a plan and a `Task` and carries it out; `evaluat
 over batches by the same steps.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -12,35 +12,38 @@ import torch
 from torch import Tensor
 
 from functrain import arguments, data, engine, tree
-from functrain.engine import Stop, fold
+from functrain.checkpoint import Saved
+from functrain.engine import fold
 from functrain.errors import InvalidArgument
-from functrain.train.chunks import Advance, Carry, enter, feed
-from functrain.train.compiling import check_backend, compiled, identity, kept
-from functrain.train.events import STEP_EVENTS, Callback, ordered
-from functrain.train.learner import Learner, metrics_of, schedules
+from functrain.train.chunks import enter
+from functrain.train.compiling import check_backend, compiled, kept
+from functrain.train.events import Callback, ordered
+from functrain.train.fit_phase import phase_of
+from functrain.train.learner import Learner, schedules
 from functrain.train.looping import carry_out
-from functrain.train.padding import check_padding
-from functrain.train.phase import Phase, Task
+from functrain.train.padding import check_padded_predictions, check_padding, without_padding
+from functrain.train.phase import Task
 from functrain.train.planning import begin_run, make_plan
 from functrain.train.precision import in_precision
 from functrain.train.preflight import (
     check_batch,
+    check_device,
     check_optimizer,
     check_source,
     check_state,
     warn_if_nothing_was_trained,
 )
+from functrain.train.resuming import run_from
 from functrain.train.run import Plan, Run
-from functrain.train.sources import Source, open_source, source, sources
+from functrain.train.sources import are_batches, open_inputs, source, sources
 from functrain.train.state import TrainState, data_key, plan, progress
-from functrain.train.step import batch_values, begin, eval_stages, hyper_values, train_stages, train_step
-from functrain.train.stop import Stops
-from functrain.train.tally import Tally, measured_by, summed, without
+from functrain.train.step import train_step
+from functrain.train.tally import computed, merged
 
 
 def fit(
     learner: Learner,
-    state: TrainState | Run,
+    state: TrainState | Run | Saved,
     *,
     train: Any,
     epochs: int | None = None,
@@ -56,13 +59,14 @@ def fit(
     """Train, and return the run: its state, history, memories, and why it stopped. What is passed stays as it is.
 
     A state begins a new run, always, with position and updates at 0. A run goes on as if it had never stopped, to the
-    bit; train, valid, callbacks, jit and chunk are passed again.
+    bit, and so does one that was saved; train, valid, callbacks, jit and chunk are passed again.
 
     Args:
         learner: what to train.
-        state: where to begin, from `init` or an earlier `run.state`; or the `Run` to go on with.
+        state: where to begin, from `init` or an earlier `run.state`; or the `Run` to go on with; or what
+            `checkpoint.restore` or `checkpoint.latest` returned of either.
         train: a `data.Loader`; or any iterable of batches, such as a DataLoader or a generator, which begins where it
-            begins when a run goes on, so that this is then no exact resume, and the run's notes say so.
+            begins when a run goes on, so that this is then no exact resume, and the run's notes say so; `valid` too.
         epochs: how many times to go through `train`; or
         steps: how many batches to take in all.
         valid: batches to validate on after each epoch, or several such by name, as in {"clean": a, "noisy": b}.
@@ -73,8 +77,8 @@ def fit(
             `ArrayDataset`. The results do not depend on it.
         compile_shapes: what "inductor" compiles: batches of the "first" shape, the others running by "aten"; or "all".
         device: where to train; the state and the batches are moved. None for where they are.
-        precision: "bfloat16" or "float16" for the model to compute in; parameters, loss and updates stay as they are.
-            None for the dtypes as they are.
+        precision: "bfloat16" or "float16" for the model to compute in where that is safe, as `torch.autocast` does;
+            parameters, buffers, loss and updates stay as they are. None for the dtypes as they are.
 
     Returns:
         The `Run`.
@@ -84,7 +88,7 @@ def fit(
         InvalidArgument, DuplicateName: an argument is not what it should be.
         ShapeMismatch, DtypeMismatch, DeviceMismatch, LabelOutOfRange: the data does not fit the model or the loss. The
             first batches are tried before anything is trained.
-        TreeMismatch: the state was made for another model or optimizer.
+        TreeMismatch: the state was made for another model or optimizer; of what was saved, the message has the paths.
         PaddingCounts: the sampler pads, and some code mixes the rows.
 
     >>> from functrain import losses, nn, optim, random
@@ -96,31 +100,35 @@ def fit(
     >>> int(run.state.step), len(run.history), run.stopped
     (4, 2, None)
     """
-    callbacks = ordered(callbacks)
+    callbacks, device = ordered(callbacks), check_device(device)
     check_backend(jit, chunk, compile_shapes)
+    if isinstance(state, Saved):
+        state = run_from(learner, state, callbacks, dict(train=train, device=device, precision=precision))
     going_on = state if isinstance(state, Run) else None
     if going_on is not None and going_on.finished:
         make_plan(source(train, "train"), sources(valid), epochs, steps, callbacks, going_on)
         return going_on
     here = check_state((going_on.point or going_on).state if going_on else state)
-    here = here if device is None else tree.to(here, device)
-    learner = in_precision(learner, precision)
+    here = _on(device, here)
+    plain, learner = learner, in_precision(learner, precision)
     training, validations = source(train, "train", device), sources(valid, device)
     planned = make_plan(training, validations, epochs, steps, callbacks, going_on)
     check_optimizer(learner, here)
     for one in (training, *validations.values()):
-        check_source(learner, here, one)
-        check_padding(learner, here, one, callbacks)
+        if not check_source(learner, here, one, callbacks) and jit:
+            chunk = 1
+        check_padding(plain, here, one, callbacks)
 
-    phases = {"train": _phase(learner, training, "train", callbacks, jit, chunk, compile_shapes)}
+    phases = {"train": phase_of(learner, training, "train", callbacks, jit, chunk, compile_shapes)}
     for name, one in validations.items():
-        phases[name] = _phase(learner, one, "valid", callbacks, jit, chunk, compile_shapes)
+        phases[name] = phase_of(learner, one, "valid", callbacks, jit, chunk, compile_shapes)
     task = Task(callbacks, phases, _passed, lambda state: _row(learner, state), here.step.device)
     if going_on is None:
         begun = _planned(here, planned)
         run = carry_out(task, begin_run(begun, planned, data_key(begun), callbacks))
     else:
-        run = carry_out(task, _noted(begin_run(_in(going_on, here), planned, going_on.key, callbacks), training))
+        every = (training, *validations.values())
+        run = carry_out(task, begin_run(_in(going_on, here), planned, going_on.key, callbacks, every))
     warn_if_nothing_was_trained(run, callbacks)
     return run
 
@@ -131,14 +139,10 @@ def _planned(state: TrainState, planned: Plan) -> TrainState:
 
 
 def _in(run: Run, state: TrainState) -> Run:
-    return attrs.evolve(run.point or run, state=state)
-
-
-def _noted(run: Run, training: Source) -> Run:
-    if training.is_loader or run.cursor.phase != "train" or run.cursor.batch == 0:
-        return run
-    note = "train is no Loader: the run went on with the batches that it gave next, not where it left off"
-    return attrs.evolve(run, notes=(*run.notes, note))
+    """Return the run with the state to go on with in its place."""
+    if run.point is None:
+        return attrs.evolve(run, state=state)
+    return attrs.evolve(run, point=attrs.evolve(run.point, state=state))
 
 
 def _passed(state: TrainState, batches: int) -> TrainState:
@@ -147,78 +151,6 @@ def _passed(state: TrainState, batches: int) -> TrainState:
 
 def _row(learner: Learner, state: TrainState) -> dict[str, float]:
     return {name: float(value) for name, value in schedules(learner, progress(state)).items()}
-
-
-# The step of a learner, as a loop takes it
-
-
-def _phase(
-    learner: Learner,
-    one: Source,
-    kind: str,
-    callbacks: tuple[Callback, ...],
-    jit: str | bool,
-    chunk: int,
-    compile_shapes: str = "first",
-) -> Phase:
-    listening = [c for c in callbacks if kind in c.phases]
-    wants_logs = any(c.reads_logs and c.handles("after_batch", "after_chunk") for c in listening)
-    shown = any(c.handles("begin_batch", "after_batch") for c in listening)
-    inside = [(c, event) for c in listening for event in STEP_EVENTS if c.handles(event)]
-    key = (kind, wants_logs, tuple((c.name, event, identity(c.handlers[event])) for c, event in inside))
-
-    def make() -> Advance:
-        stops = Stops()
-        return Advance(learner, key, _advancing(learner, callbacks, kind, stops, wants_logs), stops)
-
-    advance = kept(learner, key, make)
-    metric = measured_by(metrics_of(learner, kind))
-
-    def values(run: Run) -> dict[str, float]:
-        measured = metric.compute(summed(metric, run.tally).added)
-        return {name: float(value) for name, value in measured.items()}
-
-    return Phase(
-        feed(advance, one, kind == "train", shown, jit, chunk, compile_shapes),
-        begin=lambda device: Tally(metric.init(device)),
-        settled=lambda tally: summed(metric, tally),
-        values=values,
-    )
-
-
-def _advancing(
-    learner: Learner, callbacks: tuple[Callback, ...], kind: str, stops: Stops, wants_logs: bool
-) -> Callable[[Carry, data.Batch], Any]:
-    """Return the pure function (carry, batch) -> (carry, logs), or `Stop(carry, logs, when=...)`, for a fold."""
-    stages = (train_stages if kind == "train" else eval_stages)(learner, callbacks, stops)
-    metric = measured_by(metrics_of(learner, kind))
-
-    def advance(carry: Carry, batch: data.Batch) -> Any:
-        done = stages(begin(learner, carry.state, batch, kind, carry.memory, carry.tally, metric))
-        state = done.state if kind == "train" else carry.state
-        logs = _logs(learner, done, wants_logs)
-        if done.halt is None or not stops.end_more_than_a_batch():
-            return Carry(state, done.memory, done.tally, carry.stop, carry.done), logs
-        number = done.halt.number
-        counted = carry.done + ((number == 0) | done.halt.done)
-        return Stop(Carry(state, done.memory, done.tally, number, counted), logs, when=number > 0)
-
-    return advance
-
-
-def _logs(learner: Learner, step: Any, wanted: bool) -> dict[str, Any] | None:
-    if not (wanted or step.logged):
-        return None
-    shown = {**batch_values(step), **hyper_values(learner, step)} if wanted else {}
-    weight = step.batch.weight
-    rows = tree.leaves(step.batch.input)[0].shape[0]
-    total = torch.full_like(step.state.step, rows, dtype=torch.float64) if weight is None else weight.sum().double()
-    logged = step.logged
-    if step.halt is not None:  # what a stopped batch has logged does not count
-        out = step.halt.when & ~step.halt.kept
-        total = torch.where(out, 0.0, total)
-        logged = {name: without(log, out) for name, log in logged.items()}
-    return {"shown": shown, "merged": logged, "weight": total}
 
 
 # Without training
@@ -231,8 +163,9 @@ def evaluate(
     jit: str | bool = "aten",
     chunk: int = 8,
     precision: str | None = None,
+    device: Any = None,
 ) -> dict[str, float]:
-    """Return the loss and the metrics over all batches, as one big batch would give them.
+    """Return the loss, its named parts and the metrics over all batches, as one big batch would give them.
 
     After a fit it finds what the fit's validation traced, and traces nothing again.
 
@@ -243,6 +176,10 @@ def evaluate(
         jit: the backend, or False.
         chunk: batches in one call, where the dataset is an `ArrayDataset`.
         precision: as in `fit`.
+        device: as in `fit`.
+
+    Returns:
+        The values by name, those that the validation of a fit shows as "valid/name".
 
     >>> from functrain import losses, nn, optim, random
     >>> from functrain.train import init
@@ -253,29 +190,54 @@ def evaluate(
     0.6931
     """
     check_backend(jit, chunk)
-    learner, state = in_precision(learner, precision), check_state(state)
-    one = source(loader, "loader")
+    device = check_device(device)
+    plain, learner, key = learner, in_precision(learner, precision), data_key(check_state(state))
+    state = _on(device, state)
+    one = source(loader, "loader", device)
     check_source(learner, state, one)
-    check_padding(learner, state, one, ())
-    phase = _phase(learner, one, "valid", (), jit, chunk)
+    check_padding(plain, state, one, ())
+    phase = phase_of(learner, one, "valid", (), jit, chunk)
     carry = enter(state, {}, phase.begin(state.step.device), state.step.device)
-    for some in phase.feed.chunks(data_key(state), 0, 0, one.length):
-        carry, _ = (phase.feed.short if some.short else phase.feed.execute)(carry, *some.inputs)
-    return phase.values(Run(state, tally=carry.tally))
+    logged: Mapping[str, Any] = {}
+    for some in phase.feed.chunks(key, 0, 0, one.length):
+        carry, logs = (phase.feed.short if some.short else phase.feed.execute)(carry, *some.inputs)
+        logged = logged if logs is None else merged(logged, logs["merged"], logs["weight"])
+    values = phase.values(Run(state, tally=carry.tally))
+    return {**values, **{name: float(value) for name, value in computed(logged).items()}}
+
+
+def _on(device: Any, state: TrainState) -> TrainState:
+    return state if device is None else tree.to(state, device)
 
 
 def predict(
-    learner: Learner, state: TrainState, inputs: Any, jit: str | bool = "aten", precision: str | None = None
+    learner: Learner,
+    state: TrainState,
+    inputs: Any,
+    jit: str | bool = "aten",
+    precision: str | None = None,
+    device: Any = None,
 ) -> Any:
     """Return the model's predictions, in evaluation mode.
 
     Args:
         learner: the learner.
         state: the state whose parameters predict.
-        inputs: what the model takes, a tensor (n, ...) or a tree of such; or a `data.Loader`, whose batches'
-            predictions are put together in their order, without those of padding.
+        inputs: what the model takes, a tensor (n, ...) or a tree of such; or a `Batch` of it; or batches, whose
+            predictions are put together in their order: a `data.Loader`, a DataLoader, a generator, or a list of
+            pairs, triples or `Batch`es. A batch of these may be an input alone, too: a tensor, a dict, or a list of
+            one.
         jit: the backend, or False.
         precision: as in `fit`.
+        device: as in `fit`; the predictions are there too.
+
+    Returns:
+        A tree of tensors with a row for each row of the inputs, whatever its weight. Rows with which a sampler fills
+        its last batch up are no rows of the dataset, and have none.
+
+    Raises:
+        PaddingCounts: the sampler pads, and the model mixes the rows.
+        SourceEnded: there is no batch.
 
     >>> from functrain import losses, nn, optim, random
     >>> from functrain.train import init
@@ -286,28 +248,23 @@ def predict(
     (torch.Size([8, 2]), torch.Size([5, 2]))
     """
     check_backend(jit, 1)
-    learner, state = in_precision(learner, precision), check_state(state)
+    device = check_device(device)
+    plain, learner, key = learner, in_precision(learner, precision), data_key(check_state(state))
+    state = _on(device, state)
 
     def apply(params: Any, buffers: Any, x: Any) -> Any:
         return learner.model.apply(params, buffers, x)[0]
 
     run = kept(learner, ("predict", jit), lambda: compiled(apply, False, str(jit)) if jit else apply)
     with torch.no_grad():
-        if not isinstance(inputs, data.Loader):
-            return run(state.params, state.buffers, inputs)
-        one = source(inputs, "inputs")
-        parts = [
-            _rows_that_count(run(state.params, state.buffers, batch.input), batch.weight)
-            for batch in open_source(one, data_key(state), 0, 0, one.length)
-        ]
+        if not are_batches(inputs):
+            x = inputs.input if isinstance(inputs, data.Batch) else inputs
+            return run(state.params, state.buffers, x if device is None else tree.to(x, device))
+        one = source(inputs, "inputs", device, plain=not isinstance(inputs, data.Loader))
+        check_padded_predictions(plain.model, state, one)
+        parts = [run(state.params, state.buffers, x) for x in open_inputs(one, key)]
+    parts[-1] = without_padding(parts[-1], one)
     return tree.map(lambda *some: torch.cat(some), *parts)
-
-
-def _rows_that_count(prediction: Any, weight: Tensor | None) -> Any:
-    if weight is None:
-        return prediction
-    rows = weight if weight.dim() == 1 else weight.flatten(1).amax(1)
-    return tree.map(lambda leaf: leaf[rows != 0], prediction)
 
 
 def overfit_batch(
@@ -337,12 +294,20 @@ def overfit_batch(
     return fold(lambda state, _: step(state, batch), plan(state, steps), range(steps))
 
 
-def batch_at(run: Run, train: Any) -> data.Batch:
-    """Return the training batch at which a run stands: where it stopped in the middle of one, that batch.
+def batch_at(run: Run, train: Any, valid: Any = None) -> data.Batch:
+    """Return the batch at which a run stopped, or raised, or at which it stands: in training or in a validation.
 
     Args:
         run: what `fit` returned, or what an error carries as `error.run`.
         train: the loader that it was begun with.
+        valid: the validation loader, or several by name, as in `fit`; needed where the run stands in a validation.
+
+    Returns:
+        The batch as its loader gives it: of a stop, whose `run.stopped` says where it was, that batch, whether it is
+        done or not; of what an event after a batch raised, the batch before.
+
+    Raises:
+        InvalidArgument: the run stands at no batch, or in a validation that is not passed, or in what is no loader.
 
     >>> from functrain import random
     >>> from functrain.train.run import Cursor
@@ -350,14 +315,29 @@ def batch_at(run: Run, train: Any) -> data.Batch:
     >>> batch_at(Run(None, key=random.key(0), cursor=Cursor(1, "train", 2, "step")), loader).target
     tensor([4, 5])
     """
-    one = source(train, "train")
+    epoch, phase, batch = _place(run)
+    named = {"train": source(train, "train"), **sources(valid)}
+    if phase not in named:
+        raise InvalidArgument(f"the run stands in the validation {phase!r}: pass valid= as it was passed to fit")
+    one = named[phase]
     if not one.is_loader:
-        raise InvalidArgument(f"train must be a Loader, whose batches can be reached; got {type(train).__name__}")
-    cursor = (run.point or run).cursor
-    between = cursor.event not in ("begin_batch", "step", "after_batch", "after_chunk")
-    if between or cursor.phase != "train" or cursor.batch >= len(one.batches):
         raise InvalidArgument(
-            f"the run stands at no training batch, but in epoch {cursor.epoch + 1} before {cursor.event!r}, phase "
-            f"{cursor.phase!r}"
+            f"{phase} must be a Loader, whose batches can be reached; got {type(one.batches).__name__}"
         )
-    return next(iter(data.batches(one.batches, run.key, cursor.epoch, cursor.batch)))
+    if batch is None or batch >= len(one.batches):
+        event = (run.point or run).cursor.event
+        raise InvalidArgument(f"the run stands at no batch, but in epoch {epoch + 1} before {event!r}, phase {phase!r}")
+    return next(iter(data.batches(one.batches, run.key, epoch, batch)))
+
+
+_AFTER = {"begin_batch": 0, "step": 0, "after_batch": 1, "after_chunk": 1}
+"""The events at a batch, and how many batches the cursor is past it."""
+
+
+def _place(run: Run) -> tuple[int, str, int | None]:
+    """Return the epoch, the phase and the batch at which a run stands; None for no batch."""
+    if run.stopped is not None:
+        return run.stopped.epoch, run.stopped.phase, run.stopped.batch
+    cursor = (run.point or run).cursor
+    batch = cursor.batch - _AFTER[cursor.event] if cursor.event in _AFTER else None
+    return cursor.epoch, cursor.phase, batch

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from functrain import losses, tree
 from functrain.engine.transforms.gradients import differentiate, pull_back
+from functrain.errors import DuplicateName
 from functrain.train.tally import LOSS, Measured
 
 Stage = Callable[[Any], Any]
@@ -56,10 +57,25 @@ def differentiated_mean(apply: Callable[[Any, Any], tuple[Any, Any]], loss: Call
 
         new, grads = pull_back(losses_of, step.state.params)
         if parts := new.pop("parts"):
-            new["logged"] = {**step.logged, **parts}
+            new["logged"] = with_parts(step, parts)
         return tree.evolve(step, **new, grads=grads)
 
     return stage
+
+
+def with_parts(step: Any, parts: dict[str, Any]) -> dict[str, Any]:
+    """Return what a step has logged, with the parts of its loss.
+
+    Raises:
+        DuplicateName: a handler has logged a value of the name already, or a metric has it.
+    """
+    taken = [name for name in parts if name in step.logged or name in step.tally.added]
+    if taken:
+        raise DuplicateName(
+            f"the loss has a part {taken[0]!r}, and so is a metric called, or a value that a handler of begin_step or "
+            "after_pred logs; rename one of them"
+        )
+    return {**step.logged, **parts}
 
 
 def compare(result: Any, weight: Tensor | None) -> dict[str, Any]:

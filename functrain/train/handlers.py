@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from functrain import tree
 from functrain.engine import Stop
-from functrain.train.events import Callback, check_answer, check_changes, naming
+from functrain.train.events import Callback, check_answer, check_changes, naming, with_whole_parts
 from functrain.train.stop import Stops, halted
+from functrain.train.weights import without_influence
 
 MAY_REPLACE = {
     "begin_step": frozenset(("state", "batch", "memory", "tally", "logged")),
@@ -41,9 +43,17 @@ def _answered(answer: Any, step: Any, event: str, name: str, stops: Stops) -> An
     if answer is None:
         return step
     if not isinstance(answer, Stop):
-        after = check_answer(answer, step, event, name)
-        check_changes(after, step, MAY_REPLACE[event], event, name)
-        return after
-    after = check_answer(answer.carry, step, event, name)
-    check_changes(after, step, MAY_REPLACE[event], event, name)
+        return _checked(answer, step, event, name)
+    after = _checked(answer.carry, step, event, name)
     return halted(step, after, answer, event, name, stops)
+
+
+def _checked(answer: Any, step: Any, event: str, name: str) -> Any:
+    """Return the step that a handler answered with; rows to which it gave no weight are replaced before the next one.
+
+    So they have no influence whoever gave the weights, as long as it is before the forward.
+    """
+    after = check_answer(answer, step, event, name)
+    check_changes(after, step, MAY_REPLACE[event], event, name)
+    after = with_whole_parts(after, step, event, name)
+    return after if after.batch is step.batch else tree.evolve(after, batch=without_influence(after.batch))

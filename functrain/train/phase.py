@@ -9,7 +9,7 @@ import torch
 from functrain import tree
 from functrain.train.chunks import Chunk, Feed, enter
 from functrain.train.emitting import emit_apart
-from functrain.train.events import STEP_EVENTS, Callback
+from functrain.train.events import STEP_EVENTS, Callback, naming
 from functrain.train.interruption import Interruption, carry_run
 from functrain.train.run import Cursor, Run, steps_of
 from functrain.train.stop import joined, within
@@ -41,7 +41,7 @@ class Task:
         callbacks: the callbacks, ordered.
         phases: how each phase is run, by name: "train", then the validations.
         passed: (state, batches) -> the state after batches that were left out.
-        row: state -> what joins the row of an epoch, such as the schedules' values.
+        row: state before an epoch -> what joins its row: the schedules' values, as the first step uses them.
         device: where the state is.
     """
 
@@ -78,6 +78,16 @@ def tell(task: Task, live: Live, event: str, run: Run) -> Run:
     return emit_apart(event, task.callbacks, run, live.resources, donates)
 
 
+def at_boundary(task: Task, live: Live, run: Run) -> None:
+    """Show the callbacks that want it a run from which the loop can go on; a stop is over first."""
+    if run.stopped is not None and run.point is None:
+        return
+    for callback in task.callbacks:
+        if callback.boundary is not None:
+            with naming(callback.name, "boundary"):
+                callback.boundary(run, *([] if callback.resource is None else [live.resources[callback.name]]))
+
+
 def run_phase(task: Task, live: Live, run: Run) -> Run:
     """Return the run after the rest of its phase, or at a stop."""
     phase, cursor = task.phases[run.cursor.phase], run.cursor
@@ -101,11 +111,12 @@ def _fold_over_chunks(task: Task, live: Live, phase: Phase, run: Run) -> Run:
                 run = _advance(task, phase.feed, run, chunk)
                 live.interruption.release()
             run = _after_the_step(task, live, run)
+            at_boundary(task, live, run)
         live.interruption.hold()  # until the loop has bound the run
         return run
     except BaseException as error:
         live.interruption.holding = False
-        carry_run(error, run)
+        carry_run(error, run, task)
         raise
 
 

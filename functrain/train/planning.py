@@ -1,5 +1,6 @@
 """The run before its first event: its plan, and memory of its own; or a run that goes on, where it stands."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -30,6 +31,11 @@ def make_plan(
     for name, number in (("epochs", epochs), ("steps", steps)):
         if number is not None:
             arguments.whole(name, number)
+    for name in validations:
+        if "/" in name:
+            raise InvalidArgument(
+                f"valid: {name!r} cannot be the name of a validation: '/' stands between it and a metric's name"
+            )
     lengths = {"train": training.length, **{name: one.length for name, one in validations.items()}}
     names = tuple(callback.name for callback in callbacks)
     if run is not None:
@@ -65,16 +71,42 @@ def _check_same_plan(
     return plan
 
 
-def begin_run(state: Any, plan: Plan, key: Tensor, callbacks: tuple[Callback, ...]) -> Run:
+def begin_run(
+    state: Any, plan: Plan, key: Tensor, callbacks: tuple[Callback, ...], sources: Iterable[Source] = ()
+) -> Run:
     """Return the run before its first event, or for a run, where it goes on; with memory of its own.
 
-    The loop reuses the memory of what the step carries; the caller's state, run and callbacks keep theirs.
+    The loop reuses the memory of what the step carries; the caller's state, run and callbacks keep theirs. What a
+    source cannot promise to a run that goes on is said in its notes.
     """
     if isinstance(state, Run):
-        run = state.point or state
-        return attrs.evolve(_own(run, callbacks), stopped=left_of(run.stopped), point=None)
+        run = _own(state.point or state, callbacks)
+        notes = (*run.notes, *(note for one in sources for note in _notes(run, one) if note not in run.notes))
+        # Without a point, `after_fit` did not come to its end, and is what comes next.
+        stopped = run.stopped if state.point is None else left_of(run.stopped)
+        return attrs.evolve(run, stopped=stopped, notes=notes, point=None)
     memory = {callback.name: callback.memory for callback in callbacks}
     return _own(Run(state, memory, plan=plan, key=key), callbacks)
+
+
+BEFORE_BATCHES = ("begin_fit", "begin_epoch", "begin_validate")
+AFTER_BATCHES = ("after_validate", "after_epoch", "after_fit")
+
+
+def _notes(run: Run, one: Source) -> list[str]:
+    """Return what there is to say of a source that cannot begin where the run stands."""
+    cursor, names = run.cursor, list(run.plan.lengths)
+    here = len(names) if cursor.event in ("after_epoch", "after_fit") else names.index(cursor.phase)
+    inside = names.index(one.name) == here and cursor.event not in (*BEFORE_BATCHES, *AFTER_BATCHES)
+    to_come = names.index(one.name) > here or (names.index(one.name) == here and cursor.event in BEFORE_BATCHES)
+    if one.is_loader:
+        return []
+    if inside and cursor.batch != run.steps:
+        return [f"{one.name} is no Loader: the run went on with the batches that it gave next, not where it left off"]
+    taken, wanted = run.epoch > 0 or not to_come, run.epoch + 1 < run.epochs or to_come
+    if taken and wanted and not isinstance(one.batches, (list, tuple)):
+        return [f"{one.name} is no Loader: nobody but it knows whether it gave the batches of a run without the stop"]
+    return []
 
 
 def _own(run: Run, callbacks: tuple[Callback, ...]) -> Run:

@@ -7,35 +7,60 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import data, losses, random, tree
+from functrain import data, foreign, losses, random, tree
 from functrain.engine.tracing.to_graph import trace
 from functrain.errors import DeviceMismatch, DuplicateName, InvalidArgument, NotATensor, ShapeMismatch
 from functrain.optim import Transform
+from functrain.schedule import Progress
+from functrain.train.compiling import kept
 from functrain.train.events import STEP_EVENTS, Callback
-from functrain.train.learner import Learner, metrics_of
+from functrain.train.learner import Learner, metrics_of, schedules
 from functrain.train.run import Run
 from functrain.train.sources import Source
 from functrain.train.state import TrainState
 from functrain.train.step import applied, begin, forward
+from functrain.train.tally import check_name
 
 
 def check_state(state: Any) -> TrainState:
     """Return the state, and raise `InvalidArgument` when it is none."""
     if not isinstance(state, TrainState):
         raise InvalidArgument(
-            f"state must be a TrainState, as ft.init returns it, or a Run to go on with, got {type(state).__name__}"
+            f"state must be a TrainState, as ft.init returns it, or a Run to go on with, got {foreign.described(state)}"
         )
     return state
+
+
+def check_device(device: Any) -> torch.device | None:
+    """Return the device of a name, and raise `InvalidArgument` when there is none here; None stays None.
+
+    >>> check_device("cpu")
+    device(type='cpu')
+    """
+    if device is None:
+        return None
+    try:
+        if not isinstance(device, (str, torch.device)):
+            raise TypeError("it is no name of a device")
+        return torch.empty(0, device=device).device
+    except Exception as raw:  # each kind of device refuses in a way of its own
+        raise InvalidArgument(
+            f"device must be the name of a device that this machine has, such as 'cpu' or 'cuda', or a torch.device; "
+            f"got {device!r} ({str(raw).splitlines()[0]:.200})"
+        ) from raw
 
 
 def check_optimizer(learner: Learner, state: TrainState) -> None:
     """Raise `TreeMismatch` when the state is that of another optimizer."""
     like = "what learner.optimizer.init(state.params) returns, with which this optimizer can go on"
-    tree.check_same(_fresh(learner.optimizer, state.params), state.opt_state, "state.opt_state", like)
+    kinds = tuple((path, leaf.shape, leaf.dtype, leaf.device) for path, leaf in tree.leaves_with_path(state.params))
+    fresh = kept(learner, ("optimizer", kinds), lambda: _without_values(learner.optimizer, state.params))
+    fresh = learner.optimizer.init(state.params) if fresh is None else fresh[0]
+    tree.check_same(fresh, state.opt_state, "state.opt_state", like)
 
 
-def _fresh(optimizer: Transform, params: Any) -> Any:
-    """Return the optimizer's first state, or if it can be had without memory, one without values."""
+def _without_values(optimizer: Transform, params: Any) -> tuple[Any] | None:
+    """Return the optimizer's first state with tensors that have no memory, or None if it cannot be had so."""
     leaves, structure = tree.flatten(params)
     made = []
 
@@ -46,23 +71,41 @@ def _fresh(optimizer: Transform, params: Any) -> Any:
     try:
         trace(init, leaves)
     except Exception:  # it looks at values; what else is wrong is raised again
-        return optimizer.init(params)
-    return made[0]
+        return None
+    return (tree.map(_bare, made[0]),)
 
 
-def check_source(learner: Learner, state: TrainState, source: Source) -> None:
+def _bare(leaf: Any) -> Any:
+    return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta") if isinstance(leaf, Tensor) else leaf
+
+
+def check_source(learner: Learner, state: TrainState, source: Source, callbacks: tuple[Callback, ...] = ()) -> bool:
     """Raise unless the first batch of a source goes through the model, the loss and the metrics.
 
     Of a source that cannot be begun twice, nothing is tried. Of arrays, the rows with the smallest and the largest
     integers are tried too, so that a label or an index out of range is found before it is met in the middle of an
     epoch; and a last batch of one row, which a batch norm refuses, is tried in training mode.
+
+    Where a handler may make something else of the batches before the loss sees them, what fails here may be right, and
+    the step tells. Returned is whether everything went through: else batches had better go one by one, as a compiled
+    chunk that fails in the middle has overwritten the state from before it.
     """
-    what, train = f"the first batch of {source.name}", source.name == "train"
-    with _noting(what):
+    with _noting(f"the first batch of {source.name}"):
         first = _first_batch(source)
     if first is None:
-        return
-    check_batch(learner, state, first, what, train)
+        return True
+    try:
+        _try(learner, state, source, first)
+    except Exception:
+        if not _may_be_replaced(source, callbacks):
+            raise
+        return False
+    return True
+
+
+def _try(learner: Learner, state: TrainState, source: Source, first: data.Batch) -> None:
+    train = source.name == "train"
+    check_batch(learner, state, first, f"the first batch of {source.name}", train)
     extremes = _extreme_rows(source)
     if extremes is not None:
         check_batch(learner, state, extremes, f"the smallest and largest labels or indices of {source.name}")
@@ -70,6 +113,12 @@ def check_source(learner: Learner, state: TrainState, source: Source) -> None:
         with _noting(f"a last batch of one row of {source.name}; remainder='drop' leaves it out"), torch.no_grad():
             row = tree.map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, first)
             forward(applied(learner.model))(begin(learner, state, row, "train"))
+
+
+def _may_be_replaced(source: Source, callbacks: tuple[Callback, ...]) -> bool:
+    kind = "train" if source.name == "train" else "valid"
+    before_the_loss = ("begin_batch", "begin_step", "after_pred")
+    return any(kind in callback.phases and callback.handles(*before_the_loss) for callback in callbacks)
 
 
 def _first_batch(source: Source) -> data.Batch | None:
@@ -144,7 +193,9 @@ def _check(learner: Learner, state: TrainState, batch: data.Batch, train: bool) 
 
 
 def _check_parts(learner: Learner, result: Any) -> None:
+    scheduled = schedules(learner, Progress())
     for name in () if isinstance(result, Tensor) else losses.by_name(result):
+        check_name(name, "the parts of the loss", scheduled)
         if name in metrics_of(learner, "valid"):
             raise DuplicateName(f"the loss has a part {name!r}, and so is a metric called; rename one of them")
 

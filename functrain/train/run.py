@@ -1,17 +1,19 @@
 """The run: a training run as a value, which handlers look at and change, and from which a loop can go on."""
 
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import attrs
 
+from functrain import reprs, tree
 from functrain.schedule import Progress
 from functrain.train.history import History
 from functrain.train.state import TrainState, progress
 from functrain.train.stop import Stopped
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Plan:
     """What a run was begun with, and what going on with it must be given again.
 
@@ -27,8 +29,10 @@ class Plan:
     steps: int | None = None
     callbacks: tuple[str, ...] = ()
 
+    __repr__ = reprs.record
 
-@attrs.frozen(slots=False)
+
+@attrs.frozen(slots=False, repr=False)
 class Cursor:
     """Where a run stands: what comes next.
 
@@ -46,8 +50,10 @@ class Cursor:
     event: str = "begin_fit"
     answered: int = 0
 
+    __repr__ = reprs.record
 
-@attrs.frozen(slots=False, repr=False)  # a dict of fields makes `tree.evolve` quick
+
+@attrs.frozen(slots=False, repr=False, eq=False)  # a dict of fields makes `tree.evolve` quick
 class Run:
     """A training run as a value. Frozen: a handler that wants a change returns `attrs.evolve(run, ...)`.
 
@@ -59,7 +65,8 @@ class Run:
         memory: each callback's memory by its name.
         history: the rows of the completed epochs.
         logs: at `after_batch` and `after_chunk` the values of the batches, each with one row a batch; at
-            `after_validate` and `after_epoch` the epoch's row: "epoch", "train/loss"..., then "valid/loss"...
+            `after_validate` and `after_epoch` the epoch's row: "epoch", "train/loss"..., then "valid/loss"..., and
+            each schedule at the value that the epoch's first step used.
         batch: the batch, at `begin_batch` and `after_batch`; None elsewhere.
         stopped: the stop that is under way, or that ended the run before its plan; None for none.
         cursor: where it stands.
@@ -69,7 +76,8 @@ class Run:
         tally: what the phase under way has measured.
         logged: what its steps have logged, by name.
         notes: what the loop has to say about how it ran.
-        point: the run to go on from, where `after_fit` may have made something else of it; None if it is this one.
+        point: the run to go on from, where `after_fit` may have made something else of it, and already while it is
+            asked; None if it is this one.
     """
 
     state: Any
@@ -114,23 +122,33 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether its plan is carried out."""
-        return (self.point or self).cursor.event == "after_fit"
+        """Whether its plan is carried out, up to `after_fit`."""
+        return self.point is not None and self.point.cursor.event == "after_fit"
 
     @property
     def progress(self) -> Progress:
         """How far the run is: position, updates, and the exact float epoch."""
         if isinstance(self.state, TrainState):
             return progress(self.state)
-        total, done = self.plan.steps, batches_done(self)
-        position = min(done / total, 1.0) if total else 0.0
-        return Progress(position, done, position * self.plan.epochs)
+        total, length, done = self.plan.steps, self.plan.lengths.get("train"), batches_done(self)
+        return Progress(done / total if total else 0.0, done, done / length if length else 0.0)
 
     def __repr__(self) -> str:
         """Return the table, and where the run stands or why it stopped."""
+        return "\n".join([repr(self.history), *self._end()])
+
+    def _repr_html_(self) -> str:
+        return self.history._repr_html_() + "".join(f"<p>{escape(line)}</p>" for line in self._end())
+
+    def _end(self) -> list[str]:
         end = "finished" if self.stopped is None and self.finished else f"in epoch {self.epoch + 1} of {self.epochs}"
-        lines = [str(self.history) if self.history else "no epoch is complete", str(self.stopped or end), *self.notes]
-        return "\n".join(lines)
+        return [str(self.stopped or end), *self.notes]
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether all of it is the same by `tree.equal`: dtypes, shapes and values, and NaN equals NaN."""
+        return tree.equal(vars(self), vars(other)) if isinstance(other, Run) else NotImplemented
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
 
 def batches_done(run: Run) -> int:
@@ -139,8 +157,11 @@ def batches_done(run: Run) -> int:
     >>> batches_done(Run(state=None, plan=Plan(2, {"train": 5}), cursor=Cursor(epoch=1, batch=3)))
     8
     """
-    length, cursor = run.plan.lengths.get("train") or 0, run.cursor
-    return cursor.epoch * length + (cursor.batch if cursor.phase == "train" else length)
+    cursor = run.cursor
+    before = cursor.epoch * (run.plan.lengths.get("train") or 0)
+    if cursor.phase == "train" and cursor.event not in ("after_epoch", "after_fit"):
+        return before + cursor.batch
+    return before + (steps_of(run.plan, Cursor(cursor.epoch)) or 0)
 
 
 def steps_of(plan: Plan, cursor: Cursor) -> int | None:

@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import data, tree
+from functrain import data, foreign, tree
 from functrain.data import Batch
 from functrain.errors import InvalidArgument, SourceEnded
 
@@ -59,7 +59,7 @@ def source(batches: Any, name: str, device: Any = None, plain: bool = False) -> 
     if not isinstance(batches, Iterable) or isinstance(batches, Tensor | str | Mapping | Batch | data.ArrayDataset):
         raise InvalidArgument(
             f"{name} must be a Loader, or an iterable of batches, got {type(batches).__name__}; "
-            "data.loader(dataset, sampler) makes one"
+            f"data.loader(dataset, sampler) makes one{foreign.way_in(batches)}"
         )
     try:
         length = len(batches)  # pyright: ignore[reportArgumentType]
@@ -118,8 +118,43 @@ def open_source(source: Source, key: Tensor, epoch: int, start: int, stop: int |
 
 
 def _prepared(source: Source, batch: Any) -> Any:
-    batch = batch if source.plain else data.as_batch(batch)
+    if not source.is_loader and (isinstance(batch, Batch) or not source.plain):
+        batch = data.as_batch(batch)
     return batch if source.device is None else tree.to(batch, source.device)
+
+
+def are_batches(inputs: Any) -> bool:
+    """Return whether these are batches to go over, and not what a model takes, a tree of tensors.
+
+    A list is taken for batches where it holds nothing but pairs, triples and `Batch`es.
+
+    >>> import torch
+    >>> are_batches(torch.zeros(2)), are_batches([torch.zeros(2)]), are_batches([(torch.zeros(2), None)])
+    (False, False, True)
+    """
+    if isinstance(inputs, list):
+        pairs = (isinstance(one, Batch) or (isinstance(one, list | tuple) and len(one) in (2, 3)) for one in inputs)
+        return len(inputs) > 0 and all(pairs)
+    if not tree.structure(inputs).is_leaf() or isinstance(inputs, Tensor) or hasattr(inputs, "__array__"):
+        return False
+    return isinstance(inputs, Iterable | data.Loader) or hasattr(inputs, "__getitem__")
+
+
+def open_inputs(source: Source, key: Tensor) -> Iterator[Any]:
+    """Yield the inputs of the batches of an epoch; where the source is no loader, a batch may be an input alone.
+
+    >>> import torch
+    >>> pairs = [(torch.zeros(2), None), (torch.ones(1), None)]
+    >>> list(open_inputs(Source(pairs, "inputs", 2, plain=True), None))
+    [tensor([0., 0.]), tensor([1.])]
+    """
+    for batch in open_source(source, key, 0, 0, source.length):
+        if isinstance(batch, Tensor | Mapping):
+            yield batch
+        elif isinstance(batch, list | tuple) and len(batch) == 1:
+            yield batch[0]
+        else:
+            yield data.as_batch(batch, what="a batch of the inputs").input
 
 
 def _ended(source: Source, gave: int, stop: int | None) -> None:

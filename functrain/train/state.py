@@ -6,11 +6,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import arguments, random, tree
+from functrain import arguments, random, reprs, tree
 from functrain.data import as_batch
 from functrain.dispatch_state import is_plain
 from functrain.schedule import Progress
-from functrain.train.learner import Learner
+from functrain.train.learner import Learner, check_learner
 
 
 @tree.node
@@ -27,7 +27,7 @@ class TrainState:
             has no weight counts in `step` alone.
         start: the step at which this run began.
         end: the step at which this run is planned to end; `start` when nothing is planned.
-        epochs: the epochs planned in this run.
+        epoch_length: the batches of an epoch of this run; 0 when nothing is planned.
     """
 
     params: dict[str, Any]
@@ -38,7 +38,32 @@ class TrainState:
     updates: Tensor
     start: Tensor
     end: Tensor
-    epochs: Tensor
+    epoch_length: Tensor
+
+    def __repr__(self) -> str:
+        """Return its counts, and a table of its tensors by dotted path."""
+        return f"{_counts(self)}\n{tree.table(_held(self))}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{_counts(self)}</p>{tree.table(_held(self))._repr_html_()}"
+
+
+_COUNTS = "step", "updates", "start", "end", "epoch_length"
+
+
+def _counts(state: TrainState) -> str:
+    counts = {name: getattr(state, name) for name in _COUNTS}
+    words = [f"{name}={int(count) if _is_at_hand(count) else reprs.short(count)}" for name, count in counts.items()]
+    return f"TrainState({', '.join(words)})"
+
+
+def _is_at_hand(count: Any) -> bool:
+    # Elsewhere the number would have to be waited for; inside a trace there is none.
+    return type(count) is Tensor and count.dim() == 0 and count.device.type == "cpu" and is_plain()
+
+
+def _held(state: TrainState) -> dict[str, Any]:
+    return {name: value for name, value in vars(state).items() if name not in _COUNTS}
 
 
 def init(learner: Learner, key: Tensor, example: Any) -> TrainState:
@@ -55,6 +80,7 @@ def init(learner: Learner, key: Tensor, example: Any) -> TrainState:
     >>> state.params["weight"].shape
     torch.Size([2, 3])
     """
+    check_learner(learner)
     batch = as_batch(example)
     random.check_key(key)
     for_params, root = random.split(key, 2)
@@ -68,7 +94,7 @@ def init(learner: Learner, key: Tensor, example: Any) -> TrainState:
         opt_state=learner.optimizer.init(params),
         key=root.to(device),
         # One tensor each, so that the buffers of a state can be reused (donated) separately.
-        **{name: zero.clone() for name in ("step", "updates", "start", "end", "epochs")},
+        **{name: zero.clone() for name in ("step", "updates", "start", "end", "epoch_length")},
     )
 
 
@@ -93,22 +119,22 @@ def data_key(state: TrainState) -> Tensor:
 def progress(state: TrainState) -> Progress:
     """Return how far the planned run is: its position, updates and (float) epoch.
 
-    The position is (step - start) / (end - start), 0 while nothing is planned and 1 after the end. The numbers are
-    plain ones on the CPU, and float64 tensors elsewhere and while traced, so that nothing waits for a device.
+    The position is (step - start) / (end - start), the epoch (step - start) / epoch_length; both are 0 while nothing
+    is planned, and stay what they are at the end. The numbers are plain ones on the CPU, and float64 tensors elsewhere
+    and while traced, so that nothing waits for a device.
 
     >>> zero = torch.tensor(0)
-    >>> state = TrainState({}, {}, (), random.key(0), zero + 5, zero + 5, zero, zero + 10, zero + 2)
+    >>> state = TrainState({}, {}, (), random.key(0), zero + 5, zero + 5, zero, zero + 10, zero + 5)
     >>> progress(state)
     Progress(position=0.5, updates=5, epoch=1.0)
     """
     if is_plain() and state.step.device.type == "cpu" and state.step.dim() == 0:
-        step, start, end = int(state.step), int(state.start), int(state.end)
-        position = min((step - start) / (end - start), 1.0) if end > start else 0.0
-        return Progress(position, int(state.updates), position * int(state.epochs))
-    planned = state.end - state.start
-    done = (state.step - state.start).double() / planned.clamp(min=1)
-    position = torch.where(planned > 0, done.clamp(max=1.0), 0.0)
-    return Progress(position, state.updates, position * state.epochs)
+        planned, length = int(state.end) - int(state.start), int(state.epoch_length)
+        done = min(int(state.step) - int(state.start), planned)
+        return Progress(done / planned if planned else 0.0, int(state.updates), done / length if length else 0.0)
+    planned, length = state.end - state.start, state.epoch_length
+    done = torch.minimum(state.step - state.start, planned).double()  # 0 where nothing is planned
+    return Progress(done / planned.clamp(min=1), state.updates, done / length.clamp(min=1))
 
 
 def plan(state: TrainState, steps: int, epochs: int = 1) -> TrainState:
@@ -129,5 +155,5 @@ def plan(state: TrainState, steps: int, epochs: int = 1) -> TrainState:
         updates=torch.zeros_like(state.updates),
         start=state.step.clone(),
         end=state.step + steps * epochs,
-        epochs=torch.full_like(state.epochs, epochs),
+        epoch_length=torch.full_like(state.epoch_length, steps),
     )

@@ -7,7 +7,6 @@ Between the stages stand the callbacks' handlers of the event of that name. All 
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import attrs
@@ -20,15 +19,15 @@ from functrain.data import Batch, as_batch
 from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument
 from functrain.metrics import Metric
-from functrain.optim.transform import has_updated, moved
+from functrain.optim.counting import has_updated
 from functrain.schedule import Progress
 from functrain.train.events import Callback
-from functrain.train.gradients import Stage, compare, differentiated, differentiated_mean
+from functrain.train.gradients import Stage, compare, differentiated, differentiated_mean, with_parts
 from functrain.train.handlers import handlers
-from functrain.train.learner import Learner, metrics_of, schedules
+from functrain.train.learner import Learner, check_learner, metrics_of, schedules
 from functrain.train.state import TrainState, progress
 from functrain.train.stop import Halt, Stops, settle
-from functrain.train.tally import Tally, add, measured_by, summed, value_of
+from functrain.train.tally import Tally, add, check_name, measured_by, summed, value_of
 from functrain.train.weights import row_weights, without_influence
 
 
@@ -44,6 +43,7 @@ class Step:
         begun: the state, memories and tally before this step.
         phase: "train" or "valid".
         metric: the loss and the metrics of this phase, as one.
+        waits: whether the tally may let a batch wait for later ones.
         prediction: the model's output, after `forward`.
         buffers: the model's new buffers, after `forward`; `update` puts them into the state.
         losses: one value per example or element, after `loss`.
@@ -52,6 +52,8 @@ class Step:
         measured: the losses and what each metric measures of the examples, by name, after `tally`.
         logged: the values that `log` added, by name.
         halt: the stop that a handler signalled, or None.
+        evaluate: params -> (loss, gradients) of this batch, between `after_grads` and `update`, for optimizers that
+            need it; None for others.
     """
 
     state: TrainState
@@ -61,6 +63,7 @@ class Step:
     begun: tuple[TrainState, dict[str, Any], Tally]
     phase: str = tree.static(default="train")
     metric: Metric = tree.static(default=None)
+    waits: bool = tree.static(default=False)
     prediction: Any = None
     buffers: Any = None
     losses: Any = None
@@ -69,6 +72,8 @@ class Step:
     measured: Any = None
     logged: dict[str, Any] = attrs.field(factory=dict)
     halt: Halt | None = None
+    evaluate: Callable[[Any], tuple[Tensor, Any]] | None = tree.static(default=None)
+    _progress: Progress | None = attrs.field(default=None, alias="progress")
 
     @property
     def loss(self) -> Any:
@@ -86,7 +91,7 @@ class Step:
     @property
     def progress(self) -> Progress:
         """How far the run was before this step, by both counts."""
-        return progress(self.begun[0])
+        return progress(self.begun[0]) if self._progress is None else self._progress
 
     @property
     def accumulators(self) -> Any:
@@ -151,7 +156,8 @@ def log(step: Step, name: str, value: Any) -> Step:
         value: a scalar tensor or a number.
 
     Raises:
-        InvalidArgument: the name is taken, or the value is no scalar.
+        InvalidArgument: the name is taken or is no string, or the value is no scalar.
+        DuplicateName: the name is that of a column of every record, or of a hyperparameter on a schedule.
 
     >>> import torch
     >>> from functrain import losses, nn, optim
@@ -162,6 +168,7 @@ def log(step: Step, name: str, value: Any) -> Step:
     >>> log(step, "answer", 42.0).logged
     {'answer': tensor(42., dtype=torch.float64)}
     """
+    check_name(name, "log")
     taken = {*step.tally.added, *step.logged}
     if name in taken:
         raise InvalidArgument(f"log: the name {name!r} is taken; this step has logged or measures {sorted(taken)}")
@@ -188,6 +195,7 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: St
     >>> done.grads["bias"].shape, int(done.state.step)
     (torch.Size([2]), 1)
     """
+    check_learner(learner)
     on = handlers(callbacks, "train", stops)
     apply = applied(learner.model)
     after_pred, after_loss = on("after_pred"), on("after_loss")
@@ -195,10 +203,10 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: St
         graded = differentiated_mean(apply, learner.loss)
     else:  # which may change anything
         graded = differentiated(_chain(forward(apply), after_pred, compared(learner.loss), mean_loss, after_loss))
+    graded = _chain(graded, on("after_grads"))
     return _chain(
         on("begin_step"),
-        graded,
-        on("after_grads"),
+        evaluating(graded) if "evaluate" in learner.optimizer.needs else graded,
         update(learner.optimizer),
         tally(metrics_of(learner, "train")),
         on("after_step"),
@@ -218,6 +226,7 @@ def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: Sto
     >>> eval_stages(learner)(begun).prediction.shape
     torch.Size([4, 2])
     """
+    check_learner(learner)
     on = handlers(callbacks, "valid", stops)
     return _chain(
         on("begin_step"),
@@ -243,6 +252,7 @@ def begin(
     memory: dict[str, Any] | None = None,
     so_far: Tally | None = None,
     metric: Metric | None = None,
+    waits: bool = False,
 ) -> Step:
     """Return the record that the first stage takes.
 
@@ -252,7 +262,9 @@ def begin(
     metric = measured_by(metrics_of(learner, phase)) if metric is None else metric
     so_far = Tally(metric.init(state.step.device)) if so_far is None else so_far
     memory = {} if memory is None else memory
-    return Step(state, without_influence(batch), memory, so_far, (state, memory, so_far), phase, metric)
+    at = progress(state) if phase == "train" else None  # once, for the model and the optimizer
+    begun = (state, memory, so_far)
+    return Step(state, without_influence(batch), memory, so_far, begun, phase, metric, waits, progress=at)
 
 
 # The stages
@@ -272,10 +284,8 @@ def _mode(step: Step) -> nn.Mode:
     if step.phase != "train":
         return nn.evaluation(weight)
     state = step.begun[0]
-    # Few look at the progress, and reading its numbers takes longer than a small layer. A trace drops what nobody uses.
-    at = Progress.late(partial(progress, state)) if is_plain() else progress(state)
     # The step's key is folded only by the layers that draw from it.
-    return nn.Mode(True, state.key, at, weight, path=(state.step,))
+    return nn.Mode(True, state.key, step.progress, weight, path=(state.step,))
 
 
 def forward(apply: Callable[[Step, Any], tuple[Any, Any]]) -> Stage:
@@ -293,7 +303,7 @@ def compared(loss: Callable[[Any, Any], Any]) -> Stage:
 
     def stage(step: Step) -> Step:
         new = compare(loss(step.prediction, step.batch.target), step.batch.weight)
-        return tree.evolve(step, losses=new["losses"], logged={**step.logged, **new["parts"]})
+        return tree.evolve(step, losses=new["losses"], logged=with_parts(step, new["parts"]))
 
     return stage
 
@@ -301,6 +311,23 @@ def compared(loss: Callable[[Any, Any], Any]) -> Stage:
 def mean_loss(step: Step) -> Step:
     """Return the step with its loss for handlers to replace: from here on it is what it is, whatever the losses are."""
     return tree.evolve(step, _loss=step.loss)
+
+
+def evaluating(graded: Stage) -> Stage:
+    """Return the stage that differentiates the loss, and remembers how, for optimizers that look at other parameters.
+
+    What handlers of the differentiated part and of `after_grads` do to the loss and the gradients is done there too;
+    what else they return is dropped.
+    """
+
+    def stage(step: Step) -> Step:
+        def evaluate(params: Any) -> tuple[Tensor, Any]:
+            there = graded(tree.evolve(step, state=tree.evolve(step.state, params=params)))
+            return there.loss, there.grads
+
+        return tree.evolve(graded(step), evaluate=evaluate)
+
+    return stage
 
 
 def update(optimizer: optim.Transform) -> Stage:
@@ -312,28 +339,30 @@ def update(optimizer: optim.Transform) -> Stage:
     def stage(step: Step) -> Step:
         state, weight = step.state, step.batch.weight
         if weight is None:
-            return tree.evolve(step, state=_updated(optimizer, step))
+            return tree.evolve(step, state=_updated(optimizer, step), evaluate=None)
         counts = (weight != 0).any()
         if is_plain() and counts.device.type == "cpu":
-            return tree.evolve(step, state=_updated(optimizer, step)) if counts else step
+            return tree.evolve(step, state=_updated(optimizer, step) if counts else state, evaluate=None)
         after = tree.map(lambda new, old: torch.where(counts, new, old), _updated(optimizer, step), state)
-        return tree.evolve(step, state=after)
+        return tree.evolve(step, state=after, evaluate=None)
 
     return stage
 
 
 def _updated(optimizer: optim.Transform, step: Step) -> TrainState:
-    state, context = step.state, optim.Context.late(partial(_context, step))
-    params, opt_state = moved(optimizer, step.grads, state.opt_state, state.params, context)
+    state = step.state
+    params, opt_state = optim.step(
+        optimizer, step.grads, state.opt_state, state.params, _context(step, optimizer.needs)
+    )
     happened = has_updated(optimizer, state.opt_state, opt_state)  # None where each call makes an update
     more = 1 if happened is None else happened
     return tree.evolve(state, params=params, buffers=step.buffers, opt_state=opt_state, updates=state.updates + more)
 
 
-def _context(step: Step) -> optim.Context:
-    at, weight = step.progress, step.batch.weight
-    total, state = losses.mass(step.losses, weight), step.begun[0]
-    return optim.Context(at.position, at.updates, at.epoch, state.step, state.key, step.loss, total)
+def _context(step: Step, needs: tuple[str, ...]) -> optim.Context:
+    at, mass = step.progress, losses.mass(step.losses, step.batch.weight)
+    needed = {name: getattr(step, name) for name in needs}
+    return optim.Context(at.position, at.updates, at.epoch, step.begun[0].step, weight=mass, **needed)
 
 
 def tally(metrics: dict[str, Metric]) -> Stage:
@@ -342,7 +371,8 @@ def tally(metrics: dict[str, Metric]) -> Stage:
     def stage(step: Step) -> Step:
         measured = {name: metric.measure(step.prediction, step.batch.target) for name, metric in metrics.items()}
         values = {"loss": step.losses, **measured}
-        return tree.evolve(step, measured=values, tally=add(step.metric, step.tally, values, step.batch.weight))
+        added = add(step.metric, step.tally, values, step.batch.weight, step.waits)
+        return tree.evolve(step, measured=values, tally=added)
 
     return stage
 
@@ -361,4 +391,6 @@ def hyper_values(learner: Learner, step: Step) -> dict[str, Tensor]:
     """Return the values that the schedules had in a step, by name."""
     device = step.state.step.device
     named = schedules(learner, step.progress)
+    for name in step.logged:
+        check_name(name, "what the step logs", named)
     return {name: torch.as_tensor(value, dtype=torch.float64, device=device) for name, value in named.items()}

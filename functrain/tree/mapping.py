@@ -35,10 +35,12 @@ class _Differs(Exception):
 
 
 def _map(f, tree, *rest):
-    if type(tree) is dict and len(rest) < 2:  # parameters are nested dicts: several times faster than the general path
+    if type(tree) is dict:  # parameters are nested dicts: this path is several times faster than the general one
         if not rest:
             return {k: f(v) if type(v) is Tensor else _map(f, v) for k, v in tree.items()}
-        other = rest[0]
+        other, *more = rest
+        if more:
+            return _map_dicts(f, tree, rest)
         if type(other) is not dict or other.keys() != tree.keys():
             raise _Differs
         return {k: f(v, o) if type(v) is type(o := other[k]) is Tensor else _map(f, v, o) for k, v in tree.items()}
@@ -50,6 +52,13 @@ def _map(f, tree, *rest):
     found, spec = pytree.tree_flatten(tree)
     others = [_flatten_as(spec, other) for other in rest]
     return pytree.tree_unflatten([f(*group) for group in zip(found, *others, strict=True)], spec)
+
+
+def _map_dicts(f, tree, rest):
+    for other in rest:
+        if type(other) is not dict or other.keys() != tree.keys():
+            raise _Differs
+    return {k: _map(f, v, *[other[k] for other in rest]) for k, v in tree.items()}
 
 
 def _flatten_as(spec, tree):

@@ -15,7 +15,7 @@ from forging import START, forge, read, saved, sealed, text_of
 from safetensors.torch import save_file
 
 from functrain import checkpoint
-from functrain.checkpoint import header, reading
+from functrain.checkpoint.format import header, reading
 from functrain.errors import CorruptFile, NewerFormat, NoCheckpoint
 
 VALUE = {"layer": {"weight": torch.randn(5, 3), "bias": [torch.ones(2), 1, None, float("inf"), "a"]}, "n": 3}
@@ -105,7 +105,7 @@ def test_any_byte_of_the_data_altered(tmp_path):
 
 
 def test_the_altered_piece_is_named(tmp_path, monkeypatch):
-    for module in (header, reading, sys.modules["functrain.checkpoint.writing"]):
+    for module in (header, reading, sys.modules["functrain.checkpoint.format.writing"]):
         monkeypatch.setattr(module, "PIECE", 1000)
     path = saved(tmp_path, {"a": torch.zeros(100, dtype=torch.uint8), "b": torch.zeros(5000, dtype=torch.uint8)})
     start = path.stat().st_size - 5100

@@ -12,7 +12,8 @@ from forging import saved
 
 import functrain as ft
 from functrain import checkpoint
-from functrain.checkpoint import asynchronous, writing
+from functrain.checkpoint import asynchronous
+from functrain.checkpoint.format import writing
 from functrain.errors import CannotSave, CorruptFile, InvalidArgument, NoCheckpoint, NotSavable, TreeMismatch
 
 
@@ -262,7 +263,7 @@ FORKS = """
 import os, sys, threading, time
 import torch
 from functrain import checkpoint
-from functrain.checkpoint import writing
+from functrain.checkpoint.format import writing
 
 flush = os.fsync
 writing.os.fsync = lambda file: (time.sleep(0.5), flush(file))

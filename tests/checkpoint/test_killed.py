@@ -14,7 +14,7 @@ import torch
 from forging import saved
 
 from functrain import checkpoint
-from functrain.checkpoint import header, reading, writing
+from functrain.checkpoint.format import header, reading, writing
 from functrain.errors import CannotSave
 
 KILLS = int(os.environ.get("FUNCTRAIN_KILLS", "20"))

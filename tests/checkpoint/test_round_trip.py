@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import functrain as ft
 from functrain import checkpoint, tree
 from functrain.checkpoint import files
-from functrain.checkpoint.elements import STORED
+from functrain.checkpoint.format.elements import STORED
 from functrain.errors import DonatedValueUsed, DuplicateName, InvalidArgument, NotSavable
 
 Pair = namedtuple("Pair", ["first", "second"])

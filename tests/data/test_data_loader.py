@@ -134,7 +134,7 @@ def test_steps_that_are_in_no_epoch(epoch, step, message):
 
 def test_samplers_are_frozen_and_print():
     sampler = data.shuffled(64, in_memory=False)
-    assert repr(sampler) == "Sampler(order=scattered, batch_size=64, remainder='keep', whole=False)"
+    assert repr(sampler) == "shuffled(batch_size=64, in_memory=False)"
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         sampler.batch_size = 3
 

@@ -60,5 +60,12 @@ TRANSFORMS = {
     "accumulated adam": optim.accumulate(3, optim.adamw(RISE)),
     "skip": optim.skip_nonfinite(optim.adam(RISE)),
     "chain after accumulation": optim.chain(optim.accumulate(2, optim.trace(0.5)), optim.adamw(0.1)),
-    "by path": optim.by_path({"*.*": optim.sgd(0.1, momentum=0.9), "temperature": optim.adam(RISE)}),
+    "scale by lion": optim.scale_by_lion(),
+    "lion": optim.lion(RISE, weight_decay=0.1),
+    "negate": optim.negate,
+    "freeze": optim.freeze("0.bias", optim.adam(0.1)),
+    "partition": optim.partition(
+        {"matrices": optim.sgd(0.1, momentum=0.9), "temperature": optim.adam(RISE)},
+        {"matrices": "*.*", "temperature": ...},
+    ),
 }

@@ -9,7 +9,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain import optim, schedule, tree
 from functrain.errors import DuplicateName, TreeMismatch
-from functrain.optim.transform import moved
 
 PRIMITIVES = [
     optim.identity,
@@ -208,40 +207,40 @@ def test_a_hyperparameter_can_be_a_tensor_to_vmap_over_or_differentiate_by():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("name", TRANSFORMS)
-def test_moved_is_the_update_added_to_the_parameters(name, dtype):
+def test_a_step_is_the_update_added_to_the_parameters(name, dtype):
     transform, params, gradients = TRANSFORMS[name], draw(0, dtype), draw(1, dtype)
     for context in (optim.Context(0.5, 5, 1.0, 5, None, 1.0, 2.0), tensors(2, 4)):
         state = transform.init(params)
         updates, after = transform.update(gradients, state, params, context)
-        got, got_after = moved(transform, gradients, state, params, context)
+        got, got_after = optim.step(transform, gradients, state, params, context)
         tolerance = {"rtol": 1e-2, "atol": 1e-2} if dtype == torch.bfloat16 else {"rtol": 1e-5, "atol": 1e-6}
         assert not tree.differences(got, optim.apply_updates(params, updates), **tolerance)
         assert tree.equal(got_after, after)
 
 
-def test_moved_keeps_the_dtype_of_the_parameters():
-    after, _ = moved(optim.sgd(0.5), {"w": torch.ones(2)}, ((),), {"w": torch.ones(2).bfloat16()}, optim.Context())
+def test_a_step_keeps_the_dtype_of_the_parameters():
+    after, _ = optim.step(optim.sgd(0.5), {"w": torch.ones(2)}, ((),), {"w": torch.ones(2).bfloat16()}, optim.Context())
     assert tree.equal(after, {"w": torch.full((2,), 0.5, dtype=torch.bfloat16)})
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("shape", [(2, 1), (1,), ()])
-def test_moved_refuses_gradients_that_would_broadcast(momentum, shape):
+def test_a_step_refuses_gradients_that_would_broadcast(momentum, shape):
     optimizer, params = optim.sgd(0.1, momentum), {"w": torch.ones(2)}
     with pytest.raises(TreeMismatch, match="the gradients must have the structure of the parameters"):
-        moved(optimizer, {"w": torch.ones(shape)}, optimizer.init(params), params, optim.Context())
+        optim.step(optimizer, {"w": torch.ones(shape)}, optimizer.init(params), params, optim.Context())
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("given", [1.0, None])
-def test_gradients_that_are_no_tensors_are_named(momentum, given):
+@pytest.mark.parametrize("value", [1.0, None])
+def test_gradients_that_are_no_tensors_are_named(momentum, value):
     optimizer, params = optim.sgd(0.1, momentum), {"w": torch.ones(2)}
     with pytest.raises(
         TreeMismatch, match="the gradients must have the structure of the parameters, but:\n  w: expect"
     ):
-        moved(optimizer, {"w": given}, optimizer.init(params), params, optim.Context())
+        optim.step(optimizer, {"w": value}, optimizer.init(params), params, optim.Context())
     with pytest.raises(TreeMismatch, match="the updates must have the structure of the parameters, but:\n  w: expect"):
-        optim.apply_updates(params, {"w": given})
+        optim.apply_updates(params, {"w": value})
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])

@@ -10,7 +10,6 @@ from every_transform import PARAMETERS, TRANSFORMS
 
 import functrain as ft
 from functrain import optim, tree
-from functrain.optim.transform import moved
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.complex64]
 INF, NAN = math.inf, math.nan
@@ -80,7 +79,7 @@ def test_complex_parameters_go_where_pytorchs_go(name, jit):
 
     def step(params, state):
         gradients = ft.grad(lambda p: (p["w"] - goal).abs().square().sum())(params)
-        return moved(transform, gradients, state, params, optim.Context())
+        return optim.step(transform, gradients, state, params, optim.Context())
 
     run, state = ft.jit(step) if jit else step, transform.init(params)
     weight = torch.zeros(3, dtype=torch.complex128, requires_grad=True)
@@ -130,7 +129,7 @@ def test_clipping_makes_all_of_it_nan_where_anything_is_not_finite(bad, dtype):
     assert all(leaf.isnan().all() for leaf in tree.leaves(clipped))
 
 
-HIDES_NOTHING = [name for name in TRANSFORMS if name != "skip"]
+HIDES_NOTHING = [name for name in TRANSFORMS if name not in ("skip", "freeze")]
 
 
 @pytest.mark.parametrize("jit", [False, True])
@@ -152,10 +151,10 @@ def test_what_is_not_finite_is_passed_on(name, bad, jit):
 
 
 @pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("name", ["scale by adam", "adam", "adamw", "accumulated adam", "by path"])
+@pytest.mark.parametrize("name", ["scale by adam", "adam", "adamw", "accumulated adam", "partition"])
 def test_a_square_that_overflows_is_not_hidden(name, jit):
     transform, params = optim.scale_by_adam(), {"w": torch.zeros(2)}
-    transform = {"by path": optim.by_path({"*": transform})}.get(
+    transform = {"partition": optim.partition({"all": transform}, {"all": "*"})}.get(
         name, transform if "scale" in name else TRANSFORMS[name]
     )
     update = ft.jit(transform.update) if jit else transform.update

@@ -6,11 +6,10 @@ from every_transform import RISE, TRANSFORMS, draw
 
 from functrain import optim
 from functrain.errors import InvalidArgument, TreeMismatch
-from functrain.optim.transform import moved
 
 # --- bad input ---
 
-TAKES_A_TREE = ["sgd", "sgd with all", "adamw", "chain", "by path"]
+TAKES_A_TREE = ["sgd", "sgd with all", "adamw", "chain", "partition"]
 
 
 @pytest.mark.parametrize("name", TAKES_A_TREE)
@@ -28,7 +27,7 @@ def test_gradients_unlike_the_parameters_are_named(name, change, line):
     with pytest.raises(TreeMismatch, match=rf"the gradients must have the structure of the parameters, but:\n  {line}"):
         transform.update({**draw(1), **change}, transform.init(params), params, optim.Context())
     with pytest.raises(TreeMismatch, match=rf"the gradients must have the structure of the parameters, but:\n  {line}"):
-        moved(transform, {**draw(1), **change}, transform.init(params), params, optim.Context())
+        optim.step(transform, {**draw(1), **change}, transform.init(params), params, optim.Context())
     with pytest.raises(TreeMismatch, match=rf"the updates must have the structure of the parameters, but:\n  {line}"):
         optim.apply_updates(params, {**draw(1), **change})
 

@@ -118,8 +118,9 @@ def test_adam_with_a_schedule_of_the_momentum_is_pytorchs_one_cycle():
 
 def test_groups_are_pytorchs_parameter_groups():
     lr = schedule.linear(0.1, 0.01)
-    transform = optim.by_path(
-        {"weight": optim.sgd(lr, 0.9, weight_decay=0.1), "[!w]*": optim.sgd(0.05, nesterov=True, momentum=0.5)}
+    transform = optim.partition(
+        {"weight": optim.sgd(lr, 0.9, weight_decay=0.1), "others": optim.sgd(0.05, nesterov=True, momentum=0.5)},
+        {"weight": "weight", "others": "[!w]*"},
     )
 
     def make(params):

@@ -6,7 +6,6 @@ from every_transform import TRANSFORMS, draw
 
 import functrain as ft
 from functrain import nn, optim, random, schedule, tree
-from functrain.optim.transform import moved
 
 DOUBLE = torch.float64
 STEPS = 5
@@ -17,7 +16,7 @@ def trained(transform, params, gradients):
     state = transform.init(params)
     for step in range(STEPS):
         context = optim.Context(position=step / STEPS, updates=step, step=step, loss=1.0, weight=2.0)
-        params, state = moved(transform, gradients[step], state, params, context)
+        params, state = optim.step(transform, gradients[step], state, params, context)
     return params
 
 
@@ -76,7 +75,10 @@ BY_OPTIONS = {
         {"lr": 0.1, "momentum": 0.5},
     ),
     "groups": (
-        lambda lr, eps: optim.by_path({"*.*": optim.adam(lr, eps=eps), "temperature": optim.sgd(lr)}),
+        lambda lr, eps: optim.partition(
+            {"matrices": optim.adam(lr, eps=eps), "temperature": optim.sgd(lr)},
+            {"matrices": "*.*", "temperature": "temperature"},
+        ),
         {"lr": 0.1, "eps": 1e-3},
     ),
     "schedule": (lambda start, end: optim.adam(schedule.cosine(start, end)), {"start": 0.1, "end": 0.01}),
@@ -134,7 +136,7 @@ def test_a_learning_rate_through_a_model_that_does_not_use_a_parameter():
         transform, p = optim.adam(lr), params
         state = transform.init(p)
         for _ in range(3):
-            p, state = moved(transform, ft.grad(loss)(p), state, p, optim.Context())
+            p, state = optim.step(transform, ft.grad(loss)(p), state, p, optim.Context())
         return loss(p)
 
     lr = torch.tensor(0.01, dtype=DOUBLE)

@@ -40,7 +40,7 @@ GATED = {
     ),
     "nested": optim.accumulate(2, optim.accumulate(2, optim.sgd(FALLING))),
     "two in a chain": optim.chain(optim.accumulate(2, optim.identity), optim.accumulate(2, optim.sgd(FALLING))),
-    "a group": optim.by_path({"*": optim.accumulate(4, optim.sgd(FALLING))}),
+    "a group": optim.partition({"all": optim.accumulate(4, optim.sgd(FALLING))}, {"all": "*"}),
     "named": optim.named("slow", optim.accumulate(4, optim.sgd(FALLING))),
     "skipping around": optim.skip_nonfinite(optim.accumulate(4, optim.sgd(FALLING))),
     "skipping inside": optim.accumulate(4, optim.skip_nonfinite(optim.sgd(FALLING))),
@@ -66,9 +66,14 @@ def test_compiled_they_count_alike(name):
 
 
 def test_a_transform_of_which_each_call_is_an_update_says_none():
-    for transform in (optim.sgd(0.1), optim.adamw(), optim.identity, optim.by_path({"*": optim.sgd(0.1)})):
+    for transform in (
+        optim.sgd(0.1),
+        optim.adamw(),
+        optim.identity,
+        optim.partition({"all": optim.sgd(0.1)}, {"all": "*"}),
+    ):
         assert optim.updates_made(transform, transform.init(ONE)) is None
-    mixed = optim.by_path({"a": optim.accumulate(3, optim.sgd(0.1)), "b": optim.sgd(0.1)})
+    mixed = optim.partition({"a": optim.accumulate(3, optim.sgd(0.1)), "b": optim.sgd(0.1)}, {"a": "a", "b": "b"})
     params = {"a": torch.ones(1), "b": torch.ones(1)}
     state = mixed.init(params)
     for step in range(4):
@@ -78,7 +83,9 @@ def test_a_transform_of_which_each_call_is_an_update_says_none():
 
 def test_an_update_is_made_when_some_group_makes_one():
     params = {"a": torch.ones(1), "b": torch.ones(1)}
-    groups = optim.by_path({"a": optim.accumulate(3, optim.sgd(0.1)), "b": optim.accumulate(2, optim.sgd(0.1))})
+    groups = optim.partition(
+        {"a": optim.accumulate(3, optim.sgd(0.1)), "b": optim.accumulate(2, optim.sgd(0.1))}, {"a": "a", "b": ...}
+    )
     state, counts = groups.init(params), []
     for _ in range(6):
         updates, state = groups.update(params, state, params, optim.Context())
@@ -87,7 +94,9 @@ def test_an_update_is_made_when_some_group_makes_one():
 
 
 def test_a_group_without_parameters_makes_no_update():
-    groups = optim.by_path({"w": optim.accumulate(2, optim.sgd(0.1)), "nothing": optim.sgd(0.1)})
+    groups = optim.partition(
+        {"w": optim.accumulate(2, optim.sgd(0.1)), "rest": optim.sgd(0.1)}, {"w": "w", "rest": ...}
+    )
     state = groups.init(ONE)
     _, state = groups.update(ONE, state, ONE, optim.Context())
     assert optim.updates_made(groups, state) == 0

@@ -179,8 +179,8 @@ def test_transforms(law, reason, init, update):
 
 
 def test_a_shortcut_that_is_another():
-    mine = attrs.evolve(optim.sgd(0.1), move=lambda updates, state, params, context: (params, state))
-    refuses("move", "`update` and then adding, and `move`, differ", testing.check_transform, mine)
+    mine = attrs.evolve(optim.sgd(0.1), fused=lambda updates, state, params, context: (params, state))
+    refuses("fused", "`update` and then adding, and `fused`, differ", testing.check_transform, mine)
 
 
 def test_a_transform_that_is_another_in_a_chain(monkeypatch):

@@ -34,7 +34,9 @@ TRANSFORMS = {
     "adam": optim.adam(0.01, weight_decay=0.1),
     "adamw": optim.adamw(RISE),
     "accumulate": optim.accumulate(2, optim.adamw(RISE)),
-    "by path": optim.by_path({"*weight": optim.sgd(0.1, momentum=0.9), "*bias": optim.adam(RISE)}),
+    "partition": optim.partition(
+        {"weight": optim.sgd(0.1, momentum=0.9), "bias": optim.adam(RISE)}, {"weight": "*weight", "bias": ...}
+    ),
 }
 
 LOGITS = torch.randn(6, 3, generator=torch.Generator().manual_seed(2))

@@ -45,16 +45,28 @@ MIXING = {
     "after_pred": dict(handler={"after_pred": lambda s: attrs.evolve(s, prediction=centre(s.prediction))}),
     "after_loss": dict(handler={"after_loss": lambda s: attrs.evolve(s, loss=s.losses.square().mean())}),
     "log": dict(handler={"after_step": count}),
+    "begin_batch": dict(
+        handler={"begin_batch": lambda r: attrs.evolve(r, batch=attrs.evolve(r.batch, input=centre(r.batch.input)))}
+    ),
+    "after_step": dict(
+        handler={"after_step": lambda s: attrs.evolve(s, state=scaled(s.state, s.batch.input.shape[0]))}
+    ),
+    "transform that drops the weights": dict(transform=lambda key, b: data.Batch(b.input / 2, b.target)),
 }
+
+
+def scaled(state, factor):
+    return attrs.evolve(state, params=ft.tree.map(lambda p: p * (1 + 1 / factor), state.params))
 
 
 @pytest.mark.parametrize("jit", [False, "aten"])
 @pytest.mark.parametrize("case", MIXING)
-def test_code_that_mixes_rows_is_refused_where_padding_was_asked_for(case, jit):
+@pytest.mark.parametrize("optimizer", [optim.sgd(0.1), optim.adam(0.1)], ids=["sgd", "adam"])
+def test_code_that_mixes_rows_is_refused_where_padding_was_asked_for(optimizer, case, jit):
     options = dict(MIXING[case])
     handler, transform = options.pop("handler", {}), options.pop("transform", None)
     learner, state, train, _ = problem(
-        model=options.pop("model", nn.dense(3)), optimizer=optim.sgd(0.1), remainder="pad"
+        n=49, model=options.pop("model", nn.dense(3)), optimizer=optimizer, remainder="pad"
     )
     learner = attrs.evolve(learner, **options)
     train = attrs.evolve(train, transform=transform)
@@ -85,3 +97,100 @@ def test_the_validation_is_probed_too():
         ft.fit(learner, state, train=train, valid={"noisy": padded}, epochs=1)
     with pytest.raises(PaddingCounts):
         ft.evaluate(learner, state, padded)
+
+
+def test_code_that_counts_rows_is_found_in_a_large_batch_that_is_nearly_full():
+    learner, state, train, _ = problem(n=4095, batch_size=2048, model=nn.dense(3), optimizer=optim.sgd(0.1))
+    counting = ft.Callback("counts", {"after_step": count})
+    padded = attrs.evolve(train, sampler=data.shuffled(2048, "pad"))
+    with pytest.raises(PaddingCounts, match="a step changes what was logged"):
+        ft.fit(learner, state, train=padded, epochs=1, callbacks=[counting])
+
+
+# What heeds the weights is not refused, however its gradients round
+
+OPTIMIZERS = {
+    "adam": optim.adam(0.1),
+    "adamw": optim.adamw(0.1),
+    "momentum": optim.sgd(0.1, momentum=0.9),
+    "accumulate": optim.accumulate(2, optim.adam(0.1)),
+}
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("n", "size", "precision"),
+    [(49, 8, None), (50, 8, "bfloat16"), (13, 32, "bfloat16"), (31, 2, None), (50, 3, "bfloat16")],
+)
+def test_a_bias_before_a_batch_norm_is_padded_by_any_optimizer(n, size, precision, optimizer):
+    model = nn.serial(nn.dense(6), nn.batch_norm(), nn.relu, nn.dense(3))
+    learner, state, train, _ = problem(
+        n=n, batch_size=size, model=model, optimizer=OPTIMIZERS[optimizer], remainder="pad"
+    )
+    average = ft.Callback("average", {"after_step": averaged}, memory=state.params)
+    options = dict(callbacks=[average], jit=False, precision=precision)
+    assert int(ft.fit(learner, state, train=train, epochs=2, **options).state.step) == 2 * len(train)
+
+
+def averaged(step):
+    mean = ft.tree.map(lambda old, new: 0.9 * old + 0.1 * new, step.memory["average"], step.state.params)
+    return ft.train.remember(step, "average", mean)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1e4])
+def test_gradients_of_any_size_are_compared_by_their_size(scale):
+    learner, state, train, _ = problem(n=50, optimizer=optim.adam(0.1))
+    inputs = train.dataset.arrays[0]
+    rows = data.ArrayDataset((inputs, scale * torch.randn(50, 3, generator=torch.Generator().manual_seed(0))))
+    learner = attrs.evolve(learner, loss=losses.mse, metrics={})
+    ft.fit(learner, state, train=data.loader(rows, data.shuffled(8, "pad")), epochs=1)
+
+
+def ignored(batch):
+    """Return the batch in which rows, or elements, of a label below 0 have no weight, and padding none as before."""
+    counts = (batch.target >= 0).float()
+    if batch.weight is not None:
+        counts = counts * (batch.weight if batch.weight.dim() == counts.dim() else batch.weight[:, None])
+    return attrs.evolve(batch, weight=counts)
+
+
+IGNORING = {
+    "dataset": lambda x, y: (data.ArrayDataset((x, y, (y >= 0).float())), None, []),
+    "transform": lambda x, y: (data.ArrayDataset((x, y)), lambda key, batch: ignored(batch), []),
+    **{
+        event: lambda x, y, event=event: (
+            data.ArrayDataset((x, y)),
+            None,
+            [ft.Callback("ignore", {event: lambda r: attrs.evolve(r, batch=ignored(r.batch))})],
+        )
+        for event in ("begin_batch", "begin_step")
+    },
+}
+
+
+@pytest.mark.parametrize("jit", [False, "aten"])
+@pytest.mark.parametrize("who", IGNORING)
+@pytest.mark.parametrize("label", [-1, -100])
+@pytest.mark.parametrize("of", ["rows", "elements"])
+def test_ignored_labels_may_be_padded(of, label, who, jit):
+    generator = torch.Generator().manual_seed(0)
+    shape = (50,) if of == "rows" else (50, 7)
+    inputs, targets = torch.randn(*shape, 4, generator=generator), torch.randint(3, shape, generator=generator)
+    targets[torch.rand(shape, generator=generator) > 0.6] = label
+    targets[:8] = label
+    learner = ft.Learner(nn.dense(3), losses.cross_entropy, optim.adam(0.1))
+    state = ft.init(learner, ft.random.key(0), (inputs[:1], targets[:1]))
+    dataset, transform, callbacks = IGNORING[who](inputs, targets)
+    runs = [
+        ft.fit(
+            learner,
+            state,
+            train=data.loader(dataset, data.sequential(8, remainder), transform=transform),
+            epochs=2,
+            jit=jit,
+            callbacks=callbacks,
+        )
+        for remainder in ("pad", "keep")
+    ]
+    assert not ft.tree.differences(runs[0].state, runs[1].state, rtol=1e-4, atol=1e-5)
+    assert runs[0].history["train/loss"] == pytest.approx(runs[1].history["train/loss"], rel=1e-5)

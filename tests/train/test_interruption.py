@@ -245,7 +245,7 @@ def test_what_a_learner_is_made_of_may_raise(part, jit):
         "model": dict(model=attrs.evolve(learner.model, apply=fail)),
         "loss": dict(loss=fail),
         "metric": dict(metrics={"bad": metrics.mean(fail)}),
-        "optimizer": dict(optimizer=attrs.evolve(learner.optimizer, update=fail, move=None)),
+        "optimizer": dict(optimizer=attrs.evolve(learner.optimizer, update=fail, fused=None)),
     }
     before = tree.map(torch.clone, state)
     with pytest.raises(OSError, match="gone"):

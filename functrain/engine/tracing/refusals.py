@@ -40,7 +40,9 @@ def in_words() -> Iterator[None]:
             raise _explained(Refused("operator"), line) from error
         if isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY):
             raise _explained(Refused("value"), line) from None
-        error.add_note(f"raised while jit traced {line}")
+        note = f"raised while jit traced {line}"
+        if note not in getattr(error, "__notes__", []):  # which the trace of a scan inside this one has added
+            error.add_note(note)
         raise
 
 

@@ -8,13 +8,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import tree
+from functrain import reprs, tree
 from functrain.engine.calling.jitting import jit
 from functrain.engine.transforms.gradients import grad
 from functrain.errors import EagerAndCompiledDiffer
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Report:
     """What `check` compared.
 
@@ -27,6 +27,8 @@ class Report:
     outputs: dict[str, float]
     gradients: dict[str, float]
     seconds: float
+
+    __repr__ = reprs.record
 
 
 def check(f: Callable, *args: Any, backend: str = "aten", rtol: float = 1e-4, atol: float = 1e-6) -> Report:

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial, wraps
-from typing import Any
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -16,10 +16,12 @@ from functrain.engine.transforms.closing import all_passed_on
 from functrain.engine.transforms.returned import Returning, pair
 from functrain.errors import DtypeMismatch, InvalidArgument, NotATensor, ShapeMismatch
 
+P = ParamSpec("P")
+
 run_backward = Variable._execution_engine.run_backward  # pyright: ignore
 
 
-def value_and_grad(f: Callable, argnum: int = 0, has_aux: bool = False) -> Callable:
+def value_and_grad(f: Callable[P, Any], argnum: int = 0, has_aux: bool = False) -> Callable[P, tuple[Any, Any]]:
     """Return a function that gives the value of `f` and its gradient by one positional argument.
 
     Args:
@@ -45,7 +47,7 @@ def value_and_grad(f: Callable, argnum: int = 0, has_aux: bool = False) -> Calla
     def differentiated(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         return differentiate(with_keywords(f, kwargs), args, argnum, has_aux)
 
-    return differentiated
+    return differentiated  # pyright: ignore[reportReturnType]
 
 
 def with_keywords(f: Callable, kwargs: dict[str, Any]) -> Callable:
@@ -93,7 +95,7 @@ def pull_back(f: Callable[[Any], tuple[Tensor, Tensor | float, Any]], x: Any) ->
     return aux, pull(weight)[0]
 
 
-def grad(f: Callable, argnum: int = 0, has_aux: bool = False) -> Callable:
+def grad(f: Callable[P, Any], argnum: int = 0, has_aux: bool = False) -> Callable[P, Any]:
     """Return a function that gives the gradient of `f`; with `has_aux`, a pair (gradient, aux).
 
     See `value_and_grad`, whose arguments it takes.
@@ -105,10 +107,10 @@ def grad(f: Callable, argnum: int = 0, has_aux: bool = False) -> Callable:
 
     @wraps(f)
     def gradient(*args: Any, **kwargs: Any) -> Any:
-        value, gradients = both(*args, **kwargs)
+        value, gradients = both(*args, **kwargs)  # pyright: ignore[reportCallIssue]
         return (gradients, value[1]) if has_aux else gradients
 
-    return gradient
+    return gradient  # pyright: ignore[reportReturnType]
 
 
 def _differentiable(leaf: Any) -> bool:

@@ -1,6 +1,7 @@
 """Rematerialisation: less memory in a differentiated function, for computing parts of it twice."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial, wraps
 from typing import Any
 
@@ -83,6 +84,7 @@ def _checkpointed(f: Callable, args: tuple) -> Any:
 
 
 def _transformed(f: Callable, args: tuple, kwargs: dict[str, Any], traced: bool) -> Any:
+    f = _under_autocast_of_now(f)
     leaves, spec = tree.flatten((args, kwargs))
     where = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     seen: list[Any] = []
@@ -115,6 +117,23 @@ def _transformed(f: Callable, args: tuple, kwargs: dict[str, Any], traced: bool)
     outputs = iter(_Remat.apply(_Call(flat, kept), *tensors))
     structure, rest = seen
     return tree.unflatten(structure, [next(outputs) if r is _HERE else r for r in rest])
+
+
+def _under_autocast_of_now(f: Callable) -> Callable:
+    """Return the function that runs under the autocast of this moment, in a backward pass outside of it too."""
+    devices = [device for device in ("cpu", "cuda") if torch.is_autocast_enabled(device)]
+    dtypes = {device: torch.get_autocast_dtype(device) for device in devices}
+    if not devices:
+        return f
+
+    @wraps(f)
+    def under(*args: Any, **kwargs: Any) -> Any:
+        with ExitStack() as stack:
+            for device, dtype in dtypes.items():
+                stack.enter_context(torch.autocast(device, dtype, cache_enabled=False))
+            return f(*args, **kwargs)
+
+    return under
 
 
 def _is_parameter(tensor: Tensor) -> bool:

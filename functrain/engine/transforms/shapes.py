@@ -7,13 +7,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import tree
+from functrain import reprs, tree
 from functrain.dispatch_state import unseen
 from functrain.engine.tracing.abstract_tensor import abstract, abstract_as_seen
 from functrain.engine.tracing.to_graph import trace
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class ShapeDtype:
     """A tensor without values.
 
@@ -26,6 +26,8 @@ class ShapeDtype:
     shape: tuple[int, ...] = attrs.field(converter=tuple)
     dtype: torch.dtype
     device: torch.device = attrs.field(default=torch.device("cpu"), converter=torch.device)
+
+    __repr__ = reprs.record
 
 
 def eval_shape(f: Callable, *args: Any, **kwargs: Any) -> Any:

@@ -13,7 +13,14 @@ from functrain.nn.interop.applying import Application
 from functrain.nn.interop.initial import first_values
 from functrain.nn.interop.keeping.leaves import misfits
 from functrain.nn.interop.keeping.original import Kept, original
-from functrain.nn.interop.rules import checkpoints, draws, layers, norms, writes  # noqa: F401  (they enter their rules)
+from functrain.nn.interop.rules import (  # noqa: F401  (they enter their rules)
+    checkpoints,
+    draws,
+    layers,
+    norms,
+    recurrent,
+    writes,
+)
 from functrain.nn.locating import locate
 from functrain.nn.mode import EVALUATION, Mode
 from functrain.nn.model import Buffers, Model, Params

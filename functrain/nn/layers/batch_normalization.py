@@ -89,7 +89,9 @@ def _check_channels(x: Tensor, mean: Tensor) -> None:
             f"batch_norm: the input must be N x C or N x C x space with the C = {mean.shape[0]} channels (axis 1) that "
             f"it was initialised for, got shape {tuple(x.shape)}"
         )
-    if x.dtype != mean.dtype or x.device != mean.device:
+    # A short input may come to float32 statistics, as under autocast, and in PyTorch.
+    shorter = mean.dtype == torch.float32 and x.dtype in (torch.bfloat16, torch.float16)
+    if not (x.dtype == mean.dtype or shorter) or x.device != mean.device:
         alike("batch_norm", x, mean)
 
 

@@ -1,4 +1,4 @@
-"""Layers that draw inside of one function of PyTorch: dropout and its kin, attention, recurrent networks."""
+"""Layers that draw inside of one function of PyTorch: dropout and its kin, attention."""
 
 import math
 import types
@@ -140,37 +140,6 @@ def _attention_with_dropout(
     if attn_mask is not None:  # PyTorch's gives zeros to a query that may attend to nothing
         weights = weights.masked_fill((scores == -math.inf).all(-1, keepdim=True), 0)
     return dropped(run, weights, dropout_p, weights.shape, "attention dropout") @ value
-
-
-# Recurrent networks
-
-
-def _recurrent(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Run layer by layer where there is dropout between layers, else at once."""
-    packed = isinstance(args[3], list | tuple)  # (data, batch_sizes, hx, weights, ...), else (input, hx, weights, ...)
-    start = 3 if packed else 2
-    weights, bias, layers, p, train, both_ways = args[start : start + 6]
-    run.check(weights)
-    if not train or p == 0 or layers < 2:
-        return func(*args, **kwargs)
-    x, hidden, several = args[0], args[start - 1], isinstance(args[start - 1], tuple | list)
-    ways = 2 if both_ways else 1
-    size = len(weights) // layers
-    states = []
-    for layer in range(layers):
-        if layer:
-            x = dropped(run, x, p, x.shape, "dropout between layers")
-        part = slice(layer * ways, (layer + 1) * ways)
-        own = tuple(h[part] for h in hidden) if several else hidden[part]
-        head = (x, args[1], own) if packed else (x, own)
-        x, *new = func(
-            *head, weights[layer * size : (layer + 1) * size], bias, 1, 0.0, train, both_ways, *args[start + 6 :]
-        )
-        states.append(new)
-    return (x, *(torch.cat(parts) for parts in zip(*states, strict=True)))
-
-
-rule(*(getattr(torch._VF, name) for name in ("lstm", "gru", "rnn_tanh", "rnn_relu")))(_recurrent)
 
 
 # Functions written in Python that draw inside

@@ -1,0 +1,209 @@
+"""Writing a file so that at any moment the old one or the new one is there, whole.
+
+Everything is written to a temporary name beside the target, flushed to the disk, renamed, and the folder flushed too.
+The temporary file is locked while it is written, so what a killed process left can be told from what is under way.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import stat
+import zlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import attrs
+from torch import Tensor
+
+from functrain.checkpoint.format.elements import as_bytes, as_stored
+from functrain.checkpoint.format.header import MOST_BYTES, PIECE, START, Header, written
+from functrain.errors import CannotSave
+
+_BESIDE = 2**20
+"""From how many bytes on a checksum is computed beside the writing, in a thread."""
+
+
+def check_target(path: Path) -> None:
+    """Raise `CannotSave` unless a checkpoint may be put at a path: nothing is there, or an earlier checkpoint.
+
+    >>> check_target(Path("nowhere/at/all"))
+    Traceback (most recent call last):
+        ...
+    functrain.errors.CannotSave: cannot save nowhere/at/all: there is no folder nowhere/at; make it first
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        reason = "is a file, not a folder" if folder.exists() else None
+        raise CannotSave(f"cannot save {path}: " + (f"{folder} {reason}" if reason else _no_folder(folder)))
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(found.st_mode):
+        raise CannotSave(f"cannot save {path}: it is a folder; name a file in it")
+    if stat.S_ISLNK(found.st_mode):
+        raise CannotSave(
+            f"cannot save {path}: it is a link, which would be replaced; name what it leads to, or delete it"
+        )
+    if not stat.S_ISREG(found.st_mode) or not _may_be_replaced(path):
+        raise CannotSave(f"cannot save {path}: what is there is no checkpoint; delete it, or choose another name")
+
+
+def _no_folder(folder: Path) -> str:
+    return f"there is no folder {folder}; make it first"
+
+
+def _may_be_replaced(path: Path) -> bool:
+    with open(path, "rb") as file:
+        start = file.read(8 + len(START))
+    return not start or start[8:] == START
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `CannotSave` unless files can be made in a folder.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     check_writable(Path(folder))
+    """
+    try:
+        with _temporary(folder / "checkpoint-probe"):
+            pass
+    except OSError as error:
+        if isinstance(error, CannotSave):
+            raise
+        raise CannotSave(f"cannot save into {folder}: {_reason(error)}") from error
+
+
+def write(path: Path, header: Header, tensors: Mapping[str, Tensor], replace: bool = True) -> None:
+    """Write a checkpoint.
+
+    Args:
+        path: where it will stand.
+        header: what it says; the checksums of the data are added.
+        tensors: the tensors of the header's entries by name.
+        replace: whether an earlier file at the path is replaced; an error otherwise.
+
+    Raises:
+        CannotSave: it cannot be written; what stood there before is as it was.
+    """
+    check_target(path)
+    length = len(written(header))
+    if length - 8 > MOST_BYTES:
+        raise CannotSave(f"cannot save {path}: its header would have {length} bytes, and {MOST_BYTES} are the most")
+    try:
+        with _temporary(path) as (file, name):
+            _write_all(file, header, length, tensors)
+            os.fsync(file)
+            _put(name, path, replace)
+            sync_folder(path.parent)
+    except OSError as error:
+        if isinstance(error, CannotSave):
+            raise
+        raise CannotSave(f"cannot save {path}: {_reason(error)}; nothing was overwritten") from error
+
+
+def _reason(error: OSError) -> str:
+    text = os.strerror(error.errno) if error.errno else str(error)
+    hints = {
+        errno.ENOSPC: "free some space",
+        errno.EDQUOT: "free some space",
+        errno.EFBIG: "a limit is set on file sizes",
+    }
+    hint = hints.get(error.errno or 0)
+    return text[:1].lower() + text[1:] + (f" ({hint})" if hint else "")
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
+    """Open a locked file under a temporary name, which is deleted unless it has been renamed."""
+    name = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(name, flags, 0o666)
+    try:
+        with contextlib.suppress(OSError):  # some file systems have no locks: then leftovers stay
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file).st_nlink == 0:
+            raise CannotSave(f"cannot save {path}: another process swept its temporary file away; save again")
+        yield file, name
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        os.close(file)
+
+
+def sweep(folder: Path, start: str) -> None:
+    """Delete what killed processes left in a folder: temporary files, of names that start so, that nobody writes.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     left = Path(folder) / ".a.safetensors.0123456789abcdef.partial"
+    ...     left.touch()
+    ...     sweep(Path(folder), "a")
+    ...     left.exists()
+    False
+    """
+    for name in folder.glob(f".{start}*.partial"):
+        with contextlib.suppress(OSError):
+            _delete_unless_locked(name)
+
+
+def _delete_unless_locked(name: Path) -> None:
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(name)
+    finally:
+        os.close(file)
+
+
+def _put(name: Path, path: Path, replace: bool) -> None:
+    if replace:
+        os.replace(name, path)
+        return
+    try:
+        os.link(name, path)  # unlike a rename it replaces nothing
+    except FileExistsError:
+        raise CannotSave(f"cannot save {path}: another process has just saved it; use a folder for each run") from None
+    except OSError:  # no hard links here
+        os.replace(name, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush to the disk which files a folder has.
+
+    >>> sync_folder(Path("."))
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(file: int, header: Header, length: int, tensors: Mapping[str, Tensor]) -> None:
+    """Write the data, and then the header, which has their checksums; until then the file begins with zeros."""
+    entries = {}
+    with ThreadPoolExecutor(1) as beside:
+        for name, entry in header.entries.items():
+            stored = as_stored(tensors[name])
+            computing = beside.submit(_checksums, stored) if entry.nbytes >= _BESIDE else None
+            _write_at(file, as_bytes(stored), length + entry.begin)
+            numbers = computing.result() if computing else _checksums(stored)
+            entries[name] = attrs.evolve(entry, crc32=numbers)
+    _write_at(file, memoryview(written(attrs.evolve(header, entries=entries))), 0)
+
+
+def _checksums(stored: Tensor) -> tuple[int, ...]:
+    data = as_bytes(stored)
+    return tuple(zlib.crc32(data[i : i + PIECE]) for i in range(0, len(data), PIECE))
+
+
+def _write_at(file: int, data: memoryview, place: int) -> None:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(file, data[done : done + PIECE], place + done)

@@ -1,0 +1,118 @@
+"""Transforms one after another."""
+
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+from functrain.errors import DuplicateName
+from functrain.optim.context import Context
+from functrain.optim.counting import has_updated, only_where
+from functrain.optim.shapes import check_gradients
+from functrain.optim.transform import Transform, check_transform
+from functrain.schedule import Hyper
+
+
+def chain(*transforms: Transform) -> Transform:
+    """Return the transforms one after another as one: the updates of each go into the next.
+
+    Chaining is associative, and `identity` (or `chain()`) is its identity. The state is the tuple of their states.
+    Where a piece makes no update (see `updates_made`), the pieces after it do not run: their states stay, and the
+    updates are zero, so that weight decay or momentum after `accumulate` counts its updates and not its batches.
+
+    Args:
+        *transforms: the pieces, in the order in which the gradients pass them.
+
+    Raises:
+        DuplicateName: two pieces have a hyperparameter of one name; `named` tells them apart.
+        InvalidArgument: something is no transform.
+        TreeMismatch: in `update`, when the gradients have not the structure and the shapes of the parameters.
+
+    See also: `partition`, which is the other way to compose: side by side.
+
+    >>> import torch
+    >>> from functrain import optim
+    >>> both = chain(optim.add_decayed_weights(0.5), optim.scale_by_learning_rate(0.1))
+    >>> params = {"w": torch.tensor([2.0])}
+    >>> both.update({"w": torch.tensor([1.0])}, both.init(params), params)
+    ({'w': tensor([-0.2000])}, ((), ()))
+    """
+    for index, transform in enumerate(transforms):
+        check_transform(transform, f"piece {index} of the chain")
+
+    def init(params: Any) -> tuple:
+        return tuple(transform.init(params) for transform in transforms)
+
+    def update(updates: Any, state: tuple, params: Any, context: Context) -> tuple[Any, tuple]:
+        check_gradients(updates, params)
+        if gate is None:
+            return _through(updating, updates, state, params, context)
+        return _through_gates(transforms, updates, state, params, context)
+
+    def fused(updates: Any, state: tuple, params: Any, context: Context) -> tuple[Any, tuple]:
+        if len(ending) > 1:  # one that is alone looks at the gradients itself
+            check_gradients(updates, params)
+        return _through(ending, updates, state, params, context)
+
+    updating = tuple(transform.update for transform in transforms)
+    gate = max((index for index, transform in enumerate(transforms) if transform.made is not None), default=None)
+    last = transforms[-1].fused if transforms and gate is None else None
+    ending: Any = (*updating[:-1], last)
+    counted = None if gate is None else transforms[gate].made
+    return Transform(
+        init,
+        update,
+        _merge_hypers(transforms),
+        fused=None if last is None else fused,
+        made=None if gate is None or counted is None else lambda state: counted(state[gate]),
+        needs=tuple(need for transform in transforms for need in transform.needs),
+        label=lambda: f"chain({', '.join(map(repr, transforms))})",
+    )
+
+
+def alias(label: str, *pieces: Transform | None) -> Transform:
+    """Return the chain of the pieces that are not None, as an optimizer with a name of its own.
+
+    >>> from functrain import optim
+    >>> alias("signs", optim.trace(0.9), None, optim.scale_by_learning_rate(0.1))
+    signs(lr=0.1, momentum=0.9)
+    """
+    return attrs.evolve(chain(*(piece for piece in pieces if piece is not None)), label=label)
+
+
+def _through(
+    pieces: tuple[Callable, ...], updates: Any, state: tuple, params: Any, context: Context
+) -> tuple[Any, tuple]:
+    states = []
+    for piece, before in zip(pieces, state, strict=True):
+        updates, after = piece(updates, before, params, context)
+        states.append(after)
+    return updates, tuple(states)
+
+
+def _through_gates(
+    pieces: tuple[Transform, ...], updates: Any, state: tuple, params: Any, context: Context
+) -> tuple[Any, tuple]:
+    if not pieces:
+        return updates, ()
+    updates, after = pieces[0].update(updates, state[0], params, context)
+    happened = has_updated(pieces[0], state[0], after)
+
+    def rest() -> tuple[Any, tuple]:
+        return _through_gates(pieces[1:], updates, state[1:], params, context)
+
+    changed, others = rest() if happened is None else only_where(happened, rest, updates, state[1:])
+    return changed, (after, *others)
+
+
+def _merge_hypers(transforms: tuple[Transform, ...]) -> dict[str, Hyper]:
+    owner, merged = {}, {}
+    for index, transform in enumerate(transforms):
+        for name, hyper in transform.hypers.items():
+            if name in owner:
+                raise DuplicateName(
+                    f"pieces {owner[name]} and {index} of the chain both have a hyperparameter {name!r}; "
+                    "wrap one of them: named('some name', piece)"
+                )
+            owner[name], merged[name] = index, hyper
+    return merged

@@ -1,0 +1,43 @@
+"""Shortening what is too long."""
+
+from typing import Any
+
+import torch
+
+from functrain import schedule, tree
+from functrain.norms import scaled_norm
+from functrain.optim.context import Context
+from functrain.optim.primitives.scaling import scale_leaves
+from functrain.optim.transform import Transform, stateless
+from functrain.schedule import Hyper
+
+
+def clip_by_global_norm(max_norm: Hyper) -> Transform:
+    """Return the transform that shortens what is too long: u = g * min(1, max_norm / |g|).
+
+    |g| is the Euclidean norm of all leaves taken as one vector, so the direction stays; no square on the way to it
+    overflows. Where an element is NaN or infinite every update becomes NaN; it is not hidden. (Pascanu et al., 2013, https://proceedings.mlr.press/v28/pascanu13.html.)
+
+    Args:
+        max_norm: at least 0; the hyperparameter "max_norm".
+
+    Raises:
+        InvalidArgument: the norm is no number, or negative.
+
+    >>> import torch
+    >>> clip_by_global_norm(1.0).update({"w": torch.tensor([3.0, 4.0])}, (), {"w": torch.zeros(2)})
+    ({'w': tensor([0.6000, 0.8000])}, ())
+    """
+    schedule.check_hyper("max_norm", max_norm, minimum=0)
+
+    def f(updates: Any, params: Any, context: Context) -> Any:
+        unit, norm = scaled_norm(tree.leaves(updates))
+        limit = schedule.value(max_norm, context)
+        # The division where the norm is not zero: 0 / 0 would be NaN for max_norm 0 and no gradient at all.
+        factor = (limit / unit / (norm + (norm == 0))).clamp(max=1.0)
+        factor = torch.where(norm.isfinite(), factor, torch.nan)
+        # In two steps, since the factor of a very large norm is no normal number of a short dtype.
+        first = torch.where(factor > 0, factor, 1.0).detach().sqrt()
+        return scale_leaves(scale_leaves(updates, first), factor / first)
+
+    return stateless(f, {"max_norm": max_norm}, label="clip_by_global_norm")

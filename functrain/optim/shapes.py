@@ -1,0 +1,78 @@
+"""Checks that the trees of one update fit: gradients, parameters and the optimizer's state."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain import tree
+from functrain.errors import DtypeMismatch, TreeMismatch
+
+
+def check_gradients(updates: Any, params: Any, what: str = "the gradients") -> None:
+    """Raise `TreeMismatch` unless the updates have the structure of the parameters, and its shapes.
+
+    >>> check_gradients({"w": torch.zeros(2, 1)}, {"w": torch.zeros(2)})
+    Traceback (most recent call last):
+        ...
+    functrain.errors.TreeMismatch: the gradients must have the structure of the parameters, but:
+      w: expected float32(2,), got float32(2, 1)
+    """
+    # Shapes as well: those that broadcast would pass through the arithmetic and give wrong parameters silently.
+    if not _are_alike(updates, params):
+        tree.check_same(params, updates, what, "the parameters")
+        raise TreeMismatch(f"{what} differ from the parameters in the types of their branches")
+
+
+def _are_alike(a: Any, b: Any) -> bool:
+    if type(a) is dict:
+        return type(b) is dict and a.keys() == b.keys() and False not in [_are_alike(a[key], b[key]) for key in a]
+    if type(a) is Tensor:
+        return isinstance(b, Tensor) and a.shape == b.shape
+    try:
+        same = tree.map(lambda x, y: getattr(x, "shape", None) == getattr(y, "shape", None), a, b)
+    except TreeMismatch:
+        return False
+    return all(tree.leaves(same))
+
+
+def explain_mismatch(updates: Any, params: Any, states: Sequence[Any]) -> None:
+    """Raise `TreeMismatch` where gradients or parts of a state do not fit, after something else has gone wrong."""
+    check_gradients(updates, params)
+    for state in states:
+        tree.check_same(
+            updates, state, "the optimizer state", "the gradients (was it made by init for other parameters?)"
+        )
+
+
+def check_trainable(params: Any) -> None:
+    """Raise `DtypeMismatch` unless all parameters are tensors of real or complex numbers with a fraction.
+
+    >>> check_trainable({"steps": torch.tensor(3)})
+    Traceback (most recent call last):
+        ...
+    functrain.errors.DtypeMismatch: parameters must be floating-point or complex tensors, but steps is int64(); keep \
+it in the model's buffers
+    """
+    for leaf in tree.leaves(params):
+        if not isinstance(leaf, Tensor) or not (leaf.is_floating_point() or leaf.is_complex()):
+            path = next(path for path, one in tree.leaves_with_path(params) if one is leaf)
+            raise DtypeMismatch(
+                f"parameters must be floating-point or complex tensors, but {path or 'the one'} is "
+                f"{tree.describe(leaf)}; keep it in the model's buffers"
+            )
+
+
+def counter(params: Any) -> Tensor:
+    """Return a zero to count from, an int64 scalar on the device of the parameters.
+
+    >>> counter({"w": torch.ones(2)})
+    tensor(0)
+    """
+    return torch.zeros((), dtype=torch.int64, device=device(params))
+
+
+def device(params: Any) -> torch.device | None:
+    """Return the device of the first tensor of a tree, None when there is none."""
+    return next((leaf.device for leaf in tree.leaves(params) if isinstance(leaf, Tensor)), None)

@@ -1,0 +1,59 @@
+"""Freezing: some parameters stay as they are."""
+
+from functools import partial
+from typing import Any
+
+import attrs
+
+from functrain import tree
+from functrain.optim.transform import Transform, check_transform
+from functrain.optim.wrappers.claiming import Where, check_where
+from functrain.optim.wrappers.partitioning import partition
+
+
+def freeze(where: Where, transform: Transform | None = None) -> Any:
+    """Return the transform that leaves some parameters as they are, whatever their gradients hold, NaN included.
+
+    The transform inside does not see them: no state is kept for them, they do not count in the norm of a clip, and they
+    do not decay. So put the whole optimizer inside.
+
+    Args:
+        where: which: a shell pattern of dotted paths (`*` also matches dots), several of them, or a predicate of
+            (path, leaf).
+        transform: what the others are given to; without it, a function that takes one is returned.
+
+    Returns:
+        A `Transform`; or without one, the function that makes it of one.
+
+    Raises:
+        InvalidArgument: `where` is none of these, or the transform is none. In `init` and `update`, a pattern matches
+            nothing.
+
+    See also: `partition`; `tree.filter`, with which a model can be differentiated by some parameters alone.
+
+    >>> import torch
+    >>> from functrain import optim
+    >>> head = freeze("0.*", optim.adam(lr=0.5))
+    >>> params = {"0": {"weight": torch.ones(1)}, "1": {"weight": torch.ones(1)}}
+    >>> gradients = {"0": {"weight": torch.tensor([float("nan")])}, "1": {"weight": torch.ones(1)}}
+    >>> head.update(gradients, head.init(params), params)[0]
+    {'0': {'weight': tensor([0.])}, '1': {'weight': tensor([-0.5000])}}
+    """
+    if transform is None:
+        return partial(freeze, where)
+    check_transform(transform)
+    check_where("freeze", where)
+    groups = partition({"frozen": _still, "trained": transform}, {"frozen": where, "trained": ...})
+    return attrs.evolve(
+        groups,
+        hypers=transform.hypers,
+        label=lambda: f"freeze({getattr(where, '__name__', repr(where))}, {transform!r})",
+    )
+
+
+# Not 0 times the gradient, which is NaN where the gradient is.
+_still = Transform(
+    init=lambda params: (),
+    update=lambda updates, state, params, context: (tree.zeros_like(updates), state),
+    fused=lambda updates, state, params, context: (params, state),
+)
