@@ -16,6 +16,7 @@ from saving_problem import numbers, problem
 import functrain as ft
 from functrain import callbacks, checkpoint, data, tree
 from functrain.callbacks import save_checkpoints
+from functrain.checkpoint import holding
 from functrain.checkpoint.format import writing
 from functrain.errors import CannotSave, CorruptFile, InvalidArgument, NewerFormat, NotSavable
 
@@ -166,19 +167,19 @@ def test_two_callbacks_that_save_into_one_folder(tmp_path, untouched):
 
 
 def test_a_worker_does_not_hold_the_folder_of_a_run_that_is_gone(tmp_path):
-    reader, writer = os.pipe()
     with checkpoint.hold(tmp_path):
+        (file,) = holding._held
         child = os.fork()
         if child == 0:
-            os.close(writer)
-            os.read(reader, 1)  # until the parent is done, or dead
+            try:
+                os.fstat(file)
+            except OSError:
+                os._exit(7)  # it is closed here, so that the lock goes with the parent
             os._exit(0)
-    try:
-        with checkpoint.hold(tmp_path):  # while the child is there
-            assert os.waitpid(child, os.WNOHANG) == (0, 0)
-    finally:
-        os.close(writer)
-        os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        os.fstat(file)
+    with checkpoint.hold(tmp_path):
+        pass
 
 
 def test_a_new_run_in_a_folder_that_has_one(tmp_path, untouched):

@@ -68,6 +68,8 @@ SPECIAL = {
     data.ArrayDataset,
     ft.checkpoint.Saved,
     ft.checkpoint.Report,
+    ft.time_travel.Difference,
+    ft.time_travel.Moment,
     schedule.Schedule,
     ft.time_travel.Difference,
     ft.time_travel.Moment,
