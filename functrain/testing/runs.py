@@ -183,8 +183,8 @@ def _compiled(callback: Callback, fitting: Fitting, state: Any) -> None:
 def _kept(callback: Callback, fitting: Fitting, state: Any) -> None:
     if callback.keeps_state:
         return
-    told, quiet = (
+    keeping, quiet = (
         _outcome(fitting(state, callbacks=[attrs.evolve(callback, keeps_state=keeps)])) for keeps in (True, False)
     )
-    if lines := tree.differences(told, quiet):
+    if lines := tree.differences(keeping, quiet):
         broken("\n  ".join(["with keeps_state=False its memory is overwritten; say True, or copy:", *lines]))
