@@ -25,7 +25,6 @@ LEVELS = {
     "dispatch_state": 0,
     "norms": 0,
     "operators": 0,
-    "late": 1,
     "tree": 1,
     "random": 1,
     "weighted": 1,

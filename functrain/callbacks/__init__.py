@@ -3,9 +3,9 @@
 from functrain.callbacks.display import print_table, progress
 from functrain.callbacks.recording import record
 from functrain.callbacks.saving import save_checkpoints
-from functrain.callbacks.stopping import early_stopping, finite
+from functrain.callbacks.stopping import early_stopping, finite, stop_on_signal
 
-__all__ = ["early_stopping", "finite", "print_table", "progress", "record", "save_checkpoints"]
+__all__ = ["early_stopping", "finite", "print_table", "progress", "record", "save_checkpoints", "stop_on_signal"]
 
 
 def __dir__() -> list[str]:

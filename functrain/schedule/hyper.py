@@ -12,13 +12,12 @@ from torch import Tensor
 from functrain import foreign, reprs, showing, tree
 from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument
-from functrain.late import Late
 
 Number = float | Tensor
 
 
 @tree.node
-class Progress(Late):
+class Progress:
     """How far a training run is; everything that a schedule may look at.
 
     Attributes:

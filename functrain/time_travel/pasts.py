@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from functrain import arguments, checkpoint
+from functrain import arguments, checkpoint, reprs
 from functrain.checkpoint import Saved
 from functrain.errors import InvalidArgument, NoCheckpoint
 from functrain.train import Callback, Learner, Run, fit, loop
@@ -19,7 +19,7 @@ GUEST = "time travel"
 """The name of the callback that takes part beside those of the run."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Past:
     """A run that can be gone through again; made by `past`.
 
@@ -34,6 +34,8 @@ class Past:
     source: Any
     state: Any
     options: Mapping[str, Any]
+
+    __repr__ = reprs.record
 
 
 def past(learner: Any, source: Any = None, *, state: Any = None, **options: Any) -> Past:

@@ -82,7 +82,8 @@ class Callback:
             tensors alone where there are step handlers, as it is traced.
         phases: in which phases its handlers of batches and steps are called: "train", "valid", or both.
         keeps_state: whether a handler may keep `run.state` after it returns. The loop reuses the state's buffers, so
-            such a handler is handed a copy; say False where the handlers only look, and no copy is made.
+            such a handler is handed a copy; say False where the handlers only look, and no copy is made, nor is looked
+            whether they write to the state in place, which none may.
         reads_logs: whether its handlers of `after_batch` and `after_chunk` read `run.logs`; say False where they only
             count, and no values of single batches are computed.
         resource: None, or a function of the run that returns a context manager for what is live, such as a bar or a
@@ -222,7 +223,7 @@ def with_whole_parts(after: Any, before: Any, event: str, name: str) -> Any:
         )
     if after.batch is before.batch or not isinstance(before.batch, Batch):
         return after
-    batch = as_batch(after.batch, what="the batch that the handler returned")
+    batch = as_batch(after.batch, what=f"the batch that callback {name!r} returned at {event!r}")
     return after if batch is after.batch else tree.evolve(after, batch=batch)
 
 

@@ -115,7 +115,8 @@ def fit(
     planned = make_plan(training, validations, epochs, steps, callbacks, going_on)
     check_optimizer(learner, here)
     for one in (training, *validations.values()):
-        check_source(learner, here, one, callbacks)
+        if not check_source(learner, here, one, callbacks) and jit:
+            chunk = 1
         check_padding(plain, here, one, callbacks)
 
     phases = {"train": phase_of(learner, training, "train", callbacks, jit, chunk, compile_shapes)}
@@ -189,6 +190,7 @@ def evaluate(
     0.6931
     """
     check_backend(jit, chunk)
+    device = check_device(device)
     plain, learner, key = learner, in_precision(learner, precision), data_key(check_state(state))
     state = _on(device, state)
     one = source(loader, "loader", device)
@@ -246,6 +248,7 @@ def predict(
     (torch.Size([8, 2]), torch.Size([5, 2]))
     """
     check_backend(jit, 1)
+    device = check_device(device)
     plain, learner, key = learner, in_precision(learner, precision), data_key(check_state(state))
     state = _on(device, state)
 

@@ -151,7 +151,12 @@ def _begin_epoch(task: Task, live: Live, run: Run) -> Run:
     run = tell(task, live, "begin_epoch", run)
     if run.stopped is not None and run.stopped.scope == "epoch":
         return _after_training(task, run)
-    return unless_stopped(lambda run: _next(run, "begin_batch"))(within(("batch",), run))
+    return unless_stopped(lambda run: _next(_with_schedules(task, run), "begin_batch"))(within(("batch",), run))
+
+
+def _with_schedules(task: Task, run: Run) -> Run:
+    """Return the run with what its epoch's first step uses in the row; after the step it is the next one's already."""
+    return tree.evolve(run, row={**run.row, **task.row(run.state)})
 
 
 def _batches(task: Task, live: Live, run: Run) -> Run:
@@ -213,7 +218,9 @@ def _after_validation(task: Task, run: Run) -> Run:
 
 def _after_epoch(task: Task, live: Live, run: Run) -> Run:
     if run.cursor.answered == 0:
-        run = tree.evolve(run, logs={**run.row, **task.row(run.state)})
+        schedules = {name: run.row[name] for name in task.row(run.state) if name in run.row}  # the last columns
+        others = {name: value for name, value in run.row.items() if name not in schedules}
+        run = tree.evolve(run, logs={**others, **schedules})
     run = within(("batch", "epoch", "validate"), tell(task, live, "after_epoch", run))
     return unless_stopped(_end_epoch)(run)
 

@@ -41,7 +41,7 @@ class Task:
         callbacks: the callbacks, ordered.
         phases: how each phase is run, by name: "train", then the validations.
         passed: (state, batches) -> the state after batches that were left out.
-        row: state -> what joins the row of an epoch, such as the schedules' values.
+        row: state before an epoch -> what joins its row: the schedules' values, as the first step uses them.
         device: where the state is.
     """
 

@@ -162,7 +162,7 @@ def _state_like(learner: Learner, example: Any, saved: Saved) -> TrainState:
         buffers=tree.map(_meta, buffers),
         opt_state=opt_state,
         key=_meta(random.key(0)),
-        **{name: number for name in ("step", "updates", "start", "end", "epochs")},
+        **{name: number for name in ("step", "updates", "start", "end", "epoch_length")},
     )
 
 

@@ -65,7 +65,8 @@ class Run:
         memory: each callback's memory by its name.
         history: the rows of the completed epochs.
         logs: at `after_batch` and `after_chunk` the values of the batches, each with one row a batch; at
-            `after_validate` and `after_epoch` the epoch's row: "epoch", "train/loss"..., then "valid/loss"...
+            `after_validate` and `after_epoch` the epoch's row: "epoch", "train/loss"..., then "valid/loss"..., and
+            each schedule at the value that the epoch's first step used.
         batch: the batch, at `begin_batch` and `after_batch`; None elsewhere.
         stopped: the stop that is under way, or that ended the run before its plan; None for none.
         cursor: where it stands.

@@ -67,6 +67,8 @@ SPECIAL = {
     data.ArrayDataset,
     ft.checkpoint.Saved,
     ft.checkpoint.Report,
+    ft.time_travel.Difference,
+    ft.time_travel.Moment,
     schedule.Schedule,
 }
 """Records whose fields cannot be just anything; they are made as users make them, below."""

@@ -6,6 +6,7 @@ Every operation of PyTorch arrives here, below autograd and the transforms of `t
 """
 
 import operator
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ class Tracer(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.recordings: list[Recording] = []
+        self.thread = threading.get_ident()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -183,6 +185,10 @@ class Recording:
     def made(self, tensor: Tensor) -> bool:
         """Return whether a tensor was made in this recording or in one within it, which may be over."""
         return isinstance(tensor, Abstract) and tensor.recording not in self.tracer.recordings[: self._depth()]
+
+    def is_running(self) -> bool:
+        """Return whether the running code is what is recorded here."""
+        return self in self.tracer.recordings and self.tracer.thread == threading.get_ident()
 
     def _depth(self) -> int:
         return next(k for k, one in enumerate(self.tracer.recordings) if one is self)
