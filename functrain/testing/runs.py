@@ -10,7 +10,7 @@ import attrs
 
 from functrain import checkpoint, tree
 from functrain.engine import Stop
-from functrain.errors import DonatedValueUsed, LawBroken
+from functrain.errors import DonatedValueUsed
 from functrain.testing.laws import Laws, broken, hold, same
 from functrain.train import Callback, Run, remember
 
@@ -187,7 +187,8 @@ def _kept(callback: Callback, fitting: Fitting, state: Any) -> None:
     told = _outcome(fitting(state, callbacks=[attrs.evolve(callback, keeps_state=True)]))
     try:
         quiet = _outcome(fitting(state, callbacks=[callback]))
+        lines = tree.differences(told, quiet)
     except DonatedValueUsed as error:
-        raise LawBroken(f"with keeps_state=False what it keeps is overwritten; say True, or copy: {error}") from None
-    if lines := tree.differences(told, quiet):
+        lines = [str(error)]
+    if lines:
         broken("\n  ".join(["with keeps_state=False what it keeps is overwritten; say True, or copy:", *lines]))
