@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -111,6 +112,24 @@ def test_a_stop_is_saved_too_and_says_why(tmp_path):
     still = [save_checkpoints(tmp_path), ft.Callback("stop", {})]
     assert not tree.differences(
         numbers(fit(saved, callbacks=still)), numbers(fit(run, callbacks=[*still[1:], quiet()]))
+    )
+
+
+def test_a_cluster_that_sends_sigterm(tmp_path):
+    fit, state = problem()
+    whole = fit(state, callbacks=[ft.Callback("scheduler", {}), ft.Callback("stop_on_signal", {})])
+
+    def after_epoch(run):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    taking_part = [save_checkpoints(tmp_path), ft.Callback("scheduler", {"after_epoch": after_epoch})]
+    run = fit(state, callbacks=[*taking_part, callbacks.stop_on_signal()])
+    assert run.stopped is not None and not run.finished
+    saved = checkpoint.latest(tmp_path)
+    assert "SIGTERM" in saved.info["stopped"]
+    still = [taking_part[0], ft.Callback("scheduler", {}), callbacks.stop_on_signal()]
+    assert not tree.differences(
+        numbers(fit(saved, callbacks=still), "stop_on_signal"), numbers(whole, "stop_on_signal")
     )
 
 
