@@ -12,7 +12,6 @@ MOST_LINES = 400
 MOST_FILES = 13
 
 LARGE_FOLDERS = {
-    "functrain/train": "a stage, a record or a mechanism of the loop each, in the reading order of its docstring",
     "functrain/engine/transforms/scanning": "a transformation of loops each, in the reading order of its README",
     "tests/train": "as its room of the package",
     "tests/engine": "a behaviour of compiled functions each, over all rooms of the engine",

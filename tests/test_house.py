@@ -135,7 +135,7 @@ def test_each_module_imports_from_lower_levels_or_its_own_package_alone():
         ("functrain.random", "functrain.dispatch_state", True),
         ("functrain.engine.graph.aliasing", "functrain.engine.calling.jitting", False),
         ("functrain.random", "functrain.engine.transforms.gradients", False),
-        ("functrain.train.step", "functrain", False),
+        ("functrain.train.stepping.step", "functrain", False),
         ("functrain", "functrain.plot", True),
     ],
 )

@@ -12,9 +12,9 @@ from functrain import arguments, tree
 from functrain.engine import Stop
 from functrain.errors import InvalidArgument
 from functrain.train.events import Callback, remember
-from functrain.train.interruption import Noted, noted
+from functrain.train.looping.interruption import Noted, noted
 from functrain.train.run import Run
-from functrain.train.step import Step
+from functrain.train.stepping.step import Step
 
 
 @tree.node

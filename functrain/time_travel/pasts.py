@@ -12,8 +12,8 @@ from functrain.checkpoint import Saved
 from functrain.errors import InvalidArgument, NoCheckpoint
 from functrain.records import reprs
 from functrain.train import Callback, Learner, Run, fit, loop
+from functrain.train.checking.resuming import run_from
 from functrain.train.events import ordered
-from functrain.train.resuming import run_from
 from functrain.train.run import batches_done
 
 GUEST = "time travel"

@@ -7,14 +7,14 @@ import torch
 
 from functrain import data, tree
 from functrain.engine import Stop
-from functrain.train.chunks import Advance, Carry, feed
-from functrain.train.compiling import identity, kept
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.learner import Learner, metrics_of
-from functrain.train.phase import Phase
+from functrain.train.looping.chunks import Advance, Carry, feed
+from functrain.train.looping.compiling import identity, kept
+from functrain.train.looping.phase import Phase
+from functrain.train.looping.sources import Source
 from functrain.train.run import Run
-from functrain.train.sources import Source
-from functrain.train.step import batch_values, begin, eval_stages, hyper_values, train_stages
+from functrain.train.stepping.step import batch_values, begin, eval_stages, hyper_values, train_stages
 from functrain.train.stop import Stops
 from functrain.train.tally import Tally, measured_by, summed, without
 

@@ -10,15 +10,15 @@ from functrain import random, tree
 from functrain.checkpoint import Saved
 from functrain.engine import Stop
 from functrain.errors import InvalidArgument, RunMismatch, TreeMismatch
-from functrain.train.chunks import Advance, Carry, feed
-from functrain.train.compiling import check_backend, kept
+from functrain.train.checking.resuming import run_from
 from functrain.train.events import STEP_EVENTS, Callback, ordered
-from functrain.train.looping import carry_out
-from functrain.train.phase import Phase, Task
-from functrain.train.planning import begin_run, make_plan
-from functrain.train.resuming import run_from
+from functrain.train.looping.chunks import Advance, Carry, feed
+from functrain.train.looping.compiling import check_backend, kept
+from functrain.train.looping.phase import Phase, Task
+from functrain.train.looping.places import carry_out
+from functrain.train.looping.planning import begin_run, make_plan
+from functrain.train.looping.sources import Source, source, sources
 from functrain.train.run import Run
-from functrain.train.sources import Source, source, sources
 from functrain.train.stop import Stopped, Stops, scope_of
 from functrain.train.tally import Measured, check_name, value_of
 

@@ -157,7 +157,7 @@ def test_a_copy_of_a_learner_begins_without_what_was_kept():
 
 
 def test_there_is_an_end_to_what_is_kept():
-    from functrain.train.compiling import MOST, kept
+    from functrain.train.looping.compiling import MOST, kept
 
     learner = problem(n=16)[0]
     for number in range(MOST + 5):

@@ -10,7 +10,7 @@ from training_problems import eager, noting, problem, stopping_at
 import functrain as ft
 from functrain import callbacks, data, losses, metrics, nn, optim, schedule, tree
 from functrain.errors import DuplicateName, InvalidArgument, InvalidCallbackResult, InvalidMemory
-from functrain.train.handlers import MAY_REPLACE
+from functrain.train.stepping.handlers import MAY_REPLACE
 
 BOTH = pytest.mark.parametrize("jit", [False, "aten"])
 

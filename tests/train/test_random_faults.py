@@ -8,7 +8,7 @@ from random_fits import draw, run
 from test_random_fits import same
 
 from functrain import data
-from functrain.train.interruption import is_lost
+from functrain.train.looping.interruption import is_lost
 from functrain.train.run import batches_done
 
 SEEDS = range(int(os.environ.get("FUNCTRAIN_FAULTS", "2")))

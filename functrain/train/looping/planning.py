@@ -9,8 +9,8 @@ from torch import Tensor
 from functrain import arguments, tree
 from functrain.errors import InvalidArgument, RunMismatch
 from functrain.train.events import STEP_EVENTS, Callback
+from functrain.train.looping.sources import Source
 from functrain.train.run import Plan, Run
-from functrain.train.sources import Source
 from functrain.train.stop import left_of
 
 

@@ -7,10 +7,10 @@ import attrs
 import torch
 
 from functrain import tree
-from functrain.train.chunks import Chunk, Feed, enter
-from functrain.train.emitting import emit_apart
 from functrain.train.events import STEP_EVENTS, Callback, naming
-from functrain.train.interruption import Interruption, carry_run
+from functrain.train.looping.chunks import Chunk, Feed, enter
+from functrain.train.looping.emitting import emit_apart
+from functrain.train.looping.interruption import Interruption, carry_run
 from functrain.train.run import Cursor, Run, steps_of
 from functrain.train.stop import joined, within
 from functrain.train.tally import merged

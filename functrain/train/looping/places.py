@@ -17,8 +17,8 @@ from typing import Any
 import attrs
 
 from functrain import tree
-from functrain.train.interruption import Interruption, carried, carry_run, interruptible
-from functrain.train.phase import Live, Task, at_boundary, run_phase, tell
+from functrain.train.looping.interruption import Interruption, carried, carry_run, interruptible
+from functrain.train.looping.phase import Live, Task, at_boundary, run_phase, tell
 from functrain.train.run import Cursor, Run
 from functrain.train.stop import left_of, unless_stopped, within
 from functrain.train.tally import computed

@@ -12,13 +12,13 @@ from functrain.engine.tracing.to_graph import trace
 from functrain.errors import DeviceMismatch, DuplicateName, InvalidArgument, NotATensor, ShapeMismatch
 from functrain.optim import Transform
 from functrain.schedule import Progress
-from functrain.train.compiling import kept
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.learner import Learner, metrics_of, schedules
+from functrain.train.looping.compiling import kept
+from functrain.train.looping.sources import Source
 from functrain.train.run import Run
-from functrain.train.sources import Source
 from functrain.train.state import TrainState
-from functrain.train.step import applied, begin, forward
+from functrain.train.stepping.step import applied, begin, forward
 from functrain.train.tally import check_name
 
 

@@ -19,10 +19,10 @@ from functrain.errors import InvalidArgument, NewerFormat, TreeMismatch
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.history import History
 from functrain.train.learner import Learner, metrics_of
-from functrain.train.precision import in_precision
+from functrain.train.looping.sources import Source, open_source, source, sources
 from functrain.train.run import Cursor, Plan, Run
-from functrain.train.sources import Source, open_source, source, sources
 from functrain.train.state import TrainState, init
+from functrain.train.stepping.precision import in_precision
 from functrain.train.stop import Stopped
 from functrain.train.tally import LOSS, Measured, Tally, measured_by
 

@@ -22,13 +22,13 @@ from functrain.metrics import Metric
 from functrain.optim.counting import has_updated
 from functrain.schedule import Progress
 from functrain.train.events import Callback
-from functrain.train.gradients import Stage, compare, differentiated, differentiated_mean, with_parts
-from functrain.train.handlers import handlers
 from functrain.train.learner import Learner, check_learner, metrics_of, schedules
 from functrain.train.state import TrainState, progress
+from functrain.train.stepping.gradients import Stage, compare, differentiated, differentiated_mean, with_parts
+from functrain.train.stepping.handlers import handlers
+from functrain.train.stepping.weights import row_weights, without_influence
 from functrain.train.stop import Halt, Stops, settle
 from functrain.train.tally import Tally, add, check_name, measured_by, summed, value_of
-from functrain.train.weights import row_weights, without_influence
 
 
 @tree.node

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from functrain import data, tree
 from functrain.engine import Stop, fold, scan
-from functrain.train.compiling import compiled, kept
-from functrain.train.sources import Source, open_source
+from functrain.train.looping.compiling import compiled, kept
+from functrain.train.looping.sources import Source, open_source
 from functrain.train.stop import Stops
 from functrain.train.tally import Measured
 
