@@ -99,7 +99,7 @@ def schedule(
 
     Raises:
         MissingExtra: matplotlib is not installed.
-        InvalidArgument: something is no schedule, there is none, their clocks differ, or points is less than 2.
+        InvalidArgument: something is no schedule, there is none, their clocks differ, or points is below 2.
 
     >>> from functrain.schedule import cosine, one_cycle
     >>> figure = schedule({"lr": one_cycle(0.3, 0.6, 0.2), "momentum": cosine(0.95, 0.85)})
@@ -131,6 +131,8 @@ def _check_schedules(named: Any) -> str:
     for name, one in named.items():
         if not isinstance(one, Schedule):
             raise InvalidArgument(f"schedules[{name!r}] must be a Schedule, got {one!r}")
+        if one.clock == "progress":
+            raise InvalidArgument(f"{one!r} looks at several clocks, and a picture has one; draw its parts")
     clocks = {one.clock for one in named.values()}
     if len(clocks) > 1:
         raise InvalidArgument(

@@ -14,7 +14,7 @@ are formulas of one array, lifted to trees by `per_leaf`. To read: transform, co
 {'w': tensor([0.9400, 1.9200])}
 """
 
-from functrain.optim.chaining import alias, chain
+from functrain.optim.chaining import alias, chain, named_chain
 from functrain.optim.context import Context
 from functrain.optim.counting import updates_made
 from functrain.optim.leaves import per_leaf
@@ -31,12 +31,42 @@ from functrain.optim.primitives import (
 )
 from functrain.optim.stepping import apply_updates, step
 from functrain.optim.transform import Transform, hyperparameters, identity, named, stateless
-from functrain.optim.wrappers import Accumulated, Partitioned, Skipped, accumulate, freeze, partition, skip_nonfinite
+from functrain.optim.wrappers import (
+    Accumulated,
+    Gated,
+    Injected,
+    LookedAhead,
+    Partitioned,
+    Plateau,
+    Rejected,
+    Skipped,
+    accumulate,
+    apply_if_finite,
+    discriminative,
+    edit_injected,
+    flatten,
+    freeze,
+    gate,
+    inject,
+    injected,
+    lookahead,
+    masked,
+    partition,
+    reduce_on_plateau,
+    skip_nonfinite,
+    spread,
+    unfreeze_gradually,
+)
 
 __all__ = [
     "Accumulated",
     "Context",
+    "Gated",
+    "Injected",
+    "LookedAhead",
     "Partitioned",
+    "Plateau",
+    "Rejected",
     "Skipped",
     "Transform",
     "accumulate",
@@ -44,26 +74,39 @@ __all__ = [
     "adamw",
     "add_decayed_weights",
     "alias",
+    "apply_if_finite",
     "apply_updates",
     "chain",
     "clip_by_global_norm",
+    "discriminative",
+    "edit_injected",
+    "flatten",
     "freeze",
+    "gate",
     "hyperparameters",
     "identity",
+    "inject",
+    "injected",
     "lion",
+    "lookahead",
+    "masked",
     "named",
+    "named_chain",
     "negate",
     "partition",
     "per_leaf",
+    "reduce_on_plateau",
     "scale",
     "scale_by_adam",
     "scale_by_learning_rate",
     "scale_by_lion",
     "sgd",
     "skip_nonfinite",
+    "spread",
     "stateless",
     "step",
     "trace",
+    "unfreeze_gradually",
     "updates_made",
 ]
 
