@@ -9,9 +9,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import foreign, reprs, showing, tree
+from functrain import foreign, tree
 from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument
+from functrain.records import reprs, showing
 
 Number = float | Tensor
 

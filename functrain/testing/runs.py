@@ -184,10 +184,10 @@ def _compiled(callback: Callback, fitting: Fitting, state: Any) -> None:
 def _kept(callback: Callback, fitting: Fitting, state: Any) -> None:
     if callback.keeps_state:
         return
-    told = _outcome(fitting(state, callbacks=[attrs.evolve(callback, keeps_state=True)]))
+    keeping = _outcome(fitting(state, callbacks=[attrs.evolve(callback, keeps_state=True)]))
     try:
         quiet = _outcome(fitting(state, callbacks=[callback]))
-        lines = tree.differences(told, quiet)
+        lines = tree.differences(keeping, quiet)
     except DonatedValueUsed as error:
         lines = [str(error)]
     if lines:

@@ -94,7 +94,7 @@ def _after_fit(task: Task, live: Live, run: Run) -> Run:
     What is raised meanwhile carries the run as it was before, so that going on with it asks every callback again.
     """
     history = run.history + run.logs if run.cursor.event == "after_epoch" else run.history  # stopped at its end
-    after, asked = _told_in_the_end(attrs.evolve(run, history=history, batch=None)), 0
+    after, asked = _at_the_end(attrs.evolve(run, history=history, batch=None)), 0
     try:
         for asked in range(1, len(task.callbacks) + 1):  # one by one, to know who is left when one raises
             after = tell(attrs.evolve(task, callbacks=task.callbacks[:asked]), live, "after_fit", after)
@@ -110,7 +110,7 @@ def _to_go_on_from(run: Run) -> Run:
     return attrs.evolve(run, stopped=left_of(run.stopped))
 
 
-def _told_in_the_end(run: Run) -> Run:
+def _at_the_end(run: Run) -> Run:
     """Return the run as the handlers of `after_fit` see it."""
     cursor = attrs.evolve(run.cursor, event="after_fit", answered=0)
     return attrs.evolve(run, stopped=None, cursor=cursor, point=_to_go_on_from(run))
@@ -125,7 +125,7 @@ def _after_failure(task: Task, run: Run, error: BaseException, resources: Mappin
             continue
         try:
             alone = attrs.evolve(task, callbacks=(callback,))
-            tell(alone, Live(Interruption(), resources), "after_fit", _told_in_the_end(run))
+            tell(alone, Live(Interruption(), resources), "after_fit", _at_the_end(run))
         except Exception as another:
             error.add_note(f"then after_fit of callback {callback.name!r} raised {type(another).__name__}: {another}")
         except BaseException as another:  # Ctrl-C once more

@@ -76,13 +76,13 @@ def loop(
     callbacks = ordered(callbacks)
     _check_no_step_events(callbacks)
     check_backend(jit, chunk)
-    key = _key_of(state, key)
     training, validations = source(train, "train", plain=True), sources(valid, plain=True)
     if bool(validations) != (evaluate is not None):
         raise InvalidArgument("pass valid and evaluate together: the batches, and the function that evaluates one")
     if isinstance(state, Saved):
         options = dict(train=train, valid=valid, evaluate=evaluate, like=like)
         state = run_from(step, state, callbacks, options)
+    key = _key_of(state, key)
     going_on = state if isinstance(state, Run) else None
     plan = make_plan(training, validations, epochs, steps, callbacks, going_on)
     if going_on is not None and going_on.finished:

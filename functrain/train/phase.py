@@ -182,15 +182,15 @@ def _after_the_step(task: Task, live: Live, run: Run) -> Run:
         return run
     stopped, run = run.stopped, tree.evolve(run, stopped=None)
     if run.cursor.event == "after_batch":
-        run = _told(task, live, "after_batch", run) if run.batch is not None else run
+        run = _tell(task, live, "after_batch", run) if run.batch is not None else run
     if run.stopped is None or run.stopped.scope != "fit":
         ended, run = run.stopped, tree.evolve(run, stopped=None)
-        run = _told(task, live, "after_chunk", run)
+        run = _tell(task, live, "after_chunk", run)
         stopped = joined(stopped, ended)
     if run.stopped is None:
         run = _at(tree.evolve(run, batch=None, logs={}), "begin_batch")
     return tree.evolve(run, stopped=joined(stopped, run.stopped))
 
 
-def _told(task: Task, live: Live, event: str, run: Run) -> Run:
+def _tell(task: Task, live: Live, event: str, run: Run) -> Run:
     return within(("batch",), tell(task, live, event, run))

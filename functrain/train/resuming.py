@@ -227,8 +227,8 @@ def _as_record(
     """
 
     def read(saved: Saved) -> Any:
-        names, known = fields_of(saved), {field.name for field in attrs.fields(cls)}
-        if unknown := [name for name in names if name not in known]:
+        names, own = fields_of(saved), {field.name for field in attrs.fields(cls)}
+        if unknown := [name for name in names if name not in own]:
             raise NewerFormat(
                 f"{saved.path} has {unknown[0]!r}, which this functrain does not know; install a newer one"
             )

@@ -6,7 +6,8 @@ from typing import Any
 
 import attrs
 
-from functrain import reprs, tree
+from functrain import tree
+from functrain.records import reprs
 from functrain.schedule import Progress
 from functrain.train.history import History
 from functrain.train.state import TrainState, progress

@@ -310,7 +310,7 @@ def test_boundaries_are_where_a_run_can_be_gone_on_from():
     assert places[-1] == (1, "train", 0, "after_fit", 2, False)
     assert all(run.cursor.answered == 0 and run.batch is None for run in seen)
     assert len(places) == len(set(places))
-    assert seen[-1].finished
+    assert seen[-1].finished and not seen[-1].point.finished
 
 
 # Killed

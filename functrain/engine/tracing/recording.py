@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _current_autograd_node  # pyright: ignore
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
@@ -221,6 +222,8 @@ class Recording:
         if func is aten.lift_fresh.default and not isinstance(args[0], Abstract):
             return self._literal(args[0])
         args, kwargs = mapped(self.known, args), {k: mapped(self.known, v) for k, v in kwargs.items()}
+        if func is aten.masked_fill.Scalar and _is_in_place_outside(args[0]):
+            return self.call(aten.masked_fill_.Scalar, args, kwargs)
         if known.refused or has_open_shape(func, args, kwargs):
             return self._by_values(func, args, kwargs, known.refused or "shape")
         self._check(known, func, args, kwargs)
@@ -341,6 +344,21 @@ class Recording:
         value.node, value.recording = node, self
         node.meta["val"] = value
         return value
+
+
+_CHOOSING = ("Maximum", "Minimum", "Clamp", "Fmax", "Fmin")
+
+
+def _is_in_place_outside(tensor: Any) -> bool:
+    """Return whether PyTorch fills a tensor in place where no mode is on: what is left of a gradient of maximum (2.14).
+
+    It says so by the layout, which is then that of the tensor and not a row-major one.
+    """
+    node = _current_autograd_node()
+    if node is None or isinstance(node, torch.autograd.function.BackwardCFunction):
+        return False
+    made = tensor.node
+    return made.target is aten.where.self and not made.users and node.name().startswith(_CHOOSING)
 
 
 def _node(tensor: Abstract) -> Node | None:

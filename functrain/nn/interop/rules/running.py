@@ -161,8 +161,8 @@ class Running(TorchFunctionMode):
         if memory is None:
             return
         if self._memories is None:
-            found = [(_memory(guarded), name) for name, guarded in self.guarded]
-            self._memories = {m: name for m, name in found if m}
+            pairs = [(_memory(guarded), name) for name, guarded in self.guarded]
+            self._memories = {m: name for m, name in pairs if m}
         if memory in self._memories:
             where = self.place()
             raise InvalidArgument(
