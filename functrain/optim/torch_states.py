@@ -34,8 +34,9 @@ def from_torch(transform: Transform, state: Mapping[str, Any], params: Any, path
         The state. Where the torch optimizer has made no step yet, it is `transform.init(params)`.
 
     Raises:
-        InvalidArgument: it is no state_dict of an optimizer, it keeps what the transform does not keep (or the
-            reverse: SGD with dampening counts with us), it counts its steps differently for its parameters, or the paths are not those of params.
+        InvalidArgument: it is no state_dict of an optimizer, it keeps what the transform does not keep or the reverse
+            (SGD with dampening counts with us), it counts its steps differently for its parameters, or the paths are
+            not those of params.
         TreeMismatch: the shapes differ from those of the parameters.
 
     See also: `to_torch`.
