@@ -3,7 +3,7 @@
 from types import FunctionType
 from typing import Any
 
-from functrain import reprs
+from functrain.records import reprs
 
 _WAYS = (
     ("torch.nn.modules.loss._Loss", "functrain's losses are functions, such as losses.cross_entropy"),

@@ -17,8 +17,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import arguments, foreign, pickling, reprs, tree, weighted
+from functrain import arguments, foreign, tree, weighted
 from functrain.errors import DtypeMismatch, InvalidArgument, ShapeMismatch
+from functrain.records import pickling, reprs
 
 __all__ = [
     "Mean",
@@ -139,8 +140,8 @@ def _merge(a: Mean, b: Mean) -> Mean:
 
 def _is_correct(prediction: Tensor, target: Tensor) -> Tensor:
     _check_labels(prediction, target)
-    largest, found = prediction.max(-1)
-    return (found == target) & (largest == largest)  # NaN, which is no number, is the largest of all and hits nothing
+    largest, chosen = prediction.max(-1)
+    return (chosen == target) & (largest == largest)  # NaN, which is no number, is the largest of all and hits nothing
 
 
 accuracy: Metric = attrs.evolve(mean(_is_correct), label="accuracy")

@@ -150,13 +150,13 @@ def _columns(source: Any) -> _Columns:
         rows = _rows(source)
         names = dict.fromkeys(name for row in rows for name in row)
         columns = {name: _numbers([row.get(name) for row in rows]) for name in names}
-    found = {name: values for name, values in columns.items() if values is not None}
-    if not any(found.values()):
+    numeric = {name: values for name, values in columns.items() if values is not None}
+    if not any(numeric.values()):
         raise InvalidArgument("the history has nothing to draw; did the fit end before its first epoch?")
-    lengths = {name: len(values) for name, values in found.items()}
+    lengths = {name: len(values) for name, values in numeric.items()}
     if len(set(lengths.values())) > 1:
         raise InvalidArgument(f"the columns of a record must be of one length, got {lengths}")
-    return found
+    return numeric
 
 
 def _rows(source: Any) -> list[Mapping[str, Any]]:
@@ -228,13 +228,13 @@ def _axes(ax: Any, panels: list[str]) -> list[Any]:
         # Without it, a notebook shows the figure only where something has imported pyplot.
         figure._repr_png_ = partial(_png, figure)
         return list(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0])
-    given = list(ax.flat) if hasattr(ax, "flat") else list(ax) if isinstance(ax, Sequence) else [ax]
-    if len(given) != len(panels):
+    several = list(ax.flat) if hasattr(ax, "flat") else list(ax) if isinstance(ax, Sequence) else [ax]
+    if len(several) != len(panels):
         raise InvalidArgument(
-            f"ax must be as many axes as panels, {len(panels)} ({', '.join(panels)}), got {len(given)}; "
+            f"ax must be as many axes as panels, {len(panels)} ({', '.join(panels)}), got {len(several)}; "
             "choose fewer columns with only=, or pass more axes"
         )
-    return given
+    return several
 
 
 def _png(figure: Any) -> bytes:

@@ -214,7 +214,7 @@ assert "matplotlib.pyplot" not in sys.modules
 assert __import__("matplotlib").rcParams.copy() == before
 """
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "picture.png")], capture_output=True, text=True
+        [sys.executable, "-c", program, str(tmp_path / "picture.png")], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "picture.png").stat().st_size > 1000

@@ -4,7 +4,7 @@ from functrain.callbacks.averaging import Averaged, averaged, ema, swa
 from functrain.callbacks.display import print_table, progress
 from functrain.callbacks.recording import record
 from functrain.callbacks.saving import save_checkpoints
-from functrain.callbacks.stopping import early_stopping, finite
+from functrain.callbacks.stopping import early_stopping, finite, stop_on_signal
 
 __all__ = [
     "Averaged",
@@ -16,6 +16,7 @@ __all__ = [
     "progress",
     "record",
     "save_checkpoints",
+    "stop_on_signal",
     "swa",
 ]
 

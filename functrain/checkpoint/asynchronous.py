@@ -14,12 +14,12 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import reprs
 from functrain.checkpoint.files import as_path, checked_info, put
 from functrain.checkpoint.folders import make_folder, put_into
 from functrain.checkpoint.format.taking_apart import Parts, take_apart
 from functrain.checkpoint.format.writing import check_target
 from functrain.errors import CannotSave
+from functrain.records import reprs
 
 _writing = threading.Lock()
 """Held while a thread writes, and by who forks."""

@@ -14,11 +14,12 @@ from typing import Any
 
 import attrs
 
-from functrain import arguments, reprs
+from functrain import arguments
 from functrain.checkpoint.files import NOTHING, as_path, outline, put, restore
 from functrain.checkpoint.format.taking_apart import Parts, take_apart
 from functrain.checkpoint.format.writing import sweep, sync_folder
 from functrain.errors import CannotSave, InvalidArgument, NoCheckpoint
+from functrain.records import reprs
 
 _NAME = re.compile(r"checkpoint-(\d{8,})\.safetensors")
 
@@ -115,12 +116,12 @@ def entries(folder: str | os.PathLike) -> tuple[Entry, ...]:
     ...     [(entry.number, entry.info) for entry in entries(folder)]
     [(1, {'step': 400})]
     """
-    found = []
+    members = []
     for path in _files(as_path(folder)):
         saved = outline(path)
         number = saved.number or 0  # one that `save` wrote, and somebody renamed
-        found.append(Entry(str(path), number, saved.info, saved.time, saved.size))
-    return tuple(sorted(found, key=lambda entry: (entry.number, entry.path)))
+        members.append(Entry(str(path), number, saved.info, saved.time, saved.size))
+    return tuple(sorted(members, key=lambda entry: (entry.number, entry.path)))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -156,8 +157,8 @@ def latest(folder: str | os.PathLike, like: Any = NOTHING) -> Any:
     ...     before, latest(folder).leaves
     (None, {'n': 3})
     """
-    found = entries(folder)
-    return restore(found[-1].path, like) if found else None
+    members = entries(folder)
+    return restore(members[-1].path, like) if members else None
 
 
 def keep(folder: str | os.PathLike, last: int, best: int = 0, by: str = "valid/loss", mode: str = "min") -> list[Path]:
@@ -182,9 +183,9 @@ def keep(folder: str | os.PathLike, last: int, best: int = 0, by: str = "valid/l
     ['checkpoint-00000001.safetensors', 'checkpoint-00000003.safetensors']
     """
     _check_keep(last, best, mode)
-    found = entries(folder)
-    staying = {entry.path for entry in (*found[-last:], *_best(found, best, by, mode))}
-    going = [Path(entry.path) for entry in found if entry.path not in staying]
+    members = entries(folder)
+    staying = {entry.path for entry in (*members[-last:], *_best(members, best, by, mode))}
+    going = [Path(entry.path) for entry in members if entry.path not in staying]
     _delete(as_path(folder), going)
     return going
 
@@ -220,10 +221,10 @@ def _check_keep(last: Any, best: Any, mode: Any) -> None:
         raise InvalidArgument(f"mode must be 'min' or 'max', got {mode!r}")
 
 
-def _best(found: tuple[Entry, ...], best: int, by: str, mode: str) -> list[Entry]:
-    measured = [entry for entry in found if _is_number(entry.info.get(by))]
-    if best and found and not measured:
-        names = sorted({name for entry in found for name in entry.info})
+def _best(members: tuple[Entry, ...], best: int, by: str, mode: str) -> list[Entry]:
+    measured = [entry for entry in members if _is_number(entry.info.get(by))]
+    if best and members and not measured:
+        names = sorted({name for entry in members for name in entry.info})
         raise InvalidArgument(
             f"by: no checkpoint has a number {by!r} in its info, which has {', '.join(names) or 'nothing'}"
         )

@@ -6,10 +6,11 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import reprs, tree
+from functrain import tree
 from functrain.checkpoint.format.outlines import join
 from functrain.checkpoint.format.taking_apart import children, is_scalar
 from functrain.errors import InvalidArgument, TreeMismatch
+from functrain.records import reprs
 
 
 @attrs.frozen(repr=False)
@@ -88,15 +89,15 @@ def rebuilt(like: Any, leaf: Leaf, path: tuple = ()) -> Any:
     """
     if isinstance(like, (Tensor, *PATTERNS)) or is_scalar(like):
         return leaf(join(path), like)
-    found = children(like)
-    if found is None:
+    parts = children(like)
+    if parts is None:
         where = join(path) or "it"
         raise InvalidArgument(
             f"like: {where} must be a tensor, a number, a string, None or a container, got {type(like).__name__}; "
             "leave it out of what is saved and restored"
         )
     fixed = _static(like)
-    return _container(like, [(name, _child(child, leaf, (*path, name), name in fixed)) for name, child in found[1]])
+    return _container(like, [(name, _child(child, leaf, (*path, name), name in fixed)) for name, child in parts[1]])
 
 
 def _child(child: Any, leaf: Leaf, path: tuple, fixed: bool) -> Any:

@@ -5,12 +5,13 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import arguments, foreign, random, reprs
+from functrain import arguments, foreign, random
 from functrain.data.batch import Batch
 from functrain.data.dataset import Dataset
 from functrain.data.loading import Loader, batches, loader
 from functrain.data.sampler import sequential, shuffled
 from functrain.errors import InvalidArgument
+from functrain.records import reprs
 
 
 def loaders(train: Dataset, valid: Dataset, batch_size: int, remainder: str = "keep") -> tuple[Loader, Loader]:

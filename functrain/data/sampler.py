@@ -14,8 +14,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import arguments, random, reprs
+from functrain import arguments, random
 from functrain.errors import InvalidArgument
+from functrain.records import reprs
 
 REMAINDERS = ("keep", "drop", "pad")
 """What becomes of a last batch that is not full: a short batch, no batch, or one filled up with rows of zero weight."""
@@ -261,20 +262,20 @@ def check_range(sampler: Sampler, n: int, epoch: int, start: int, stop: int) -> 
         raise InvalidArgument(f"steps {start} to {stop} are not in an epoch of {steps} steps ({n} examples)")
 
 
-def filled(sampler: Sampler, found: Tensor) -> Tensor:
+def filled(sampler: Sampler, rows: Tensor) -> Tensor:
     """Return indices that end with an epoch, filled up to whole batches with the last one where the sampler pads.
 
     >>> filled(sequential(4, remainder="pad"), torch.tensor([3, 5]))
     tensor([3, 5, 5, 5])
     """
-    missing = -len(found) % sampler.batch_size
-    return fill(found, missing) if sampler.remainder == "pad" and missing else found
+    missing = -len(rows) % sampler.batch_size
+    return fill(rows, missing) if sampler.remainder == "pad" and missing else rows
 
 
-def fill(found: Tensor, missing: int) -> Tensor:
+def fill(rows: Tensor, missing: int) -> Tensor:
     """Return the indices with the last one repeated `missing` times more.
 
     >>> fill(torch.tensor([3, 5]), 2)
     tensor([3, 5, 5, 5])
     """
-    return torch.cat([found, found[-1:].expand(missing)])
+    return torch.cat([rows, rows[-1:].expand(missing)])

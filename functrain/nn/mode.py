@@ -5,8 +5,9 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import random, reprs
+from functrain import random
 from functrain.errors import InvalidKey
+from functrain.records import reprs
 from functrain.schedule import Progress
 
 

@@ -6,8 +6,8 @@ from typing import Any, NoReturn
 import attrs
 from torch import Tensor
 
-from functrain import pickling, reprs, showing
 from functrain.errors import InvalidArgument
+from functrain.records import pickling, reprs, showing
 from functrain.schedule import Hyper
 
 Params = dict[str, Any]

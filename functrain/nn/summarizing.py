@@ -8,12 +8,13 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
-from functrain import random, reprs, showing, tree
+from functrain import random, tree
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.to_graph import trace
 from functrain.nn.functions import as_model
 from functrain.nn.model import Model
 from functrain.nn.observing import observed
+from functrain.records import reprs, showing
 
 
 @attrs.frozen(repr=False)

@@ -6,9 +6,10 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import foreign, pickling, reprs, schedule
+from functrain import foreign, schedule
 from functrain.errors import InvalidArgument
 from functrain.optim.context import BEGINNING, Context, check_has, check_needs
+from functrain.records import pickling, reprs
 from functrain.schedule import Hyper
 
 Update = Callable[[Any, Any, Any, Context], tuple[Any, Any]]

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import reprs
 from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument, InvalidKey
 from functrain.random import leaf
 from functrain.random.philox import MASK
 from functrain.random.reuse import note_derived, note_use
 from functrain.random.words import FOLD, child, child_quickly, children, children_quickly
+from functrain.records import reprs
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -172,7 +172,7 @@ def _integer(datum: Any) -> int | Tensor:
 
 
 @lru_cache(maxsize=4096)
-def _hashed(names: tuple[str | None, ...]) -> tuple[int, int]:
+def hash_words(names: tuple[str | None, ...]) -> tuple[int, int]:
     """Words 1 and 3 of the counter: 60 bits of hash and the domain. Each name with its length, so none runs on."""
     parts = [b"number;" if name is None else name.encode("utf-8", "surrogatepass") for name in names]
     text = b"".join(
@@ -183,7 +183,7 @@ def _hashed(names: tuple[str | None, ...]) -> tuple[int, int]:
 
 
 def _fold_one(key: Tensor, names: tuple[str | None, ...], number: int | Tensor) -> Tensor:
-    first, third = _hashed(names)
+    first, third = hash_words(names)
     if is_concrete(key) and key.dim() == 1 and _is_one(number):
         return child_quickly(key, number, first, third)
     made = (child if is_plain() else leaf.child)(key, number, first, third)

@@ -10,16 +10,16 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import foreign, reprs, showing, tree
+from functrain import foreign, tree
 from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument
-from functrain.late import Late
+from functrain.records import reprs, showing
 
 Number = float | Tensor
 
 
 @tree.node
-class Progress(Late):
+class Progress:
     """How far a training run is; everything that a schedule may look at.
 
     Attributes:

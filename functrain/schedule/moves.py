@@ -9,8 +9,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import reprs
 from functrain.errors import InvalidArgument
+from functrain.records import reprs
 from functrain.schedule.cycles import Shape
 from functrain.schedule.hyper import Number, Schedule, is_number
 from functrain.schedule.phases import check_by_position, join

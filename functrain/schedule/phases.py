@@ -10,8 +10,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import foreign, reprs
+from functrain import foreign
 from functrain.errors import InvalidArgument
+from functrain.records import reprs
 from functrain.schedule.hyper import Schedule, is_number, is_readable
 from functrain.schedule.shapes import linear
 
@@ -26,14 +27,14 @@ class _Phases:
 
     def __call__(self, position):
         if not isinstance(position, Tensor) or (position.dim() == 0 and is_readable(position)):
-            return self._at_known(position)
+            return self._at_number(position)
         # Which phase it is may not steer Python here, so every phase is computed and one chosen.
-        value, miss = self._in_phase(0, position), slack(position)
+        chosen, miss = self._in_phase(0, position), slack(position)
         for i, start in enumerate(self.edges[1:-1], 1):
-            value = torch.where(position >= start - miss, self._in_phase(i, position), value)
-        return value
+            chosen = torch.where(position >= start - miss, self._in_phase(i, position), chosen)
+        return chosen
 
-    def _at_known(self, position):
+    def _at_number(self, position):
         i, miss = 0, slack(position)
         while i + 1 < len(self.schedules) and position >= self.edges[i + 1] - miss:
             i += 1

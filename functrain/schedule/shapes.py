@@ -10,8 +10,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import reprs
 from functrain.errors import InvalidArgument
+from functrain.records import reprs
 from functrain.schedule.hyper import Number, Schedule, is_number
 
 

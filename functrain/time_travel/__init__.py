@@ -15,3 +15,7 @@ from functrain.time_travel.pasts import Past, past
 from functrain.time_travel.replaying import Moment, fork, replay
 
 __all__ = ["Difference", "Moment", "Past", "debug", "diff", "fork", "past", "replay"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,16 +10,17 @@ import attrs
 from functrain import arguments, checkpoint
 from functrain.checkpoint import Saved
 from functrain.errors import InvalidArgument, NoCheckpoint
+from functrain.records import reprs
 from functrain.train import Callback, Learner, Run, fit, loop
+from functrain.train.checking.resuming import run_from
 from functrain.train.events import ordered
-from functrain.train.resuming import run_from
 from functrain.train.run import batches_done
 
 GUEST = "time travel"
 """The name of the callback that takes part beside those of the run."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Past:
     """A run that can be gone through again; made by `past`.
 
@@ -34,6 +35,8 @@ class Past:
     source: Any
     state: Any
     options: Mapping[str, Any]
+
+    __repr__ = reprs.record
 
 
 def past(learner: Any, source: Any = None, *, state: Any = None, **options: Any) -> Past:
@@ -132,11 +135,11 @@ def nearest(past: Past, step: int) -> Any:
     """
     arguments.whole("step", step, 0)
     if isinstance(past.source, (str, os.PathLike)):
-        found = steps_in(past.source)
-        before = [(at, path) for at, path in found if at <= step]
+        checkpoints = steps_in(past.source)
+        before = [(at, path) for at, path in checkpoints if at <= step]
         if before:
             return checkpoint.restore(max(before)[1])
-        first = min(found)[0] if found else None
+        first = min(checkpoints)[0] if checkpoints else None
     else:
         first = _first_step(past.source)
         if first is not None and first <= step:
@@ -154,8 +157,8 @@ def steps_in(folder: str | os.PathLike) -> list[tuple[int, str]]:
     >>> steps_in("nowhere")
     []
     """
-    found = [(entry.info.get("step"), entry.path) for entry in checkpoint.entries(folder)]
-    return [(step, path) for step, path in found if isinstance(step, int)]
+    checkpoints = [(entry.info.get("step"), entry.path) for entry in checkpoint.entries(folder)]
+    return [(step, path) for step, path in checkpoints if isinstance(step, int)]
 
 
 def _first_step(source: Any) -> int | None:

@@ -12,9 +12,10 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import foreign, pickling, reprs, tree
+from functrain import foreign, tree
 from functrain.data import Batch, as_batch
 from functrain.errors import DuplicateName, InvalidArgument, InvalidCallbackResult, InvalidMemory, UnknownEvent
+from functrain.records import pickling, reprs
 
 STEP_EVENTS = ("begin_step", "after_pred", "after_loss", "after_grads", "after_step")
 """The events inside a step. Their handlers take and return a `Step` and are traced with it."""
@@ -42,7 +43,7 @@ BY_PHASE = frozenset(("begin_batch", "after_batch", "after_chunk"))
 MOST_DEEP = 32
 
 
-def _known_events(_callback, _attribute, handlers):
+def _check_events(_callback, _attribute, handlers):
     for event, handler in handlers.items():
         if event not in EVENTS:
             near = difflib.get_close_matches(str(event), EVENTS, n=1)
@@ -52,7 +53,7 @@ def _known_events(_callback, _attribute, handlers):
             raise InvalidArgument(f"the handler of {event!r} must be a function, got {handler!r}")
 
 
-def _known_phases(_callback, _attribute, phases):
+def _check_phases(_callback, _attribute, phases):
     if not phases or any(phase not in PHASES for phase in phases):
         raise InvalidArgument(f"phases must be some of {PHASES}, got {phases!r}")
 
@@ -82,7 +83,8 @@ class Callback:
             tensors alone where there are step handlers, as it is traced.
         phases: in which phases its handlers of batches and steps are called: "train", "valid", or both.
         keeps_state: whether a handler may keep `run.state` after it returns. The loop reuses the state's buffers, so
-            such a handler is handed a copy; say False where the handlers only look, and no copy is made.
+            such a handler is handed a copy; say False where the handlers only look, and no copy is made, nor is looked
+            whether they write to the state in place, which none may.
         reads_logs: whether its handlers of `after_batch` and `after_chunk` read `run.logs`; say False where they only
             count, and no values of single batches are computed.
         resource: None, or a function of the run that returns a context manager for what is live, such as a bar or a
@@ -103,10 +105,10 @@ class Callback:
     """
 
     name: str = attrs.field(validator=attrs.validators.instance_of(str))
-    handlers: Mapping[str, Callable[..., Any]] = attrs.field(validator=_known_events)
+    handlers: Mapping[str, Callable[..., Any]] = attrs.field(validator=_check_events)
     order: float = 0
     memory: Any = ()
-    phases: tuple[str, ...] = attrs.field(default=("train",), converter=tuple, validator=_known_phases)
+    phases: tuple[str, ...] = attrs.field(default=("train",), converter=tuple, validator=_check_phases)
     keeps_state: bool = True
     reads_logs: bool = True
     resource: Callable[[Any], Any] | None = attrs.field(default=None, validator=_resource)
@@ -222,7 +224,7 @@ def with_whole_parts(after: Any, before: Any, event: str, name: str) -> Any:
         )
     if after.batch is before.batch or not isinstance(before.batch, Batch):
         return after
-    batch = as_batch(after.batch, what="the batch that the handler returned")
+    batch = as_batch(after.batch, what=f"the batch that callback {name!r} returned at {event!r}")
     return after if batch is after.batch else tree.evolve(after, batch=batch)
 
 

@@ -15,17 +15,8 @@ from functrain import arguments, data, engine, tree
 from functrain.checkpoint import Saved
 from functrain.engine import fold
 from functrain.errors import InvalidArgument
-from functrain.train.chunks import enter
-from functrain.train.compiling import check_backend, compiled, kept
-from functrain.train.events import Callback, ordered
-from functrain.train.fit_phase import phase_of
-from functrain.train.learner import Learner, schedules
-from functrain.train.looping import carry_out
-from functrain.train.padding import check_padded_predictions, check_padding, without_padding
-from functrain.train.phase import Task
-from functrain.train.planning import begin_run, make_plan
-from functrain.train.precision import in_precision
-from functrain.train.preflight import (
+from functrain.train.checking.padding import check_padded_predictions, check_padding, without_padding
+from functrain.train.checking.preflight import (
     check_batch,
     check_device,
     check_optimizer,
@@ -33,11 +24,20 @@ from functrain.train.preflight import (
     check_state,
     warn_if_nothing_was_trained,
 )
-from functrain.train.resuming import run_from
+from functrain.train.checking.resuming import run_from
+from functrain.train.events import Callback, ordered
+from functrain.train.fit_phase import phase_of
+from functrain.train.learner import Learner, schedules
+from functrain.train.looping.chunks import enter
+from functrain.train.looping.compiling import check_backend, compiled, kept
+from functrain.train.looping.phase import Task
+from functrain.train.looping.places import carry_out
+from functrain.train.looping.planning import begin_run, make_plan
+from functrain.train.looping.sources import are_batches, open_inputs, source, sources
 from functrain.train.run import Plan, Run
-from functrain.train.sources import are_batches, open_inputs, source, sources
 from functrain.train.state import TrainState, data_key, plan, progress
-from functrain.train.step import train_step
+from functrain.train.stepping.precision import in_precision
+from functrain.train.stepping.step import train_step
 from functrain.train.tally import computed, merged
 
 
@@ -115,7 +115,8 @@ def fit(
     planned = make_plan(training, validations, epochs, steps, callbacks, going_on)
     check_optimizer(learner, here)
     for one in (training, *validations.values()):
-        check_source(learner, here, one, callbacks)
+        if not check_source(learner, here, one, callbacks) and jit:
+            chunk = 1
         check_padding(plain, here, one, callbacks)
 
     phases = {"train": phase_of(learner, training, "train", callbacks, jit, chunk, compile_shapes)}
@@ -189,6 +190,7 @@ def evaluate(
     0.6931
     """
     check_backend(jit, chunk)
+    device = check_device(device)
     plain, learner, key = learner, in_precision(learner, precision), data_key(check_state(state))
     state = _on(device, state)
     one = source(loader, "loader", device)
@@ -246,6 +248,7 @@ def predict(
     (torch.Size([8, 2]), torch.Size([5, 2]))
     """
     check_backend(jit, 1)
+    device = check_device(device)
     plain, learner, key = learner, in_precision(learner, precision), data_key(check_state(state))
     state = _on(device, state)
 

@@ -6,7 +6,8 @@ from typing import Any
 import attrs
 from rich.table import Table
 
-from functrain import showing, tree
+from functrain import tree
+from functrain.records import showing
 
 
 @attrs.frozen(repr=False, eq=False)

@@ -6,11 +6,12 @@ from typing import Any
 import attrs
 import torch
 
-from functrain import foreign, pickling, reprs, schedule
+from functrain import foreign, schedule
 from functrain.errors import DuplicateName, InvalidArgument
 from functrain.metrics import Metric
 from functrain.nn import Model
 from functrain.optim import Transform
+from functrain.records import pickling, reprs
 from functrain.train.tally import check_name
 
 

@@ -10,15 +10,15 @@ from functrain import random, tree
 from functrain.checkpoint import Saved
 from functrain.engine import Stop
 from functrain.errors import InvalidArgument, RunMismatch, TreeMismatch
-from functrain.train.chunks import Advance, Carry, feed
-from functrain.train.compiling import check_backend, kept
+from functrain.train.checking.resuming import run_from
 from functrain.train.events import STEP_EVENTS, Callback, ordered
-from functrain.train.looping import carry_out
-from functrain.train.phase import Phase, Task
-from functrain.train.planning import begin_run, make_plan
-from functrain.train.resuming import run_from
+from functrain.train.looping.chunks import Advance, Carry, feed
+from functrain.train.looping.compiling import check_backend, kept
+from functrain.train.looping.phase import Phase, Task
+from functrain.train.looping.places import carry_out
+from functrain.train.looping.planning import begin_run, make_plan
+from functrain.train.looping.sources import Source, source, sources
 from functrain.train.run import Run
-from functrain.train.sources import Source, source, sources
 from functrain.train.stop import Stopped, Stops, scope_of
 from functrain.train.tally import Measured, check_name, value_of
 
@@ -76,13 +76,13 @@ def loop(
     callbacks = ordered(callbacks)
     _check_no_step_events(callbacks)
     check_backend(jit, chunk)
-    key = _key_of(state, key)
     training, validations = source(train, "train", plain=True), sources(valid, plain=True)
     if bool(validations) != (evaluate is not None):
         raise InvalidArgument("pass valid and evaluate together: the batches, and the function that evaluates one")
     if isinstance(state, Saved):
         options = dict(train=train, valid=valid, evaluate=evaluate, like=like)
         state = run_from(step, state, callbacks, options)
+    key = _key_of(state, key)
     going_on = state if isinstance(state, Run) else None
     plan = make_plan(training, validations, epochs, steps, callbacks, going_on)
     if going_on is not None and going_on.finished:

@@ -6,7 +6,8 @@ from typing import Any
 
 import attrs
 
-from functrain import reprs, tree
+from functrain import tree
+from functrain.records import reprs
 from functrain.schedule import Progress
 from functrain.train.history import History
 from functrain.train.state import TrainState, progress
@@ -65,7 +66,8 @@ class Run:
         memory: each callback's memory by its name.
         history: the rows of the completed epochs.
         logs: at `after_batch` and `after_chunk` the values of the batches, each with one row a batch; at
-            `after_validate` and `after_epoch` the epoch's row: "epoch", "train/loss"..., then "valid/loss"...
+            `after_validate` and `after_epoch` the epoch's row: "epoch", "train/loss"..., then "valid/loss"..., and
+            each schedule at the value that the epoch's first step used.
         batch: the batch, at `begin_batch` and `after_batch`; None elsewhere.
         stopped: the stop that is under way, or that ended the run before its plan; None for none.
         cursor: where it stands.

@@ -6,9 +6,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import arguments, random, reprs, tree
+from functrain import arguments, random, tree
 from functrain.data import as_batch
 from functrain.dispatch_state import is_plain
+from functrain.records import reprs
 from functrain.schedule import Progress
 from functrain.train.learner import Learner, check_learner
 

@@ -13,9 +13,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import reprs, tree
+from functrain import tree
 from functrain.engine import Stop
 from functrain.errors import InvalidArgument
+from functrain.records import reprs
 from functrain.train.tally import summed
 
 SCOPES = ("batch", "epoch", "validate", "fit")

@@ -73,15 +73,17 @@ def measured_by(named: dict[str, Metric]) -> Metric:
     return metrics.collection({"loss": LOSS, **named})
 
 
-def add(metric: Metric, tally: Tally, values: dict[str, Any], weight: Tensor | None) -> Tally:
-    """Return the tally with the values of one batch added.
+def add(metric: Metric, tally: Tally, values: dict[str, Any], weight: Tensor | None, waits: bool = False) -> Tally:
+    """Return the tally with the values of one batch added, at once or, if they may wait, with those of later ones.
+
+    They may in a step that is never compiled. One that is keeps the structure of its carry, also where it runs as
+    plain Python for once: while anomalies are looked for, or hooks see what is kept for gradients.
 
     Groups of waiting batches end at the same batches whatever the chunks and wherever a run was resumed, as what waits
     is part of the tally.
     """
     batch = (values, weight)
-    # With the detection of anomalies compiled steps run themselves, and their carry keeps its structure.
-    if torch.is_anomaly_enabled() or not (is_plain() and _may_wait(values)):
+    if not (waits and is_plain() and _may_wait(values)):
         return Tally(metric.add(summed(metric, tally).added, values, weight))
     waiting = Tally(tally.added, (*tally.waiting, batch))
     return summed(metric, waiting) if len(waiting.waiting) == MOST_BATCHES else waiting

@@ -6,8 +6,8 @@ import torch
 import torch.utils._pytree as pytree
 from torch import Tensor
 
-from functrain import reprs
 from functrain.errors import NotATensor, TreeMismatch
+from functrain.records import reprs
 from functrain.tree.by_path import leaves_with_path
 from functrain.tree.structures import Tree
 

@@ -5,7 +5,7 @@ from typing import Any, TypeVar, dataclass_transform
 import attrs
 import torch.utils._pytree as pytree
 
-from functrain import reprs
+from functrain.records import reprs
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import reprs, showing
+from functrain.records import reprs, showing
 from functrain.tree.by_path import leaves_with_path
 from functrain.tree.structures import Tree
 

@@ -10,7 +10,8 @@ import toolz
 import torch
 
 import functrain as ft
-from functrain import callbacks, data, losses, metrics, nn, optim, plot, reprs, schedule, testing
+from functrain import callbacks, data, losses, metrics, nn, optim, plot, schedule, testing
+from functrain.records import reprs
 
 ADDRESS = re.compile(r"0x[0-9a-fA-F]{4,}")
 VALUE = 0.8765432
@@ -67,7 +68,11 @@ SPECIAL = {
     data.ArrayDataset,
     ft.checkpoint.Saved,
     ft.checkpoint.Report,
+    ft.time_travel.Difference,
+    ft.time_travel.Moment,
     schedule.Schedule,
+    ft.time_travel.Difference,
+    ft.time_travel.Moment,
 }
 """Records whose fields cannot be just anything; they are made as users make them, below."""
 

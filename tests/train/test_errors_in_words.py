@@ -48,12 +48,20 @@ def test_a_batch_may_be_a_pair_or_a_triple_everywhere(jit, event, kind):
 @pytest.mark.parametrize(
     ("batch", "error", "message"),
     [
-        (lambda b: 3, InvalidArgument, "the batch that the handler returned must be an .input, target. pair.* got int"),
-        (lambda b: (b.input,), InvalidArgument, "the batch that the handler returned must be .* got a tuple of 1"),
+        (
+            lambda b: 3,
+            InvalidArgument,
+            "batch that callback 'mine' returned at .* must be an .input, target. pair.* int",
+        ),
+        (
+            lambda b: (b.input,),
+            InvalidArgument,
+            "batch that callback 'mine' returned at .* must be .* got a tuple of 1",
+        ),
         (
             lambda b: (b.input, b.target[:3]),
             ShapeMismatch,
-            "that the handler returned has 8 rows of input and 3",
+            "returned at .* has 8 rows of input and 3",
         ),
         (lambda b: data.Batch(b.input, b.target, torch.ones(2)), ShapeMismatch, "weight must have shape .8,.*got .2,"),
     ],
@@ -71,7 +79,7 @@ def test_wrong_weights_of_a_host_handler():
         return attrs.evolve(run, batch=data.Batch(run.batch.input, run.batch.target, weight))
 
     for jit in (False, "aten"):
-        with pytest.raises(InvalidArgument, match="the batch that the handler returned: weight must be finite"):
+        with pytest.raises(InvalidArgument, match="mine' returned at 'begin_batch': weight must be finite"):
             fitted("begin_batch", handler, jit)
 
 
@@ -227,6 +235,9 @@ def test_the_key_of_a_run_that_goes_on_is_its_own(jit):
 @pytest.mark.parametrize("device", ["nope", "cuda:99", 3.5, torch.float32, "cpu0"])
 def test_a_device_that_is_not_here(device):
     learner, state, train, _ = problem(n=16)
-    with pytest.raises(InvalidArgument, match="device must be the name of a device that this machine has") as caught:
-        eager(learner, state, train, device=device)
-    assert repr(device) in str(caught.value)
+    for call in (eager, ft.evaluate, ft.predict):
+        with pytest.raises(
+            InvalidArgument, match="device must be the name of a device that this machine has"
+        ) as caught:
+            call(learner, state, train, device=device)
+        assert repr(device) in str(caught.value)

@@ -121,10 +121,10 @@ def _outline(value: Any, path: tuple, taken: _Taken) -> Any:
         raise NotSavable(f"{start}...: nothing deeper than {MOST_DEEP} levels can be saved; does it hold itself?")
     if isinstance(value, Tensor):
         return {"tensor": _tensor_name(value, path, taken)}
-    found = children(value)
-    if found is None:
+    parts = children(value)
+    if parts is None:
         return _leaf(value, path, taken)
-    kind, pairs = found
+    kind, pairs = parts
     if kind in ("list", "tuple"):
         return {kind: [_outline(child, (*path, name), taken) for name, child in pairs]}
     return {kind: [[_key(name, path), _outline(child, (*path, name), taken)] for name, child in pairs]}

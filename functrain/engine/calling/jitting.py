@@ -17,7 +17,6 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import reprs
 from functrain.dispatch_state import dispatch_modes, is_plain, keeps_for_gradients_otherwise, peek_interpreter_stack
 from functrain.engine.backends.aten.predictions import Mispredicted
 from functrain.engine.backends.freed_memory import keep_freed_memory, largest_value
@@ -36,6 +35,7 @@ from functrain.engine.graph.simplifying import simplify
 from functrain.engine.statics.surroundings import surroundings
 from functrain.engine.tracing.to_graph import Traced, trace
 from functrain.errors import InvalidArgument, TooManyTraces
+from functrain.records import reprs
 
 BACKENDS = {
     "aten": "functrain.engine.backends.aten.source",

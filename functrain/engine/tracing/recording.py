@@ -6,6 +6,7 @@ Every operation of PyTorch arrives here, below autograd and the transforms of `t
 """
 
 import operator
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _current_autograd_node  # pyright: ignore
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
@@ -41,6 +43,7 @@ class Tracer(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.recordings: list[Recording] = []
+        self.thread = threading.get_ident()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -184,6 +187,10 @@ class Recording:
         """Return whether a tensor was made in this recording or in one within it, which may be over."""
         return isinstance(tensor, Abstract) and tensor.recording not in self.tracer.recordings[: self._depth()]
 
+    def is_running(self) -> bool:
+        """Return whether the running code is what is recorded here."""
+        return self in self.tracer.recordings and self.tracer.thread == threading.get_ident()
+
     def _depth(self) -> int:
         return next(k for k, one in enumerate(self.tracer.recordings) if one is self)
 
@@ -215,6 +222,8 @@ class Recording:
         if func is aten.lift_fresh.default and not isinstance(args[0], Abstract):
             return self._literal(args[0])
         args, kwargs = mapped(self.known, args), {k: mapped(self.known, v) for k, v in kwargs.items()}
+        if func is aten.masked_fill.Scalar and _is_in_place_outside(args[0]):
+            return self.call(aten.masked_fill_.Scalar, args, kwargs)
         if known.refused or has_open_shape(func, args, kwargs):
             return self._by_values(func, args, kwargs, known.refused or "shape")
         self._check(known, func, args, kwargs)
@@ -335,6 +344,21 @@ class Recording:
         value.node, value.recording = node, self
         node.meta["val"] = value
         return value
+
+
+_CHOOSING = ("Maximum", "Minimum", "Clamp", "Fmax", "Fmin")
+
+
+def _is_in_place_outside(tensor: Any) -> bool:
+    """Return whether PyTorch fills a tensor in place where no mode is on: what is left of a gradient of maximum (2.14).
+
+    It says so by the layout, which is then that of the tensor and not a row-major one.
+    """
+    node = _current_autograd_node()
+    if node is None or isinstance(node, torch.autograd.function.BackwardCFunction):
+        return False
+    made = tensor.node
+    return made.target is aten.where.self and not made.users and node.name().startswith(_CHOOSING)
 
 
 def _node(tensor: Abstract) -> Node | None:

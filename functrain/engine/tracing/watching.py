@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from functrain.dispatch_state import forward_levels, outside_of_trace
+from functrain.dispatch_state import forward_levels, innermost, outside_of_trace, unseen, vectorizing_levels
 from functrain.engine.tracing.indexing import get_item, set_item
 from functrain.engine.tracing.recording import recording
+from functrain.engine.tracing.refusals import Refused
 
 
 class Watching(TorchFunctionMode):
@@ -51,8 +52,8 @@ def watched() -> AbstractContextManager:
 
 def _reading(func: Callable) -> Callable:
     def read(value: Callable[[Tensor], Tensor], tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-        with outside_of_trace():
-            return func(value(tensor), *args, **kwargs)
+        with outside_of_trace(), unseen():
+            return func(_values(value, tensor), *args, **kwargs)
 
     return read
 
@@ -94,6 +95,17 @@ def _gaussian_nll_loss(_, input, target, var, full=False, eps=1e-6, reduction="m
     return _REDUCED[reduction](loss + 0.5 * math.log(2 * math.pi) if full else loss)
 
 
+def _one_hot(_, x, num_classes=-1):
+    """Return the rows with the check of the classes made when it runs, which PyTorch's leaves out or asks for."""
+    if num_classes <= 0 or x.dtype is not torch.int64:
+        return F.one_hot(x, num_classes)
+    with unseen():
+        classes = innermost(x)
+        is_class = ((classes >= 0) & (classes < num_classes)).all()
+        torch.ops.aten._assert_async.msg(is_class, "index out of range in self: class values of one_hot")
+    return (x.unsqueeze(-1) == torch.arange(num_classes, device=x.device)).to(torch.int64)
+
+
 _REDUCED: dict[str, Callable] = {"none": lambda loss: loss, "mean": torch.mean, "sum": torch.sum}
 
 
@@ -110,7 +122,15 @@ def _listed(value: Callable[[Tensor], Tensor], lengths: Any) -> Any:
     if not isinstance(lengths, Tensor):
         return lengths
     with outside_of_trace():
-        return value(lengths).tolist()
+        return _values(value, lengths).tolist()
+
+
+def _values(value: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """Return the values of a tensor as a transform of `torch.func` around the running code has it."""
+    if vectorizing_levels([tensor]):  # it has others for each row
+        raise Refused("value")
+    with unseen():
+        return value(innermost(tensor))
 
 
 def _istft(_, *args, **kwargs):
@@ -132,5 +152,6 @@ _OWN: dict[Any, Callable] = {
     F.instance_norm: _instance_norm,
     F.gaussian_nll_loss: _gaussian_nll_loss,
     F.ctc_loss: _ctc_loss,
+    F.one_hot: _one_hot,
 }
 """Function -> what is traced in its place, which does the same; its first argument tells the values of a tensor."""

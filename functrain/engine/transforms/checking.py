@@ -8,10 +8,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import reprs, tree
+from functrain import tree
 from functrain.engine.calling.jitting import jit
 from functrain.engine.transforms.gradients import grad
 from functrain.errors import EagerAndCompiledDiffer
+from functrain.records import reprs
 
 
 @attrs.frozen(repr=False)

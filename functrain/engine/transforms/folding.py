@@ -6,8 +6,9 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import reprs, tree
+from functrain import tree
 from functrain.errors import NotATensor
+from functrain.records import reprs
 
 
 @attrs.frozen(repr=False)

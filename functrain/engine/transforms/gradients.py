@@ -67,9 +67,9 @@ def differentiate(f: Callable, args: tuple, argnum: int = 0, has_aux: bool = Fal
     """
     args, argnum = all_passed_on(args), _position(argnum, len(args))
     if _by_plain_autograd() and not _on_tape(tree.leaves(args)):
-        return _by_autograd(f, argnum, has_aux, args)
+        return by_autograd(f, argnum, has_aux, args)
     _check_floating(args[argnum], argnum)
-    return _by_func(f, argnum, has_aux, args)
+    return by_func(f, argnum, has_aux, args)
 
 
 def pull_back(f: Callable[[Any], tuple[Tensor, Tensor | float, Any]], x: Any) -> tuple[Any, Any]:
@@ -173,7 +173,9 @@ def _on_tape(leaves: list[Any]) -> bool:
     return torch.is_grad_enabled() and True in [leaf.requires_grad for leaf in leaves if isinstance(leaf, Tensor)]
 
 
-def _by_autograd(f: Callable, argnum: int, has_aux: bool, args: tuple) -> tuple[Any, Any]:
+def by_autograd(f: Callable, argnum: int, has_aux: bool, args: tuple) -> tuple[Any, Any]:
+    """Return value and gradient by PyTorch's autograd, where nothing else transforms the function."""
+
     # Half the overhead of torch.func.grad, which wraps every tensor; the same gradients.
     def valued(variables: Any) -> tuple[Tensor, float, Any]:
         result = f(*args[:argnum], variables, *args[argnum + 1 :])
@@ -231,7 +233,9 @@ def _detached(leaf: Any) -> Any:
     return leaf.detach() if isinstance(leaf, Tensor) else leaf
 
 
-def _by_func(f: Callable, argnum: int, has_aux: bool, args: tuple) -> tuple[Any, Any]:
+def by_func(f: Callable, argnum: int, has_aux: bool, args: tuple) -> tuple[Any, Any]:
+    """Return value and gradient by `torch.func`, under any other transforms."""
+
     def checked(*args):
         result = f(*args)
         _check_scalar(pair(result, "grad")[0] if has_aux else result)

@@ -7,10 +7,11 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import reprs, tree
+from functrain import tree
 from functrain.dispatch_state import unseen
 from functrain.engine.tracing.abstract_tensor import abstract, abstract_as_seen
 from functrain.engine.tracing.to_graph import trace
+from functrain.records import reprs
 
 
 @attrs.frozen(repr=False)

@@ -18,9 +18,10 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import reprs, tree
+from functrain import tree
 from functrain.errors import DuplicateName, TreeMismatch
 from functrain.nn.model import Buffers, Params
+from functrain.records import reprs
 
 
 def to_state_dict(params: Params, buffers: Buffers) -> dict[str, Tensor]:

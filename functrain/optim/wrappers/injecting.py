@@ -7,11 +7,12 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import reprs, schedule, tree
+from functrain import schedule, tree
 from functrain.errors import InvalidArgument
 from functrain.optim.context import Context
 from functrain.optim.shapes import device
 from functrain.optim.transform import Transform, check_transform
+from functrain.records import reprs
 
 
 @tree.node

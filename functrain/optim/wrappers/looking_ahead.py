@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import reprs, schedule, tree
+from functrain import schedule, tree
 from functrain.errors import InvalidArgument
 from functrain.optim.arithmetic import plus
 from functrain.optim.context import Context
@@ -15,6 +15,7 @@ from functrain.optim.hypers import nonnegative
 from functrain.optim.shapes import counter
 from functrain.optim.stepping import apply_updates
 from functrain.optim.transform import Transform, check_transform
+from functrain.records import reprs
 from functrain.schedule import Hyper
 
 

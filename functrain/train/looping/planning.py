@@ -9,8 +9,8 @@ from torch import Tensor
 from functrain import arguments, tree
 from functrain.errors import InvalidArgument, RunMismatch
 from functrain.train.events import STEP_EVENTS, Callback
+from functrain.train.looping.sources import Source
 from functrain.train.run import Plan, Run
-from functrain.train.sources import Source
 from functrain.train.stop import left_of
 
 
@@ -56,13 +56,13 @@ def _check_same_plan(
 ) -> Plan:
     if lengths["train"] is None:
         lengths = {**lengths, "train": plan.steps}
-    given = (
+    terms = (
         ("epochs", plan.epochs if epochs is None else epochs, plan.epochs),
         ("steps", plan.steps if steps is None else steps, plan.steps),
         ("batches an epoch", lengths, dict(plan.lengths)),
         ("callbacks", list(names), list(plan.callbacks)),
     )
-    for what, now, then in given:
+    for what, now, then in terms:
         if now != then:
             raise RunMismatch(
                 f"the run to go on with was begun with {what} {then}, and now {what} {now} are passed; pass what it "

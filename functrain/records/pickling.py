@@ -8,8 +8,8 @@ from typing import Any
 
 import attrs
 
-from functrain import reprs
 from functrain.errors import NotSavable
+from functrain.records import reprs
 
 _BY_VALUE = "cloudpickle", "dill"
 """Libraries that pickle a function's code, and so need no name to import it by."""

@@ -11,15 +11,15 @@ from torch import Tensor
 from functrain import data, nn, optim, random, tree
 from functrain.data import as_batch
 from functrain.errors import PaddingCounts, ShapeMismatch
-from functrain.train.emitting import emit
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.learner import Learner, metrics_of
+from functrain.train.looping.emitting import emit
+from functrain.train.looping.sources import Source
 from functrain.train.run import Cursor, Run
-from functrain.train.sources import Source
 from functrain.train.state import TrainState
-from functrain.train.step import Step, eval_stages, train_stages
+from functrain.train.stepping.step import Step, eval_stages, train_stages
+from functrain.train.stepping.weights import row_weights, without_influence
 from functrain.train.tally import Tally, measured_by, summed
-from functrain.train.weights import row_weights, without_influence
 
 RTOL, ATOL = 1e-3, 1e-4
 """How far a padded step may be from the one without padding: kernels add in another order for another shape."""

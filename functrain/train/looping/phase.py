@@ -7,10 +7,10 @@ import attrs
 import torch
 
 from functrain import tree
-from functrain.train.chunks import Chunk, Feed, enter
-from functrain.train.emitting import emit_apart
 from functrain.train.events import STEP_EVENTS, Callback, naming
-from functrain.train.interruption import Interruption, carry_run
+from functrain.train.looping.chunks import Chunk, Feed, enter
+from functrain.train.looping.emitting import emit_apart
+from functrain.train.looping.interruption import Interruption, carry_run
 from functrain.train.run import Cursor, Run, steps_of
 from functrain.train.stop import joined, within
 from functrain.train.tally import merged
@@ -41,7 +41,7 @@ class Task:
         callbacks: the callbacks, ordered.
         phases: how each phase is run, by name: "train", then the validations.
         passed: (state, batches) -> the state after batches that were left out.
-        row: state -> what joins the row of an epoch, such as the schedules' values.
+        row: state before an epoch -> what joins its row: the schedules' values, as the first step uses them.
         device: where the state is.
     """
 
@@ -182,15 +182,15 @@ def _after_the_step(task: Task, live: Live, run: Run) -> Run:
         return run
     stopped, run = run.stopped, tree.evolve(run, stopped=None)
     if run.cursor.event == "after_batch":
-        run = _told(task, live, "after_batch", run) if run.batch is not None else run
+        run = _tell(task, live, "after_batch", run) if run.batch is not None else run
     if run.stopped is None or run.stopped.scope != "fit":
         ended, run = run.stopped, tree.evolve(run, stopped=None)
-        run = _told(task, live, "after_chunk", run)
+        run = _tell(task, live, "after_chunk", run)
         stopped = joined(stopped, ended)
     if run.stopped is None:
         run = _at(tree.evolve(run, batch=None, logs={}), "begin_batch")
     return tree.evolve(run, stopped=joined(stopped, run.stopped))
 
 
-def _told(task: Task, live: Live, event: str, run: Run) -> Run:
+def _tell(task: Task, live: Live, event: str, run: Run) -> Run:
     return within(("batch",), tell(task, live, event, run))

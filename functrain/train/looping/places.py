@@ -17,8 +17,8 @@ from typing import Any
 import attrs
 
 from functrain import tree
-from functrain.train.interruption import Interruption, carried, carry_run, interruptible
-from functrain.train.phase import Live, Task, at_boundary, run_phase, tell
+from functrain.train.looping.interruption import Interruption, carried, carry_run, interruptible
+from functrain.train.looping.phase import Live, Task, at_boundary, run_phase, tell
 from functrain.train.run import Cursor, Run
 from functrain.train.stop import left_of, unless_stopped, within
 from functrain.train.tally import computed
@@ -94,7 +94,7 @@ def _after_fit(task: Task, live: Live, run: Run) -> Run:
     What is raised meanwhile carries the run as it was before, so that going on with it asks every callback again.
     """
     history = run.history + run.logs if run.cursor.event == "after_epoch" else run.history  # stopped at its end
-    after, asked = _told_in_the_end(attrs.evolve(run, history=history, batch=None)), 0
+    after, asked = _at_the_end(attrs.evolve(run, history=history, batch=None)), 0
     try:
         for asked in range(1, len(task.callbacks) + 1):  # one by one, to know who is left when one raises
             after = tell(attrs.evolve(task, callbacks=task.callbacks[:asked]), live, "after_fit", after)
@@ -110,7 +110,7 @@ def _to_go_on_from(run: Run) -> Run:
     return attrs.evolve(run, stopped=left_of(run.stopped))
 
 
-def _told_in_the_end(run: Run) -> Run:
+def _at_the_end(run: Run) -> Run:
     """Return the run as the handlers of `after_fit` see it."""
     cursor = attrs.evolve(run.cursor, event="after_fit", answered=0)
     return attrs.evolve(run, stopped=None, cursor=cursor, point=_to_go_on_from(run))
@@ -125,7 +125,7 @@ def _after_failure(task: Task, run: Run, error: BaseException, resources: Mappin
             continue
         try:
             alone = attrs.evolve(task, callbacks=(callback,))
-            tell(alone, Live(Interruption(), resources), "after_fit", _told_in_the_end(run))
+            tell(alone, Live(Interruption(), resources), "after_fit", _at_the_end(run))
         except Exception as another:
             error.add_note(f"then after_fit of callback {callback.name!r} raised {type(another).__name__}: {another}")
         except BaseException as another:  # Ctrl-C once more
@@ -151,7 +151,12 @@ def _begin_epoch(task: Task, live: Live, run: Run) -> Run:
     run = tell(task, live, "begin_epoch", run)
     if run.stopped is not None and run.stopped.scope == "epoch":
         return _after_training(task, run)
-    return unless_stopped(lambda run: _next(run, "begin_batch"))(within(("batch",), run))
+    return unless_stopped(lambda run: _next(_with_schedules(task, run), "begin_batch"))(within(("batch",), run))
+
+
+def _with_schedules(task: Task, run: Run) -> Run:
+    """Return the run with what its epoch's first step uses in the row; after the step it is the next one's already."""
+    return tree.evolve(run, row={**run.row, **task.row(run.state)})
 
 
 def _batches(task: Task, live: Live, run: Run) -> Run:
@@ -213,7 +218,9 @@ def _after_validation(task: Task, run: Run) -> Run:
 
 def _after_epoch(task: Task, live: Live, run: Run) -> Run:
     if run.cursor.answered == 0:
-        run = tree.evolve(run, logs={**run.row, **task.row(run.state)})
+        schedules = {name: run.row[name] for name in task.row(run.state) if name in run.row}  # the last columns
+        others = {name: value for name, value in run.row.items() if name not in schedules}
+        run = tree.evolve(run, logs={**others, **schedules})
     run = within(("batch", "epoch", "validate"), tell(task, live, "after_epoch", run))
     return unless_stopped(_end_epoch)(run)
 

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -15,10 +14,11 @@ from functrain.optim import Transform
 from functrain.schedule import Progress
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.learner import Learner, metrics_of, schedules
+from functrain.train.looping.compiling import kept
+from functrain.train.looping.sources import Source
 from functrain.train.run import Run
-from functrain.train.sources import Source
 from functrain.train.state import TrainState
-from functrain.train.step import applied, begin, forward
+from functrain.train.stepping.step import applied, begin, forward
 from functrain.train.tally import check_name
 
 
@@ -53,11 +53,14 @@ def check_device(device: Any) -> torch.device | None:
 def check_optimizer(learner: Learner, state: TrainState) -> None:
     """Raise `TreeMismatch` when the state is that of another optimizer."""
     like = "what learner.optimizer.init(state.params) returns, with which this optimizer can go on"
-    tree.check_same(_fresh(learner.optimizer, state.params), state.opt_state, "state.opt_state", like)
+    kinds = tuple((path, leaf.shape, leaf.dtype, leaf.device) for path, leaf in tree.leaves_with_path(state.params))
+    fresh = kept(learner, ("optimizer", kinds), lambda: _without_values(learner.optimizer, state.params))
+    fresh = learner.optimizer.init(state.params) if fresh is None else fresh[0]
+    tree.check_same(fresh, state.opt_state, "state.opt_state", like)
 
 
-def _fresh(optimizer: Transform, params: Any) -> Any:
-    """Return the optimizer's first state, or if it can be had without memory, one without values."""
+def _without_values(optimizer: Transform, params: Any) -> tuple[Any] | None:
+    """Return the optimizer's first state with tensors that have no memory, or None if it cannot be had so."""
     leaves, structure = tree.flatten(params)
     made = []
 
@@ -68,32 +71,48 @@ def _fresh(optimizer: Transform, params: Any) -> Any:
     try:
         trace(init, leaves)
     except Exception:  # it looks at values; what else is wrong is raised again
-        return optimizer.init(params)
-    return made[0]
+        return None
+    return (tree.map(_bare, made[0]),)
 
 
-def check_source(learner: Learner, state: TrainState, source: Source, callbacks: tuple[Callback, ...] = ()) -> None:
+def _bare(leaf: Any) -> Any:
+    return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta") if isinstance(leaf, Tensor) else leaf
+
+
+def check_source(learner: Learner, state: TrainState, source: Source, callbacks: tuple[Callback, ...] = ()) -> bool:
     """Raise unless the first batch of a source goes through the model, the loss and the metrics.
 
     Of a source that cannot be begun twice, nothing is tried. Of arrays, the rows with the smallest and the largest
     integers are tried too, so that a label or an index out of range is found before it is met in the middle of an
-    epoch; and a last batch of one row, which a batch norm refuses, is tried in training mode. Where a handler may make
-    something else of the batches before the loss sees them, what fails here may be right, and the first step tells.
+    epoch; and a last batch of one row, which a batch norm refuses, is tried in training mode.
+
+    Where a handler may make something else of the batches before the loss sees them, what fails here may be right, and
+    the step tells. Returned is whether everything went through: else batches had better go one by one, as a compiled
+    chunk that fails in the middle has overwritten the state from before it.
     """
-    what, train = f"the first batch of {source.name}", source.name == "train"
-    with _noting(what):
+    with _noting(f"the first batch of {source.name}"):
         first = _first_batch(source)
     if first is None:
-        return
-    with suppress(Exception) if _may_be_replaced(source, callbacks) else nullcontext():
-        check_batch(learner, state, first, what, train)
-        extremes = _extreme_rows(source)
-        if extremes is not None:
-            check_batch(learner, state, extremes, f"the smallest and largest labels or indices of {source.name}")
-        if train and _ends_with_one_row(source):
-            with _noting(f"a last batch of one row of {source.name}; remainder='drop' leaves it out"), torch.no_grad():
-                row = tree.map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, first)
-                forward(applied(learner.model))(begin(learner, state, row, "train"))
+        return True
+    try:
+        _try(learner, state, source, first)
+    except Exception:
+        if not _may_be_replaced(source, callbacks):
+            raise
+        return False
+    return True
+
+
+def _try(learner: Learner, state: TrainState, source: Source, first: data.Batch) -> None:
+    train = source.name == "train"
+    check_batch(learner, state, first, f"the first batch of {source.name}", train)
+    extremes = _extreme_rows(source)
+    if extremes is not None:
+        check_batch(learner, state, extremes, f"the smallest and largest labels or indices of {source.name}")
+    if train and _ends_with_one_row(source):
+        with _noting(f"a last batch of one row of {source.name}; remainder='drop' leaves it out"), torch.no_grad():
+            row = tree.map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, first)
+            forward(applied(learner.model))(begin(learner, state, row, "train"))
 
 
 def _may_be_replaced(source: Source, callbacks: tuple[Callback, ...]) -> bool:

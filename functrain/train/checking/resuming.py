@@ -19,10 +19,10 @@ from functrain.errors import InvalidArgument, NewerFormat, TreeMismatch
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.history import History
 from functrain.train.learner import Learner, metrics_of
-from functrain.train.precision import in_precision
+from functrain.train.looping.sources import Source, open_source, source, sources
 from functrain.train.run import Cursor, Plan, Run
-from functrain.train.sources import Source, open_source, source, sources
 from functrain.train.state import TrainState, init
+from functrain.train.stepping.precision import in_precision
 from functrain.train.stop import Stopped
 from functrain.train.tally import LOSS, Measured, Tally, measured_by
 
@@ -162,7 +162,7 @@ def _state_like(learner: Learner, example: Any, saved: Saved) -> TrainState:
         buffers=tree.map(_meta, buffers),
         opt_state=opt_state,
         key=_meta(random.key(0)),
-        **{name: number for name in ("step", "updates", "start", "end", "epochs")},
+        **{name: number for name in ("step", "updates", "start", "end", "epoch_length")},
     )
 
 
@@ -227,8 +227,8 @@ def _as_record(
     """
 
     def read(saved: Saved) -> Any:
-        names, known = fields_of(saved), {field.name for field in attrs.fields(cls)}
-        if unknown := [name for name in names if name not in known]:
+        names, own = fields_of(saved), {field.name for field in attrs.fields(cls)}
+        if unknown := [name for name in names if name not in own]:
             raise NewerFormat(
                 f"{saved.path} has {unknown[0]!r}, which this functrain does not know; install a newer one"
             )

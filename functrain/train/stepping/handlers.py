@@ -6,8 +6,8 @@ from typing import Any
 from functrain import tree
 from functrain.engine import Stop
 from functrain.train.events import Callback, check_answer, check_changes, naming, with_whole_parts
+from functrain.train.stepping.weights import without_influence
 from functrain.train.stop import Stops, halted
-from functrain.train.weights import without_influence
 
 MAY_REPLACE = {
     "begin_step": frozenset(("state", "batch", "memory", "tally", "logged")),

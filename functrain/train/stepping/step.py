@@ -7,7 +7,6 @@ Between the stages stand the callbacks' handlers of the event of that name. All 
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import attrs
@@ -23,13 +22,13 @@ from functrain.metrics import Metric
 from functrain.optim.counting import has_updated
 from functrain.schedule import Progress
 from functrain.train.events import Callback
-from functrain.train.gradients import Stage, compare, differentiated, differentiated_mean, with_parts
-from functrain.train.handlers import handlers
 from functrain.train.learner import Learner, check_learner, metrics_of, schedules
 from functrain.train.state import TrainState, progress
+from functrain.train.stepping.gradients import Stage, compare, differentiated, differentiated_mean, with_parts
+from functrain.train.stepping.handlers import handlers
+from functrain.train.stepping.weights import row_weights, without_influence
 from functrain.train.stop import Halt, Stops, settle
 from functrain.train.tally import Tally, add, check_name, measured_by, summed, value_of
-from functrain.train.weights import row_weights, without_influence
 
 
 @tree.node
@@ -44,6 +43,7 @@ class Step:
         begun: the state, memories and tally before this step.
         phase: "train" or "valid".
         metric: the loss and the metrics of this phase, as one.
+        waits: whether the tally may let a batch wait for later ones.
         prediction: the model's output, after `forward`.
         buffers: the model's new buffers, after `forward`; `update` puts them into the state.
         losses: one value per example or element, after `loss`.
@@ -63,6 +63,7 @@ class Step:
     begun: tuple[TrainState, dict[str, Any], Tally]
     phase: str = tree.static(default="train")
     metric: Metric = tree.static(default=None)
+    waits: bool = tree.static(default=False)
     prediction: Any = None
     buffers: Any = None
     losses: Any = None
@@ -72,6 +73,7 @@ class Step:
     logged: dict[str, Any] = attrs.field(factory=dict)
     halt: Halt | None = None
     evaluate: Callable[[Any], tuple[Tensor, Any]] | None = tree.static(default=None)
+    _progress: Progress | None = attrs.field(default=None, alias="progress")
 
     @property
     def loss(self) -> Any:
@@ -89,7 +91,7 @@ class Step:
     @property
     def progress(self) -> Progress:
         """How far the run was before this step, by both counts."""
-        return progress(self.begun[0])
+        return progress(self.begun[0]) if self._progress is None else self._progress
 
     @property
     def accumulators(self) -> Any:
@@ -250,6 +252,7 @@ def begin(
     memory: dict[str, Any] | None = None,
     so_far: Tally | None = None,
     metric: Metric | None = None,
+    waits: bool = False,
 ) -> Step:
     """Return the record that the first stage takes.
 
@@ -259,7 +262,9 @@ def begin(
     metric = measured_by(metrics_of(learner, phase)) if metric is None else metric
     so_far = Tally(metric.init(state.step.device)) if so_far is None else so_far
     memory = {} if memory is None else memory
-    return Step(state, without_influence(batch), memory, so_far, (state, memory, so_far), phase, metric)
+    at = progress(state) if phase == "train" else None  # once, for the model and the optimizer
+    begun = (state, memory, so_far)
+    return Step(state, without_influence(batch), memory, so_far, begun, phase, metric, waits, progress=at)
 
 
 # The stages
@@ -279,10 +284,8 @@ def _mode(step: Step) -> nn.Mode:
     if step.phase != "train":
         return nn.evaluation(weight)
     state = step.begun[0]
-    # Few look at the progress, and reading its numbers takes longer than a small layer. A trace drops what nobody uses.
-    at = Progress.late(partial(progress, state)) if is_plain() else progress(state)
     # The step's key is folded only by the layers that draw from it.
-    return nn.Mode(True, state.key, at, weight, path=(state.step,))
+    return nn.Mode(True, state.key, step.progress, weight, path=(state.step,))
 
 
 def forward(apply: Callable[[Step, Any], tuple[Any, Any]]) -> Stage:
@@ -368,7 +371,8 @@ def tally(metrics: dict[str, Metric]) -> Stage:
     def stage(step: Step) -> Step:
         measured = {name: metric.measure(step.prediction, step.batch.target) for name, metric in metrics.items()}
         values = {"loss": step.losses, **measured}
-        return tree.evolve(step, measured=values, tally=add(step.metric, step.tally, values, step.batch.weight))
+        added = add(step.metric, step.tally, values, step.batch.weight, step.waits)
+        return tree.evolve(step, measured=values, tally=added)
 
     return stage
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from functrain import tree
 from functrain.errors import DtypeMismatch, InvalidArgument
 from functrain.nn import Model
-from functrain.train.compiling import kept
 from functrain.train.learner import Learner, check_learner
+from functrain.train.looping.compiling import kept
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 

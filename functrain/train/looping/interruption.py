@@ -1,22 +1,23 @@
-"""Ctrl-C: held back while memory is being overwritten, and at once everywhere else.
+"""Signals: Ctrl-C is held back while memory is being overwritten; and signals may be noted, to stop by them.
 
 A compiled step puts the new state into the memory of the old one. An exception in the middle of it, or before its
 result is bound to a name, would leave neither. So while such a call runs SIGINT is noted, and raised when the result is
-there.
+there. Everywhere else it comes at once. What changes in place in `train` is here: whether a signal came.
 """
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from functrain import tree
-from functrain.errors import DonatedValueUsed
+from functrain.errors import DonatedValueUsed, InvalidArgument
 
 
 class Interruption:
-    """Whether SIGINT is held back now, and whether one came meanwhile: the one thing in `train` that changes in place.
+    """Whether SIGINT is held back now, and whether one came meanwhile.
 
     Attributes:
         holding: whether a call runs whose result is not bound yet.
@@ -74,6 +75,74 @@ def interruptible() -> Iterator[Interruption]:
         signal.signal(signal.SIGINT, earlier)
         if interruption.pending is not None:  # the call raised by itself, and this one came meanwhile
             interruption.release()
+
+
+class Noted:
+    """Signals that are noted instead of acting, until a second one comes.
+
+    Attributes:
+        came: the name of the signal that came, such as "SIGTERM"; None before.
+        heeded: whether somebody has stopped because of it.
+    """
+
+    def __init__(self) -> None:
+        self.came: str | None = None
+        self.heeded = False
+        self._earlier: dict[int, Any] = {}
+
+    def take_over(self, numbers: Iterable[int]) -> None:
+        """Note these signals from now on."""
+        for number in numbers:
+            self._earlier[number] = signal.signal(number, self._handle)
+
+    def give_back(self) -> None:
+        """Put the earlier handlers back."""
+        for number, earlier in self._earlier.items():
+            signal.signal(number, earlier)
+
+    def _handle(self, number: int, frame: Any) -> None:
+        if self.came is None:
+            self.came = signal.Signals(number).name
+            return
+        earlier = self._earlier[number]
+        if callable(earlier):
+            earlier(number, frame)
+        elif earlier == signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+
+
+@contextmanager
+def noted(numbers: Iterable[int]) -> Iterator[Noted]:
+    """Note signals, and put the earlier handlers back afterwards; warn of one that nobody has heeded.
+
+    Raises:
+        InvalidArgument: this is not the main thread, the one thread in which Python handles signals; or a handler is
+            not Python's, and could not be put back.
+
+    >>> with noted([signal.SIGTERM]) as signals:
+    ...     signal.raise_signal(signal.SIGTERM)
+    ...     signals.heeded = True
+    ...     print(signals.came)
+    SIGTERM
+    """
+    numbers = tuple(numbers)
+    if threading.current_thread() is not threading.main_thread():
+        raise InvalidArgument(
+            "signals come in the main thread alone, and this fit runs in another one; run it in the main thread, or "
+            "stop it by a callback of its own that looks at a threading.Event"
+        )
+    foreign = [signal.Signals(number).name for number in numbers if signal.getsignal(number) is None]
+    if foreign:
+        raise InvalidArgument(f"{foreign[0]} has a handler that is not Python's, which could not be put back")
+    signals = Noted()
+    try:
+        signals.take_over(numbers)
+        yield signals
+    finally:
+        signals.give_back()
+    if signals.came is not None and not signals.heeded:
+        warnings.warn(f"{signals.came} came when the fit was over, and has done nothing; send it again", stacklevel=2)
 
 
 def carry_run(error: BaseException, run: Any, task: Any = None) -> None:

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from functrain import data, tree
 from functrain.engine import Stop, fold, scan
-from functrain.train.compiling import compiled, kept
-from functrain.train.sources import Source, open_source
+from functrain.train.looping.compiling import compiled, kept
+from functrain.train.looping.sources import Source, open_source
 from functrain.train.stop import Stops
 from functrain.train.tally import Measured
 
@@ -217,10 +217,10 @@ def _by_rows(f: Callable) -> Callable:
 def _by_chunk(f: Callable) -> Callable:
     gathered = _gathering(f)
 
-    def steps(carry: Carry, arrays: Any, rows: dict[str, Tensor]) -> tuple[Carry, Any]:
+    def step(carry: Carry, arrays: Any, rows: dict[str, Tensor]) -> tuple[Carry, Any]:
         return scan(lambda carry, row: _until_last(gathered(carry, arrays, row), row), carry, rows)
 
-    return steps
+    return step  # by one name, as errors in kernels name it, whatever the chunk
 
 
 def _until_last(result: Any, row: dict[str, Tensor]) -> Any:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
+from torch import Tensor
 
 from functrain import tree
 from functrain.engine import Stop
+from functrain.errors import InvalidCallbackResult
 from functrain.train.events import (
     BY_PHASE,
     STEP_EVENTS,
@@ -39,8 +41,8 @@ def emit(event: str, callbacks: tuple[Callback, ...], run: Run, resources: Mappi
         resources: what is live, by the callbacks' names.
 
     Raises:
-        InvalidCallbackResult: a handler returned something else than a run, a `Stop` or None, or changed what would be
-            lost.
+        InvalidCallbackResult: a handler returned something else than a run, a `Stop` or None, changed what would be
+            lost, or wrote to the run in place.
         InvalidMemory: a memory became what cannot be saved.
 
     >>> def halve(run):
@@ -77,7 +79,11 @@ def hears(callbacks: tuple[Callback, ...], event: str, run: Run) -> list[Callbac
 def _answer(callback: Callback, event: str, run: Run, resources: Mapping[str, Any]) -> Run:
     handler = callback.handlers[event]
     with naming(callback.name, event):
+        lent = _lent(run, callback) if callback.keeps_state else []
+        before = _versions(lent)
         answer = handler(run) if callback.resource is None else handler(run, resources[callback.name])
+        if _versions(lent) != before:
+            raise InvalidCallbackResult(_changed_in_place(run, callback, event, lent, before))
         if answer is None:
             return run
         stop = answer if isinstance(answer, Stop) else None
@@ -86,6 +92,47 @@ def _answer(callback: Callback, event: str, run: Run, resources: Mapping[str, An
         if stop is None or not bool(stop.when):
             return after
         return tree.evolve(after, stopped=_stopped(stop, event, callback.name, run))
+
+
+def _lent(run: Run, callback: Callback) -> list[Tensor]:
+    """Return the tensors that a handler looks at and must not write to: the state, its memory and the batch."""
+    tensors: list[Tensor] = []
+    _collect((run.state, run.memory.get(callback.name), run.batch), tensors)
+    return tensors
+
+
+def _collect(value: Any, tensors: list[Tensor]) -> None:
+    # In a third of the time of `tree.leaves`: this runs before each handler.
+    if isinstance(value, Tensor):
+        if not value.is_inference():  # whose writes nobody counts
+            tensors.append(value)
+        return
+    kind = type(value)
+    if kind is dict:
+        parts = value.values()
+    elif kind is tuple or kind is list:
+        parts = value
+    else:
+        parts = vars(value).values() if attrs.has(kind) and hasattr(value, "__dict__") else ()
+    for part in parts:
+        _collect(part, tensors)
+
+
+def _versions(tensors: list[Tensor]) -> list[int]:
+    """Return how often each tensor has been written to."""
+    return [tensor._version for tensor in tensors]
+
+
+def _changed_in_place(run: Run, callback: Callback, event: str, lent: list[Tensor], before: list[int]) -> str:
+    parts = {"state": run.state, "memory": {callback.name: run.memory.get(callback.name)}, "batch": run.batch}
+    paths = {id(leaf): path for path, leaf in tree.leaves_with_path(parts)}
+    changed = [
+        paths.get(id(x), "a tensor") for x, old, new in zip(lent, before, _versions(lent), strict=True) if old != new
+    ]
+    return (
+        f"callback {callback.name!r}, event {event!r}: the handler wrote to {', '.join(changed[:3])} of the run in "
+        "place, and a run is a value; return attrs.evolve(run, ...) with tensors of its own, such as x.clone().add_(1)"
+    )
 
 
 def _stopped(stop: Stop, event: str, name: str, run: Run) -> Stopped:
