@@ -214,3 +214,28 @@ def test_batches_that_cannot_be_had_before_training(tmp_path):
     adam = attrs.evolve(learner, optimizer=ft.optim.adam(0.1))
     with pytest.raises(TreeMismatch, match="opt_state"):
         ft.fit(adam, checkpoint.restore(tmp_path / "a"), **options)
+
+
+def test_a_run_that_was_saved_on_an_accelerator_goes_on_where_the_data_is(saved):
+    learner, _, options, run = saved
+    away = attrs.evolve(run, devices=dict.fromkeys(run.devices, "cuda:1"))
+    here, there = (ft.fit(learner, one, **options) for one in (run, away))
+    assert set(run.devices.values()) == {"cpu"}
+    assert tree.equal(here.state, there.state) and tree.equal(here.memory, there.memory)
+
+
+def test_a_loop_that_saves_itself(tmp_path):
+    loop, carry = own_loop()
+    whole = loop(carry, callbacks=[ft.Callback("fails", {}), callbacks.record()])
+
+    def fails(run):
+        if run.epoch == 1:
+            raise RuntimeError("the machine is gone")
+
+    saving = callbacks.save_checkpoints(tmp_path, every=2)
+    with pytest.raises(RuntimeError):
+        loop(carry, callbacks=[ft.Callback("fails", {"after_validate": fails}), callbacks.record(), saving])
+    last = checkpoint.latest(tmp_path)
+    run = loop(last, like=carry, callbacks=[ft.Callback("fails", {}), callbacks.record(), saving])
+    assert last.info["step"] == 14 and tree.equal(run.state, whole.state) and run.history == whole.history
+    assert tree.equal(run.memory["record"], whole.memory["record"])
