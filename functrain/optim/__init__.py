@@ -30,6 +30,7 @@ from functrain.optim.primitives import (
     trace,
 )
 from functrain.optim.stepping import apply_updates, step
+from functrain.optim.torch_states import from_torch, to_torch
 from functrain.optim.transform import Transform, hyperparameters, identity, named, stateless
 from functrain.optim.wrappers import (
     Accumulated,
@@ -82,6 +83,7 @@ __all__ = [
     "edit_injected",
     "flatten",
     "freeze",
+    "from_torch",
     "gate",
     "hyperparameters",
     "identity",
@@ -105,6 +107,7 @@ __all__ = [
     "spread",
     "stateless",
     "step",
+    "to_torch",
     "trace",
     "unfreeze_gradually",
     "updates_made",

@@ -12,7 +12,7 @@ from functrain.errors import InvalidArgument
 from functrain.schedule.hyper import Number, Schedule, is_number
 from functrain.schedule.phases import join, slack
 from functrain.schedule.shapes import cosine, exponential
-from functrain.schedule.stairs import check_factor, floor, staircase
+from functrain.schedule.stairs import check_factor, floor, step
 
 Shape = Callable[[float, float], Schedule]
 
@@ -122,7 +122,7 @@ def triangular2(low: float, high: float, cycles: float = 1, part: float = 0.5) -
     (1.0, 0.0, 0.5)
     """
     waves = triangular(0.0, high - low, cycles, part)
-    return low + waves * staircase(cycles, exponential(1.0, 0.5**cycles))
+    return low + waves * step(1.0, 1 / cycles, 0.5)
 
 
 def exp_range(low: float, high: float, cycles: float = 1, part: float = 0.5, decay: float = 0.1) -> Schedule:

@@ -29,10 +29,10 @@ class _Phases:
         if not isinstance(position, Tensor) or (position.dim() == 0 and is_readable(position)):
             return self._at_number(position)
         # Which phase it is may not steer Python here, so every phase is computed and one chosen.
-        value, miss = self._in_phase(0, position), slack(position)
+        chosen, miss = self._in_phase(0, position), slack(position)
         for i, start in enumerate(self.edges[1:-1], 1):
-            value = torch.where(position >= start - miss, self._in_phase(i, position), value)
-        return value
+            chosen = torch.where(position >= start - miss, self._in_phase(i, position), chosen)
+        return chosen
 
     def _at_number(self, position):
         i, miss = 0, slack(position)

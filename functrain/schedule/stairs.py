@@ -13,7 +13,7 @@ from functrain.errors import InvalidArgument
 from functrain.records import reprs
 from functrain.schedule.hyper import Number, Schedule, is_number
 from functrain.schedule.phases import check_by_position, join, slack
-from functrain.schedule.shapes import constant, exponential
+from functrain.schedule.shapes import constant
 
 
 def piecewise_constant(milestones: Sequence[float], values: Sequence[float]) -> Schedule:
@@ -89,7 +89,7 @@ def step(start: float, every: float, factor: float = 0.1) -> Schedule:
         factor: positive.
 
     Raises:
-        InvalidArgument: start is 0, every is outside (0, 1], or factor is not positive.
+        InvalidArgument: every is outside (0, 1], factor is not positive, or the last value is too large for a number.
 
     See also: `multistep`, whose drops are where you say; `staircase`, which makes stairs of any schedule.
 
@@ -100,7 +100,9 @@ def step(start: float, every: float, factor: float = 0.1) -> Schedule:
     if not is_number(every) or not 0 < every <= 1:
         raise InvalidArgument(f"every must be a fraction of the time in (0, 1], got {every!r}")
     check_factor("factor", factor)
-    return staircase(1 / every, exponential(start, start * factor ** (1 / every)))
+    if math.log(factor) / every > 700:
+        raise InvalidArgument(f"step: a factor of {factor:g} every {every:g} of the time leaves the range of numbers")
+    return Schedule(_Steps(constant(start).f(0.0), every, factor))
 
 
 def check_milestones(milestones: Sequence[float]) -> tuple[float, ...]:
@@ -157,6 +159,20 @@ class _Staircase:
 
     def __repr__(self) -> str:
         return f"staircase({self.stairs:g}, {reprs.short(self.schedule)})"
+
+
+@attrs.frozen
+class _Steps:
+    start: Any
+    every: float
+    factor: float
+
+    def __call__(self, position: Number) -> Number:
+        # Not the start times the whole factor to a part of it, which would be 0 after some hundred drops.
+        return self.start * self.factor ** floor(position / self.every, slack(position) / self.every)
+
+    def __repr__(self) -> str:
+        return f"step({self.start:g}, {self.every:g}, {self.factor:g})"
 
 
 def floor(number: Number, miss: float) -> Number:

@@ -120,6 +120,14 @@ def test_restarts_that_grow(growth):
     assert ours == pytest.approx(wanted, rel=1e-9)
 
 
+def test_hundreds_of_drops_are_torchs():
+    steps = 3000
+    ours = run_of_ours(schedule.step(0.5, 3 / steps, 0.4), steps, steps)
+    assert ours == pytest.approx(run_of_torch(lambda o: lr_scheduler.StepLR(o, 3, 0.4), steps=steps), rel=1e-9)
+    waves = schedule.triangular2(0.1, 0.5, cycles=2000)
+    assert waves(0.5 / 2000) == pytest.approx(0.5) and waves(0.9) == pytest.approx(0.1)
+
+
 def test_multistep_by_epochs_equals_torchs_that_steps_once_an_epoch():
     counted = schedule.over_epochs(9, schedule.multistep(0.5, [3 / 9, 7 / 9]))
     ours = [value(counted, Progress(epoch=epoch + batch / 5)) for epoch in range(9) for batch in range(5)]

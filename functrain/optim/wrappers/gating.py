@@ -15,6 +15,7 @@ from functrain.optim.shapes import counter, device
 from functrain.optim.transform import Transform, check_transform
 from functrain.optim.wrappers.claiming import Where, check_where
 from functrain.optim.wrappers.partitioning import partition
+from functrain.records import reprs
 from functrain.schedule import Hyper
 
 
@@ -74,7 +75,7 @@ def gate(is_open: Hyper, transform: Transform) -> Transform:
         {**transform.hypers, "open": is_open},
         made=lambda state: state.updates,
         needs=transform.needs,
-        label=lambda: f"gate({is_open!r}, {transform!r})",
+        label=lambda: f"gate({reprs.short(is_open)}, {transform!r})",
     )
 
 
@@ -123,5 +124,5 @@ def unfreeze_gradually(transform: Transform, groups: Sequence[Where], milestones
     return attrs.evolve(
         trained,
         hypers=transform.hypers,
-        label=lambda: f"unfreeze_gradually({transform!r}, {groups!r}, {milestones!r})",
+        label=lambda: f"unfreeze_gradually({transform!r}, {reprs.short(groups)}, {milestones!r})",
     )
