@@ -4,6 +4,8 @@ A model is a parameter dict and an apply function; optimizers and schedules are 
 fold over batches with callbacks that return new state or a stop signal; and every step can be traced and compiled.
 """
 
+from importlib.metadata import PackageNotFoundError, version
+
 from functrain import (
     callbacks,
     checkpoint,
@@ -17,6 +19,7 @@ from functrain import (
     optim,
     random,
     schedule,
+    time_travel,
     train,
     tree,
 )
@@ -116,6 +119,7 @@ __all__ = [
     "scan",
     "schedule",
     "stop_gradient",
+    "time_travel",
     "train",
     "train_step",
     "tree",
@@ -124,3 +128,17 @@ __all__ = [
     "vmap",
     "while_loop",
 ]
+
+
+def _version() -> str:
+    try:
+        return version("functrain")
+    except PackageNotFoundError:  # used from its sources, not installed
+        return "unknown"
+
+
+__version__: str = _version()
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -6,6 +6,7 @@ They stand at the bottom of the house, so that a message is worded once.
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from functrain import foreign
 from functrain.errors import InvalidArgument
 
 T = TypeVar("T")
@@ -64,6 +65,6 @@ def function(name: str, value: Any, what: str) -> Callable[..., Any]:
         ...
     functrain.errors.InvalidArgument: loss must be a function of (prediction, target), got None
     """
-    if not callable(value):
-        raise InvalidArgument(f"{name} must be a function of {what}, got {value!r}")
+    if not callable(value) or isinstance(value, type):
+        raise InvalidArgument(f"{name} must be a function of {what}, got {foreign.described(value)}")
     return value

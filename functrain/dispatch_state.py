@@ -8,10 +8,15 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 from torch._C import DispatchKey, _dispatch_tls_is_dispatch_key_included  # pyright: ignore
 from torch._C import _len_torch_dispatch_stack as dispatch_modes  # pyright: ignore
 from torch._C._functorch import (  # pyright: ignore
     TransformType,
+    _add_batch_dim,
+    _unwrap_batched,
+    _unwrap_for_grad,
+    _wrap_for_grad,
     get_interpreter_stack,
     get_unwrapped,
     is_batchedtensor,
@@ -19,6 +24,7 @@ from torch._C._functorch import (  # pyright: ignore
     peek_interpreter_stack,
     unwrap_if_dead,
 )
+from torch._functorch import eager_transforms
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 _NOTHING = contextlib.nullcontext()
@@ -111,7 +117,9 @@ def alive(tensor: torch.Tensor) -> torch.Tensor:
     >>> alive(x) is x
     True
     """
-    return unwrap_if_dead(tensor)
+    while (inside := unwrap_if_dead(tensor)) is not tensor:
+        tensor = inside
+    return tensor
 
 
 def innermost(tensor: torch.Tensor) -> torch.Tensor:
@@ -174,6 +182,55 @@ def forward_levels() -> set[int]:
     return {one.level() for one in get_interpreter_stack() or () if one.key() == TransformType.Jvp}
 
 
+def is_differentiated_by_hand() -> bool:
+    """Return whether forward derivatives are taken without a transform of `torch.func`.
+
+    Not every transform that is around the running code is in its stack: a trace within a trace steps out of them.
+
+    >>> import functrain
+    >>> with forward_ad.dual_level():
+    ...     is_differentiated_by_hand()
+    True
+    >>> functrain.jvp(lambda x: x * is_differentiated_by_hand(), (torch.tensor(3.0),), (torch.tensor(1.0),))[1]
+    tensor(0.)
+    """
+    return forward_ad._current_level >= 0 and not eager_transforms.JVP_NESTING
+
+
+def forward_derivatives_on() -> contextlib.AbstractContextManager:
+    """Return a context in which forward derivatives are taken, those of the transforms around the running code too.
+
+    PyTorch switches off all of them in the `jvp` of an `autograd.Function`, so that a second one would be zero (2.14).
+    What that computes with must then be `without_tangent`.
+
+    >>> import functrain
+    >>> with forward_derivatives_on():
+    ...     float(functrain.jvp(torch.sin, (torch.tensor(0.0),), (torch.tensor(2.0),))[1])
+    2.0
+    """
+    return forward_ad._set_fwd_grad_enabled(True)
+
+
+def without_tangent(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor without its tangent for the innermost transform that differentiates forward.
+
+    Those of other transforms around it are kept, which `detach` takes away.
+
+    >>> import functrain
+    >>> functrain.jvp(lambda x: x * without_tangent(x), (torch.tensor(3.0),), (torch.tensor(1.0),))[1]
+    tensor(3.)
+    """
+    return _without_tangent(tensor, max(forward_levels(), default=0))
+
+
+def _without_tangent(tensor: torch.Tensor, of: int) -> torch.Tensor:
+    here = level(tensor)
+    if here > of and is_batchedtensor(tensor):
+        value, axis = _unwrap_batched(tensor, here)
+        return _add_batch_dim(_without_tangent(value, of), axis, here)  # pyright: ignore
+    return _wrap_for_grad(_unwrap_for_grad(tensor, of), of) if here == of else tensor
+
+
 def _asks(tensor: torch.Tensor) -> bool:
     return not is_batchedtensor(tensor) and tensor.requires_grad
 
@@ -185,6 +242,17 @@ def vectorizing_levels(tensors: Iterable[torch.Tensor]) -> set[int]:
     set()
     """
     return {level(t) for x in tensors for t in layers(x) if is_batchedtensor(t)}
+
+
+def is_batched_here(tensor: torch.Tensor) -> bool:
+    """Return whether the innermost transform around the running code, a `vmap`, maps over an axis of a tensor.
+
+    >>> y = torch.ones(2)
+    >>> torch.func.vmap(lambda x: x + is_batched_here(x) + is_batched_here(y))(torch.zeros(2))
+    tensor([1., 1.])
+    """
+    tensor = alive(tensor)
+    return is_batchedtensor(tensor) and level(tensor) == current_level()
 
 
 def outside_of_transforms() -> contextlib.AbstractContextManager:

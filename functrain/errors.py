@@ -237,7 +237,8 @@ class NotSavable(FunctrainError, TypeError):
     """Something in a value that is to be saved is neither a tensor with memory, nor data, nor a container of them.
 
     The message names it by dotted path. Functions, models and classes are not saved: leave them out, and make them
-    again in the script that restores.
+    again in the script that restores. `pickle` meets the same where a model, a metric or a callback holds a function
+    that was made inside another one.
     """
 
 

@@ -17,11 +17,25 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import arguments, tree, weighted
+from functrain import arguments, foreign, tree, weighted
 from functrain.errors import DtypeMismatch, InvalidArgument, ShapeMismatch
+from functrain.records import pickling, reprs
+
+__all__ = [
+    "Mean",
+    "Metric",
+    "accuracy",
+    "collection",
+    "mean",
+    "top_k",
+]
 
 
-@attrs.frozen
+def __dir__() -> list[str]:
+    return __all__
+
+
+@attrs.frozen(repr=False)
 class Metric:
     """Pure functions that measure something of each example, and put together what was measured of many.
 
@@ -35,6 +49,7 @@ class Metric:
             shape (n,), or of more leading axes of the values for elements, None counts each once.
         merge: (accumulator, accumulator) -> the accumulator that has seen what both have.
         compute: accumulator -> the number, a float64 scalar; NaN when nothing was seen.
+        label: what it is called in its repr, such as "top_k(5)"; "" for its functions.
 
     See also: `mean`, which makes one of the per-example function alone. One that is no mean:
 
@@ -56,6 +71,13 @@ class Metric:
     add: Callable[..., Any]
     merge: Callable[[Any, Any], Any]
     compute: Callable[[Any], Any]
+    label: str = attrs.field(default="", kw_only=True, eq=False)
+
+    def __repr__(self) -> str:
+        return self.label or reprs.record(self)
+
+    __reduce_ex__ = pickling.reduce
+    __copy__ = __deepcopy__ = pickling.itself
 
     def update(self, acc: Any, prediction: Any, target: Any, weight: Tensor | None = None) -> Any:
         """Return the accumulator that has seen this batch too: what is measured of it, added."""
@@ -94,7 +116,12 @@ def mean(f: Callable[[Any, Any], Tensor]) -> Metric:
     >>> error.compute(error.merge(one, two))
     tensor(4., dtype=torch.float64)
     """
-    return Metric(_empty, f, _add, _merge, lambda acc: acc.total / acc.weight)
+    arguments.function("f", f, "(prediction, target)")
+    return Metric(_empty, f, _add, _merge, _quotient, label=f"mean({reprs.function(f)})")
+
+
+def _quotient(acc: Mean) -> Tensor:
+    return acc.total / acc.weight
 
 
 def _empty(device: torch.device | str | None = None) -> Mean:
@@ -113,11 +140,11 @@ def _merge(a: Mean, b: Mean) -> Mean:
 
 def _is_correct(prediction: Tensor, target: Tensor) -> Tensor:
     _check_labels(prediction, target)
-    largest, found = prediction.max(-1)
-    return (found == target) & (largest == largest)  # NaN, which is no number, is the largest of all and hits nothing
+    largest, chosen = prediction.max(-1)
+    return (chosen == target) & (largest == largest)  # NaN, which is no number, is the largest of all and hits nothing
 
 
-accuracy: Metric = mean(_is_correct)
+accuracy: Metric = attrs.evolve(mean(_is_correct), label="accuracy")
 """The part of the labels that the largest prediction hits: prediction (n, ..., classes), integer target (n, ...).
 
 A prediction that holds NaN hits nothing. One class alone is refused, as nothing is chosen there; for yes or no take
@@ -156,7 +183,7 @@ def top_k(k: int) -> Metric:
         values, indices = prediction.topk(k)
         return (indices == target.unsqueeze(-1)).any(-1) & (values[..., 0] == values[..., 0])
 
-    return mean(is_among)
+    return attrs.evolve(mean(is_among), label=f"top_k({k})")
 
 
 def collection(metrics: Mapping[str, Metric]) -> Metric:
@@ -167,12 +194,16 @@ def collection(metrics: Mapping[str, Metric]) -> Metric:
     >>> {name: float(value) for name, value in both.compute(acc).items()}
     {'accuracy': 0.0, 'top_2': 1.0}
     """
+    for name, metric in metrics.items():
+        if not isinstance(metric, Metric):
+            raise InvalidArgument(f"metrics[{name!r}] must be a Metric, got {foreign.described(metric)}")
     return Metric(
         lambda device=None: {name: metric.init(device) for name, metric in metrics.items()},
         lambda prediction, target: {name: metric.measure(prediction, target) for name, metric in metrics.items()},
         lambda acc, values, weight=None: {name: metrics[name].add(acc[name], values[name], weight) for name in metrics},
         lambda a, b: {name: metric.merge(a[name], b[name]) for name, metric in metrics.items()},
         lambda acc: {name: metric.compute(acc[name]) for name, metric in metrics.items()},
+        label=f"collection({reprs.short(dict(metrics))})",
     )
 
 

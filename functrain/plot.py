@@ -5,8 +5,10 @@ Each function returns the `Figure` and shows nothing: a notebook displays it whe
 something is drawn, its global state and style are left alone.
 """
 
+import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -19,7 +21,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Columns = dict[str, list[float | None]]
+__all__ = [
+    "history",
+    "schedule",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+_Columns = dict[str, list[float | None]]
 
 
 def history(
@@ -87,7 +99,7 @@ def schedule(
 
     Raises:
         MissingExtra: matplotlib is not installed.
-        InvalidArgument: something is no schedule, there is none, their clocks differ, or points is less than 2.
+        InvalidArgument: something is no schedule, there is none, their clocks differ, or points is below 2.
 
     >>> from functrain.schedule import cosine, one_cycle
     >>> figure = schedule({"lr": one_cycle(0.3, 0.6, 0.2), "momentum": cosine(0.95, 0.85)})
@@ -119,6 +131,8 @@ def _check_schedules(named: Any) -> str:
     for name, one in named.items():
         if not isinstance(one, Schedule):
             raise InvalidArgument(f"schedules[{name!r}] must be a Schedule, got {one!r}")
+        if one.clock == "progress":
+            raise InvalidArgument(f"{one!r} looks at several clocks, and a picture has one; draw its parts")
     clocks = {one.clock for one in named.values()}
     if len(clocks) > 1:
         raise InvalidArgument(
@@ -127,7 +141,7 @@ def _check_schedules(named: Any) -> str:
     return clocks.pop()
 
 
-def _columns(source: Any) -> Columns:
+def _columns(source: Any) -> _Columns:
     """Return the numbers of a history or a record by name, all of one length."""
     source = getattr(source, "history", source)
     if isinstance(source, Mapping):
@@ -136,13 +150,13 @@ def _columns(source: Any) -> Columns:
         rows = _rows(source)
         names = dict.fromkeys(name for row in rows for name in row)
         columns = {name: _numbers([row.get(name) for row in rows]) for name in names}
-    found = {name: values for name, values in columns.items() if values is not None}
-    if not any(found.values()):
+    numeric = {name: values for name, values in columns.items() if values is not None}
+    if not any(numeric.values()):
         raise InvalidArgument("the history has nothing to draw; did the fit end before its first epoch?")
-    lengths = {name: len(values) for name, values in found.items()}
+    lengths = {name: len(values) for name, values in numeric.items()}
     if len(set(lengths.values())) > 1:
         raise InvalidArgument(f"the columns of a record must be of one length, got {lengths}")
-    return found
+    return numeric
 
 
 def _rows(source: Any) -> list[Mapping[str, Any]]:
@@ -165,7 +179,7 @@ def _numbers(values: Any) -> list[float | None] | None:
         return None
 
 
-def _chosen(columns: Columns, only: Iterable[str] | None) -> Columns:
+def _chosen(columns: _Columns, only: Iterable[str] | None) -> _Columns:
     if only is None:
         chosen = columns
     else:
@@ -183,7 +197,7 @@ def _base(name: str) -> str:
     return name.split("/", 1)[-1]
 
 
-def _panels(columns: Columns) -> dict[str, list[str]]:
+def _panels(columns: _Columns) -> dict[str, list[str]]:
     """Return the names of the columns of each panel, by the panel's label."""
     measured = [name for name in columns if "/" in name and _base(name) != "loss"]
     others = [name for name in columns if "/" not in name and name != "loss"]
@@ -211,14 +225,22 @@ def _axes(ax: Any, panels: list[str]) -> list[Any]:
     """Return the axes to draw the panels in: those given, or those of a new figure."""
     if ax is None:
         figure = _figure_class()(figsize=(6.4, 1.2 + 2.4 * len(panels)), layout="constrained")
+        # Without it, a notebook shows the figure only where something has imported pyplot.
+        figure._repr_png_ = partial(_png, figure)
         return list(figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0])
-    given = list(ax.flat) if hasattr(ax, "flat") else list(ax) if isinstance(ax, Sequence) else [ax]
-    if len(given) != len(panels):
+    several = list(ax.flat) if hasattr(ax, "flat") else list(ax) if isinstance(ax, Sequence) else [ax]
+    if len(several) != len(panels):
         raise InvalidArgument(
-            f"ax must be as many axes as panels, {len(panels)} ({', '.join(panels)}), got {len(given)}; "
+            f"ax must be as many axes as panels, {len(panels)} ({', '.join(panels)}), got {len(several)}; "
             "choose fewer columns with only=, or pass more axes"
         )
-    return given
+    return several
+
+
+def _png(figure: Any) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
 
 
 def _figure_class() -> Callable[..., Any]:

@@ -1,10 +1,23 @@
 """What several test files share."""
 
+import random
 from pathlib import Path
 
+import numpy
 import pytest
+import torch
+
+collect_ignore = ["typing/everyday.py", "typing/mistakes.py"]  # which are read by pyright; a test runs the one
 
 MNIST = Path(__file__).resolve().parent.parent.parent / "shared" / "data" / "mnist"
+
+
+@pytest.fixture(autouse=True)
+def _global_draws() -> None:
+    """Seed the global generators before each test, so that none depends on what another drew."""
+    random.seed(0)
+    torch.manual_seed(0)
+    numpy.random.seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,15 @@ def test_reinforce():
     assert first < -1.0 and last > -1.0
 
 
+def test_what_went_wrong():
+    out = run("what_went_wrong.py")
+    step, example, loss = re.search(r"step (\d+)\n.*example (\d+), has the loss (\S+)", out).groups()
+    was, now = map(float, re.search(r"as it was ([\d.]+), with such rows left out ([\d.]+)", out).groups())
+    # With eight seeds the step was from 2 to 16, the loss 1.7e4 to 1.1e6, the accuracies 0.07 to 0.29 and 0.96 to 0.99.
+    assert 0 <= int(step) < 24 and 700 <= int(example) < 704 and float(loss) > 1e4
+    assert was < 0.6 and now > 0.93
+
+
 def test_the_examples_of_loops_of_ones_own_are_short():
     lengths = {name: len((EXAMPLES / name).read_text().splitlines()) for name in ("gan.py", "reinforce.py")}
     assert all(length < 60 for length in lengths.values()), lengths

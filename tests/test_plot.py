@@ -1,6 +1,7 @@
 """Plots: what the lines hold, panel by panel; the messages; no global state."""
 
 import math
+import pickle
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -213,7 +214,13 @@ assert "matplotlib.pyplot" not in sys.modules
 assert __import__("matplotlib").rcParams.copy() == before
 """
     done = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "picture.png")], capture_output=True, text=True
+        [sys.executable, "-c", program, str(tmp_path / "picture.png")], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "picture.png").stat().st_size > 1000
+
+
+def test_a_notebook_shows_a_figure_where_nothing_has_imported_pyplot():
+    figure = plot.history(ROWS)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert pickle.loads(pickle.dumps(figure)).axes[0].get_ylabel() == "loss"

@@ -1,8 +1,25 @@
 """Callbacks that come with functrain, each a factory that returns a `Callback`."""
 
+from functrain.callbacks.averaging import Averaged, averaged, ema, swa
 from functrain.callbacks.display import print_table, progress
 from functrain.callbacks.recording import record
 from functrain.callbacks.saving import save_checkpoints
-from functrain.callbacks.stopping import early_stopping, finite
+from functrain.callbacks.stopping import early_stopping, finite, stop_on_signal
 
-__all__ = ["early_stopping", "finite", "print_table", "progress", "record", "save_checkpoints"]
+__all__ = [
+    "Averaged",
+    "averaged",
+    "early_stopping",
+    "ema",
+    "finite",
+    "print_table",
+    "progress",
+    "record",
+    "save_checkpoints",
+    "stop_on_signal",
+    "swa",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

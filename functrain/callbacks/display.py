@@ -1,5 +1,10 @@
-"""Callbacks that tell a person how training goes."""
+"""Callbacks that tell a person how training goes.
 
+A bar, a line and a row may share a terminal or a pipe with each other and with what the script prints. Each line is
+written whole and at once, what was printed before it comes before it, and on a terminal it goes above the bar.
+"""
+
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,7 +30,8 @@ class _Rate(ProgressColumn):
 def progress(console: Console | None = None) -> Callback:
     """Return a callback that shows progress: on a terminal a bar with rate and time left, elsewhere a line an epoch.
 
-    Beside `print_table` the bar prints no lines of its own.
+    Beside `print_table` the bar prints no lines of its own. While there is a bar, what is printed to its terminal
+    appears above it; what is printed elsewhere goes there.
 
     Args:
         console: the rich console to write to; the standard error output when None.
@@ -58,7 +64,7 @@ def _lines(console: Console) -> tuple[dict[str, Any], Callable]:
 
     def after_epoch(run: Run, clock: dict[str, float]) -> None:
         seconds = time.perf_counter() - clock["began"]
-        console.print(f"{_line(run)}  {seconds:.1f} s", highlight=False, soft_wrap=True)
+        _write(console, f"{_line(run)}  {seconds:.1f} s")
 
     return {"begin_epoch": begin_epoch, "after_epoch": after_epoch}, clock
 
@@ -67,7 +73,9 @@ def _bar(console: Console) -> tuple[dict[str, Any], Callable]:
     @contextmanager
     def bar(run: Run) -> Iterator[Progress]:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn())
-        with Progress(*columns, console=console) as bar:
+        # What is piped somewhere is not to appear on the terminal of the bar instead.
+        out, err = _is_terminal(sys.stdout), _is_terminal(sys.stderr)
+        with Progress(*columns, console=console, redirect_stdout=out, redirect_stderr=err) as bar:
             bar.add_task("", total=run.plan.steps, completed=batches_done(run))
             yield bar
 
@@ -86,7 +94,7 @@ def _bar(console: Console) -> tuple[dict[str, Any], Callable]:
 
     def after_epoch(run: Run, bar: Progress) -> None:
         if "print_table" not in run.plan.callbacks:
-            bar.console.print(_line(run), highlight=False)
+            _write(bar.console, _line(run))
 
     handlers = {
         "begin_epoch": begin_epoch,
@@ -107,19 +115,31 @@ def print_table(columns: Iterable[str] | None = None, console: Console | None = 
     >>> print_table(["epoch", "valid/loss"]).name
     'print_table'
     """
-    out = Console() if console is None else console
     chosen = None if columns is None else list(columns)
 
     def after_epoch(run: Run) -> None:
         names = ["epoch", *_measured(run)] if chosen is None else chosen
         widths = [max(len(name), 8) for name in names]
         if not run.history:
-            _print_row(out, names, widths)
-        _print_row(out, [show(run.logs.get(name)) for name in names], widths)
+            _write(console, _aligned(names, widths))
+        _write(console, _aligned([show(run.logs.get(name)) for name in names], widths))
 
     return Callback("print_table", {"after_epoch": after_epoch}, order=90, keeps_state=False)
 
 
-def _print_row(console: Console, cells: list[str], widths: list[int]) -> None:
-    line = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+def _aligned(cells: list[str], widths: list[int]) -> str:
+    return "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+
+
+def _is_terminal(stream: Any) -> bool:
+    return hasattr(stream, "isatty") and stream.isatty()
+
+
+def _write(console: Console | None, line: str) -> None:
+    """Write a line to a console, or to the standard output, which a bar on the same terminal has taken over."""
+    if console is None:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+        return
+    sys.stdout.flush()  # what was printed before, where both go into one pipe
+    console.print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)

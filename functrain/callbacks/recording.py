@@ -8,6 +8,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.train.events import Callback, remember
 from functrain.train.run import Run, batches_done
+from functrain.train.tally import check_name
 
 
 def record(name: str = "record") -> Callback:
@@ -24,6 +25,8 @@ def record(name: str = "record") -> Callback:
     def after_chunk(run: Run) -> Run | None:
         if run.phase != "train" or not run.logs:
             return None
+        for column in run.logs:
+            check_name(column, f"callback {name!r}, run.logs")
         rows = len(next(iter(run.logs.values())))
         step = torch.arange(batches_done(run) - rows, batches_done(run))
         return remember(run, name, _appended(run.memory[name], {"step": step, **run.logs}))

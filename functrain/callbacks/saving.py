@@ -11,6 +11,7 @@ import attrs
 
 from functrain import arguments, checkpoint
 from functrain.callbacks.stopping import check_monitor
+from functrain.checkpoint.folders import keep_newest
 from functrain.errors import CannotSave, InvalidArgument
 from functrain.train.events import Callback
 from functrain.train.run import Run, batches_done
@@ -136,5 +137,7 @@ def _info(run: Run, done: int) -> dict[str, Any]:
 
 
 def _tidy(folder: Path, keeping: _Keeping) -> None:
-    measured = keeping.best and any(keeping.by in entry.info for entry in checkpoint.entries(folder))
-    checkpoint.keep(folder, keeping.last, keeping.best if measured else 0, keeping.by, keeping.mode)
+    if keeping.best and any(keeping.by in entry.info for entry in checkpoint.entries(folder)):
+        checkpoint.keep(folder, keeping.last, keeping.best, keeping.by, keeping.mode)
+    else:
+        keep_newest(folder, keeping.last)

@@ -1,6 +1,8 @@
 """Callbacks that end a fit before its plan."""
 
 import math
+import signal
+from collections.abc import Iterable
 from typing import Any
 
 import attrs
@@ -10,8 +12,9 @@ from functrain import arguments, tree
 from functrain.engine import Stop
 from functrain.errors import InvalidArgument
 from functrain.train.events import Callback, remember
+from functrain.train.looping.interruption import Noted, noted
 from functrain.train.run import Run
-from functrain.train.step import Step
+from functrain.train.stepping.step import Step
 
 
 @tree.node
@@ -57,7 +60,7 @@ def early_stopping(
     The method is that of Prechelt, "Early Stopping - But When?" (1998).
 
     >>> early_stopping("valid/accuracy", patience=2, mode="max").memory
-    Best(value=None, epoch=-1, waited=0, reference=None, state=None)
+    Best()
     """
     arguments.whole("patience", patience)
     if not min_delta >= 0:
@@ -148,3 +151,46 @@ def finite(gradients: bool = False, name: str = "finite") -> Callback:
 
     handlers = {"after_loss": after_loss, **({"after_grads": after_grads} if gradients else {})}
     return Callback(name, handlers, keeps_state=False)
+
+
+def stop_on_signal(signals: Iterable[int] = (signal.SIGINT, signal.SIGTERM), name: str = "stop_on_signal") -> Callback:
+    """Return a callback that makes a signal a stop: `fit` returns, with a run that goes on to the bit.
+
+    So a cluster that is about to take the machine away (SIGTERM), or a person (Ctrl-C is SIGINT), ends a fit in good
+    order: the chunk under way is finished, `run.stopped` names the signal, callbacks end what they began, and
+    `fit(learner, run, ...)` goes on later. In validation it stops too. A second signal does what it does without this.
+    One that came too late for any stop is warned of when the fit is over. Earlier handlers are put back.
+
+    Args:
+        signals: the signals; `signal.SIGUSR1` is what some clusters send ahead.
+        name: the name of the callback.
+
+    Raises:
+        InvalidArgument: something is no signal, or none that can be handled; or the fit does not run in the main
+            thread.
+
+    >>> stop_on_signal().name
+    'stop_on_signal'
+    """
+    numbers = tuple(_signal(number) for number in ((signals,) if isinstance(signals, int) else signals))
+
+    def look(run: Run, noticed: Noted) -> Stop | None:
+        if noticed.came is None:
+            return None
+        noticed.heeded = True
+        return Stop(run, scope="fit", reason=f"{noticed.came} came")
+
+    events = ("begin_fit", "begin_epoch", "after_chunk", "begin_validate", "after_validate", "after_epoch")
+    options: dict[str, Any] = dict(keeps_state=False, reads_logs=False, resource=lambda run: noted(numbers))
+    # Last of all, so that whatever comes while the others are at work is heeded at the same event.
+    return Callback(name, dict.fromkeys(events, look), order=1000, phases=("train", "valid"), **options)
+
+
+def _signal(number: Any) -> signal.Signals:
+    try:
+        known = signal.Signals(number)
+    except ValueError:
+        raise InvalidArgument(f"signals must be signals, such as signal.SIGTERM, got {number!r}") from None
+    if known in (signal.SIGKILL, signal.SIGSTOP):
+        raise InvalidArgument(f"signals: {known.name} ends or halts a process at once, and no process can handle it")
+    return known

@@ -19,6 +19,7 @@ from functrain.checkpoint.folders import make_folder, put_into
 from functrain.checkpoint.format.taking_apart import Parts, take_apart
 from functrain.checkpoint.format.writing import check_target
 from functrain.errors import CannotSave
+from functrain.records import reprs
 
 _writing = threading.Lock()
 """Held while a thread writes, and by who forks."""
@@ -32,7 +33,7 @@ def _hold_back_forks() -> None:
 _hold_back_forks()
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class Background:
     """Saves in a thread, one value at a time; opened by `background`.
 
@@ -47,6 +48,8 @@ class Background:
     thread: ThreadPoolExecutor
     waiting: list[Future] = attrs.field(factory=list)
     process: int = attrs.field(factory=os.getpid)
+
+    __repr__ = reprs.record
 
     def save(self, path: str | os.PathLike, value: Any, *, info: Mapping[str, Any] | None = None) -> None:
         """Copy a value, and begin to save it to one file, as `checkpoint.save` does."""

@@ -19,11 +19,12 @@ from functrain.checkpoint.files import NOTHING, as_path, outline, put, restore
 from functrain.checkpoint.format.taking_apart import Parts, take_apart
 from functrain.checkpoint.format.writing import sweep, sync_folder
 from functrain.errors import CannotSave, InvalidArgument, NoCheckpoint
+from functrain.records import reprs
 
 _NAME = re.compile(r"checkpoint-(\d{8,})\.safetensors")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Entry:
     """A checkpoint in a folder.
 
@@ -40,6 +41,8 @@ class Entry:
     info: Mapping[str, Any]
     time: str
     size: int
+
+    __repr__ = reprs.record
 
 
 def add(folder: str | os.PathLike, value: Any, *, info: Mapping[str, Any] | None = None) -> Path:
@@ -113,12 +116,12 @@ def entries(folder: str | os.PathLike) -> tuple[Entry, ...]:
     ...     [(entry.number, entry.info) for entry in entries(folder)]
     [(1, {'step': 400})]
     """
-    found = []
+    members = []
     for path in _files(as_path(folder)):
         saved = outline(path)
         number = saved.number or 0  # one that `save` wrote, and somebody renamed
-        found.append(Entry(str(path), number, saved.info, saved.time, saved.size))
-    return tuple(sorted(found, key=lambda entry: (entry.number, entry.path)))
+        members.append(Entry(str(path), number, saved.info, saved.time, saved.size))
+    return tuple(sorted(members, key=lambda entry: (entry.number, entry.path)))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -154,8 +157,8 @@ def latest(folder: str | os.PathLike, like: Any = NOTHING) -> Any:
     ...     before, latest(folder).leaves
     (None, {'n': 3})
     """
-    found = entries(folder)
-    return restore(found[-1].path, like) if found else None
+    members = entries(folder)
+    return restore(members[-1].path, like) if members else None
 
 
 def keep(folder: str | os.PathLike, last: int, best: int = 0, by: str = "valid/loss", mode: str = "min") -> list[Path]:
@@ -180,17 +183,35 @@ def keep(folder: str | os.PathLike, last: int, best: int = 0, by: str = "valid/l
     ['checkpoint-00000001.safetensors', 'checkpoint-00000003.safetensors']
     """
     _check_keep(last, best, mode)
-    found = entries(folder)
-    staying = {entry.path for entry in (*found[-last:], *_best(found, best, by, mode))}
-    going = [Path(entry.path) for entry in found if entry.path not in staying]
+    members = entries(folder)
+    staying = {entry.path for entry in (*members[-last:], *_best(members, best, by, mode))}
+    going = [Path(entry.path) for entry in members if entry.path not in staying]
+    _delete(as_path(folder), going)
+    return going
+
+
+def keep_newest(folder: Path, last: int) -> None:
+    """Delete all checkpoints of a folder but the newest, by their names alone, right after the newest was saved.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = [add(folder, n) for n in range(3)]
+    ...     keep_newest(Path(folder), 1)
+    ...     [path.exists() for path in paths]
+    [False, False, True]
+    """
+    numbered = sorted((int(path.name[11:-12]), path) for path in _files(folder))
+    _delete(folder, [path for _, path in numbered[:-last]])
+
+
+def _delete(folder: Path, going: list[Path]) -> None:
     try:
         for path in going:
             path.unlink(missing_ok=True)
         if going:
-            sync_folder(as_path(folder))
+            sync_folder(folder)
     except OSError as error:
         raise CannotSave(f"cannot delete {error.filename}: {os.strerror(error.errno or 0).lower()}") from error
-    return going
 
 
 def _check_keep(last: Any, best: Any, mode: Any) -> None:
@@ -200,10 +221,10 @@ def _check_keep(last: Any, best: Any, mode: Any) -> None:
         raise InvalidArgument(f"mode must be 'min' or 'max', got {mode!r}")
 
 
-def _best(found: tuple[Entry, ...], best: int, by: str, mode: str) -> list[Entry]:
-    measured = [entry for entry in found if _is_number(entry.info.get(by))]
-    if best and found and not measured:
-        names = sorted({name for entry in found for name in entry.info})
+def _best(members: tuple[Entry, ...], best: int, by: str, mode: str) -> list[Entry]:
+    measured = [entry for entry in members if _is_number(entry.info.get(by))]
+    if best and members and not measured:
+        names = sorted({name for entry in members for name in entry.info})
         raise InvalidArgument(
             f"by: no checkpoint has a number {by!r} in its info, which has {', '.join(names) or 'nothing'}"
         )

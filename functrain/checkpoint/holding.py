@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from functrain.checkpoint.files import as_path
@@ -51,6 +51,8 @@ def hold(folder: str | os.PathLike) -> Iterator[Path]:
     finally:
         if file in _held:  # else this is a child, which has closed it
             _held.discard(file)
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)  # at once, whatever a child that was just forked still has open
             os.close(file)
 
 

@@ -220,10 +220,10 @@ class _Filling:
         kind, content = node_of(outline)
         if kind not in CONTAINERS:
             return plain(outline, self.saved.tensors)
-        for known in like.likes if kind == "record" else ():
+        for candidate in like.likes if kind == "record" else ():
             trial = _Filling(self.saved, self.places)
-            if field_names(type(known)) >= {name for name, _ in content} and trial.fits(path, known):
-                return rebuilt(known, trial.leaf, path)
+            if field_names(type(candidate)) >= {name for name, _ in content} and trial.fits(path, candidate):
+                return rebuilt(candidate, trial.leaf, path)
         built = [(name, self._some(child, (*path, name), like)) for name, child in pairs_of(kind, content)]
         if kind in ("dict", "record"):
             return dict(built) if kind == "dict" else recorded(dict(built), like.records)

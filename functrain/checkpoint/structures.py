@@ -10,9 +10,10 @@ from functrain import tree
 from functrain.checkpoint.format.outlines import join
 from functrain.checkpoint.format.taking_apart import children, is_scalar
 from functrain.errors import InvalidArgument, TreeMismatch
+from functrain.records import reprs
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Anything:
     """Stands in a structure where any data may be, such as lists of a length that nobody can say before.
 
@@ -25,14 +26,16 @@ class Anything:
             has the same fields as comes back right.
 
     >>> Anything()
-    Anything(records=(), likes=())
+    Anything()
     """
 
     records: tuple[type, ...] = ()
     likes: tuple[Any, ...] = ()
 
+    __repr__ = reprs.record
 
-@attrs.frozen
+
+@attrs.frozen(repr=False)
 class Optional:
     """Stands in a structure where None may be, or what is like `value`.
 
@@ -42,8 +45,10 @@ class Optional:
 
     value: Any
 
+    __repr__ = reprs.record
 
-@attrs.frozen
+
+@attrs.frozen(repr=False)
 class Each:
     """Stands in a structure for a list, tuple or dict of any length, of which each item is like `value`.
 
@@ -52,6 +57,8 @@ class Each:
     """
 
     value: Any
+
+    __repr__ = reprs.record
 
 
 @attrs.frozen
@@ -82,15 +89,15 @@ def rebuilt(like: Any, leaf: Leaf, path: tuple = ()) -> Any:
     """
     if isinstance(like, (Tensor, *PATTERNS)) or is_scalar(like):
         return leaf(join(path), like)
-    found = children(like)
-    if found is None:
+    parts = children(like)
+    if parts is None:
         where = join(path) or "it"
         raise InvalidArgument(
             f"like: {where} must be a tensor, a number, a string, None or a container, got {type(like).__name__}; "
             "leave it out of what is saved and restored"
         )
     fixed = _static(like)
-    return _container(like, [(name, _child(child, leaf, (*path, name), name in fixed)) for name, child in found[1]])
+    return _container(like, [(name, _child(child, leaf, (*path, name), name in fixed)) for name, child in parts[1]])
 
 
 def _child(child: Any, leaf: Leaf, path: tuple, fixed: bool) -> Any:

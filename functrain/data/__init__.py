@@ -44,3 +44,7 @@ __all__ = [
     "stack",
     "steps_per_epoch",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import tree
+from functrain import foreign, tree
 from functrain.dispatch_state import is_plain
 from functrain.errors import DtypeMismatch, InvalidArgument, NotATensor, ShapeMismatch
 
@@ -89,7 +89,7 @@ def parts(value: Any, what: str, hint: str = "") -> tuple[Any, Any, Any]:
         return value[0], value[1], value[2] if len(value) == 3 else None
     raise InvalidArgument(
         f"{what} must be an (input, target) pair, an (input, target, weight) triple or a Batch, got "
-        f"{_describe(value)}{hint}"
+        f"{_describe(value)}{hint}{foreign.way_in(value)}"
     )
 
 

@@ -5,12 +5,13 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import arguments, random
+from functrain import arguments, foreign, random
 from functrain.data.batch import Batch
 from functrain.data.dataset import Dataset
 from functrain.data.loading import Loader, batches, loader
 from functrain.data.sampler import sequential, shuffled
 from functrain.errors import InvalidArgument
+from functrain.records import reprs
 
 
 def loaders(train: Dataset, valid: Dataset, batch_size: int, remainder: str = "keep") -> tuple[Loader, Loader]:
@@ -47,14 +48,14 @@ def one_batch(loader: Loader, key: Tensor | None = None) -> Batch:
 
 def _check_loader(_bunch: Any, attribute: Any, value: Any) -> None:
     if not isinstance(value, Loader):
-        raise InvalidArgument(f"{attribute.name} must be made by data.loader, got {type(value).__name__}")
+        raise InvalidArgument(f"{attribute.name} must be made by data.loader, got {foreign.described(value)}")
 
 
 def _check_count(_bunch: Any, attribute: Any, value: Any) -> None:
     arguments.whole(attribute.name, value)
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Bunch:
     """All the data of a task in one place: the lesson's DataBunch.
 
@@ -71,3 +72,5 @@ class Bunch:
     train: Loader = attrs.field(validator=_check_loader)
     valid: Loader = attrs.field(validator=_check_loader)
     n_out: int = attrs.field(validator=_check_count)
+
+    __repr__ = reprs.record

@@ -13,6 +13,7 @@ from functrain import tree
 from functrain.data.batch import Batch, parts
 from functrain.dispatch_state import is_plain
 from functrain.errors import DtypeMismatch, IndexOutOfRange, InvalidArgument, ShapeMismatch
+from functrain.records import reprs
 
 
 @runtime_checkable
@@ -134,23 +135,23 @@ def _position(index: int, n: int) -> int:
 
 def _indices(index: Any, n: int) -> Tensor:
     """Return indices from 0 on as an int64 tensor of one axis, from a list, an index tensor or a mask."""
-    given = _as_tensor(index)
-    if given.dtype == torch.bool:
-        if given.shape != (n,):
-            raise ShapeMismatch(f"a mask of the dataset must have shape ({n},), got {tuple(given.shape)}")
-        return given.nonzero().squeeze(1)
-    if given.is_floating_point() or given.is_complex():
-        raise DtypeMismatch(f"indices of a dataset must be integers, got {given.dtype}; convert them with .long()")
-    if given.dim() != 1:
-        raise ShapeMismatch(f"indices of a dataset must have one axis, got shape {tuple(given.shape)}")
-    given = given.long()
-    if is_plain() and given.numel():
-        low, high = (int(bound) for bound in given.aminmax())
+    rows = _as_tensor(index)
+    if rows.dtype == torch.bool:
+        if rows.shape != (n,):
+            raise ShapeMismatch(f"a mask of the dataset must have shape ({n},), got {tuple(rows.shape)}")
+        return rows.nonzero().squeeze(1)
+    if rows.is_floating_point() or rows.is_complex():
+        raise DtypeMismatch(f"indices of a dataset must be integers, got {rows.dtype}; convert them with .long()")
+    if rows.dim() != 1:
+        raise ShapeMismatch(f"indices of a dataset must have one axis, got shape {tuple(rows.shape)}")
+    rows = rows.long()
+    if is_plain() and rows.numel():
+        low, high = (int(bound) for bound in rows.aminmax())
         for bound in (low, high):
             _position(bound, n)
         if low >= 0:
-            return given
-    return torch.where(given < 0, given + n, given)
+            return rows
+    return torch.where(rows < 0, rows + n, rows)
 
 
 def _as_tensor(index: Any) -> Tensor:
@@ -169,7 +170,7 @@ def _as_tensor(index: Any) -> Tensor:
     )
 
 
-@attrs.frozen(eq=False)
+@attrs.frozen(eq=False, repr=False)
 class MappedDataset:
     """A dataset whose inputs go through a function each time an example is asked for; made by `map_input`.
 
@@ -183,6 +184,8 @@ class MappedDataset:
 
     f: Callable[[Any], Any]
     dataset: Dataset
+
+    __repr__ = reprs.record
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -7,13 +7,14 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import random, tree
+from functrain import foreign, random, tree
 from functrain.data import sampler as samplers
 from functrain.data.batch import Batch, as_batch, check_weight, parts, shaped_batch
 from functrain.data.collate import stack
 from functrain.data.dataset import ArrayDataset, Dataset, gather
 from functrain.data.sampler import Sampler
 from functrain.errors import InvalidArgument
+from functrain.records import reprs
 
 CHUNK = 65_536
 """Positions of an epoch whose indices are computed at once, where the sampler does not ask for all of them."""
@@ -26,7 +27,7 @@ def _check_dataset(_loader: Any, _attribute: Any, dataset: Any) -> None:
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise InvalidArgument(
             f"dataset must have __len__ and __getitem__, got {type(dataset).__name__}; "
-            "put tensors in ArrayDataset((x, y))"
+            f"put tensors in ArrayDataset((x, y)){foreign.way_in(dataset)}"
         )
     if len(dataset) == 0:
         raise InvalidArgument("the dataset is empty; a loader needs at least one example")
@@ -35,7 +36,7 @@ def _check_dataset(_loader: Any, _attribute: Any, dataset: Any) -> None:
 def _check_sampler(_loader: Any, _attribute: Any, sampler: Any) -> None:
     if not isinstance(sampler, Sampler):
         raise InvalidArgument(
-            f"sampler must be made by data.sequential or data.shuffled, got {type(sampler).__name__}: {sampler!r}"
+            f"sampler must be made by data.sequential or data.shuffled, got {foreign.described(sampler)}"
         )
 
 
@@ -44,7 +45,7 @@ def _check_callable(loader: Any, attribute: Any, f: Any) -> None:
         raise InvalidArgument(f"{attribute.name} must be a function, got {f!r}")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Loader:
     """Where batches come from; made by `loader`. Its length is the number of batches in an epoch.
 
@@ -64,6 +65,8 @@ class Loader:
     sampler: Sampler = attrs.field(validator=_check_sampler)
     collate: Callable[[Sequence[Any]], Any] = attrs.field(default=stack, validator=_check_callable)
     transform: Callable[[Tensor, Batch], Batch] | None = attrs.field(default=None, validator=_check_callable)
+
+    __repr__ = reprs.record
 
     def __attrs_post_init__(self) -> None:
         n, size = len(self.dataset), self.sampler.batch_size
@@ -142,14 +145,14 @@ def batches(loader: Loader, key: Tensor | None = None, epoch: int = 0, start: in
         random.check_key(key)
     rows = _in_memory(loader)
     if rows is not None and loader.sampler.order is samplers.in_order:
-        found = _in_views(loader, rows, start)
+        stream = _in_views(loader, rows, start)
     else:
-        found = _by_index(loader, key, epoch, start)
+        stream = _by_index(loader, key, epoch, start)
     if loader.transform is None:
-        return found
+        return stream
     if key is None:
         raise InvalidArgument("a loader with a transform needs a key; pass one, such as random.key(0)")
-    return _transformed(loader.transform, found, key, epoch, start)
+    return _transformed(loader.transform, stream, key, epoch, start)
 
 
 def _in_memory(loader: Loader) -> ArrayDataset | None:
@@ -190,8 +193,8 @@ def _in_views(loader: Loader, rows: ArrayDataset, start: int) -> Iterator[Batch]
 def _by_index(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iterator[Batch]:
     rows, weigh = _in_memory(loader), _weigher(loader)
     indices = _indices(loader, key, epoch, start)
-    found = _one_by_one(loader, indices) if rows is None else _gathered(rows, indices, loader.sampler.batch_size)
-    for step, batch in enumerate(found, start):
+    stream = _one_by_one(loader, indices) if rows is None else _gathered(rows, indices, loader.sampler.batch_size)
+    for step, batch in enumerate(stream, start):
         padding = weigh(step)
         if type(batch) is tuple and len(batch) == 2:
             yield Batch(*batch, padding)
@@ -204,8 +207,8 @@ def _indices(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iter
     sampler, n, steps = loader.sampler, len(loader.dataset), len(loader)
     at_once = steps if sampler.whole else max(1, CHUNK // sampler.batch_size)
     for first in range(start, steps, at_once):
-        found = samplers.positions(sampler, key, n, epoch, first, min(first + at_once, steps))
-        yield samplers.filled(sampler, found)
+        positions = samplers.positions(sampler, key, n, epoch, first, min(first + at_once, steps))
+        yield samplers.filled(sampler, positions)
 
 
 def _gathered(rows: ArrayDataset, indices: Iterator[Tensor], size: int) -> Iterator[Any]:
@@ -218,8 +221,8 @@ def _gathered(rows: ArrayDataset, indices: Iterator[Tensor], size: int) -> Itera
     is_pair = len(leaves) == 2 and structure == tree.structure((0, 0))  # the usual case, without building a tree
     nbytes = sum(_nbytes(leaf) for leaf in leaves) * size // len(rows)
     several = max(1, GATHERED // max(1, nbytes))
-    for found in indices:
-        for some in found.split(size * several):
+    for positions in indices:
+        for some in positions.split(size * several):
             batches = zip(*(_selected(leaf, some.to(leaf.device), size) for leaf in leaves), strict=True)
             yield from batches if is_pair else (_restored(structure, everything, batch) for batch in batches)
 
@@ -245,8 +248,8 @@ def _nbytes(array: Tensor) -> int:
 
 
 def _one_by_one(loader: Loader, indices: Iterator[Tensor]) -> Iterator[Any]:
-    for found in indices:
-        for row in found.split(loader.sampler.batch_size):
+    for positions in indices:
+        for row in positions.split(loader.sampler.batch_size):
             yield _collated(loader, row)
 
 
@@ -296,10 +299,10 @@ def _device(dataset: Any) -> torch.device | None:
 
 
 def _transformed(
-    transform: Callable[[Tensor, Batch], Batch], found: Iterator[Batch], key: Tensor, epoch: int, start: int
+    transform: Callable[[Tensor, Batch], Batch], stream: Iterator[Batch], key: Tensor, epoch: int, start: int
 ) -> Iterator[Batch]:
     key = random.fold_in(random.check_key(key), "transform", epoch)
-    for step, batch in enumerate(found, start):
+    for step, batch in enumerate(stream, start):
         yield as_batch(transform(random.fold_in(key, step), batch), what="what the loader's transform returns")
 
 
@@ -330,11 +333,11 @@ def index_block(loader: Loader, key: Tensor | None, epoch: int, start: int, stop
     sampler, n = loader.sampler, len(loader.dataset)
     samplers.check_range(sampler, n, epoch, start, stop)
     width = min(sampler.batch_size, n) if sampler.remainder == "keep" else sampler.batch_size
-    found = (
+    positions = (
         samplers.positions(sampler, key, n, epoch, start, stop) if stop > start else torch.zeros(0, dtype=torch.int64)
     )
-    missing = (stop - start) * width - len(found)
-    block = (samplers.fill(found, missing) if missing else found).view(stop - start, width)
+    missing = (stop - start) * width - len(positions)
+    block = (samplers.fill(positions, missing) if missing else positions).view(stop - start, width)
     if sampler.remainder == "drop" or n % width == 0:
         return block, None
     weight = torch.ones(stop - start, width)

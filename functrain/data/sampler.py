@@ -16,6 +16,7 @@ from torch import Tensor
 
 from functrain import arguments, random
 from functrain.errors import InvalidArgument
+from functrain.records import reprs
 
 REMAINDERS = ("keep", "drop", "pad")
 """What becomes of a last batch that is not full: a short batch, no batch, or one filled up with rows of zero weight."""
@@ -38,7 +39,7 @@ def _check_remainder(_sampler: Any, _attribute: Any, word: Any) -> None:
         raise InvalidArgument(f"remainder must be 'keep', 'drop' or 'pad', got {word!r}")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Sampler:
     """How an epoch is ordered and cut into batches; made by `sequential` and `shuffled`, or from an order of your own.
 
@@ -49,13 +50,22 @@ class Sampler:
         whole: whether an epoch's order is best computed at once, in O(n) memory, because a part costs as much.
 
     >>> shuffled(batch_size=64)
-    Sampler(order=permuted, batch_size=64, remainder='keep', whole=True)
+    shuffled(batch_size=64)
     """
 
-    order: Order = attrs.field(repr=lambda order: getattr(order, "__name__", repr(order)))
+    order: Order
     batch_size: int = attrs.field(validator=_check_batch_size)
     remainder: str = attrs.field(default="keep", validator=_check_remainder)
     whole: bool = False
+
+    def __repr__(self) -> str:
+        remainder = "" if self.remainder == "keep" else f", remainder={self.remainder!r}"
+        orders = ((in_order, False, "sequential"), (permuted, True, "shuffled"), (scattered, False, "shuffled"))
+        names = [name for order, whole, name in orders if self.order is order and self.whole is whole]
+        if not names:
+            return reprs.record(self)
+        in_memory = ", in_memory=False" if self.order is scattered else ""
+        return f"{names[0]}(batch_size={reprs.short(self.batch_size)}{remainder}{in_memory})"
 
 
 def sequential(batch_size: int, remainder: str = "keep") -> Sampler:
@@ -252,20 +262,20 @@ def check_range(sampler: Sampler, n: int, epoch: int, start: int, stop: int) -> 
         raise InvalidArgument(f"steps {start} to {stop} are not in an epoch of {steps} steps ({n} examples)")
 
 
-def filled(sampler: Sampler, found: Tensor) -> Tensor:
+def filled(sampler: Sampler, rows: Tensor) -> Tensor:
     """Return indices that end with an epoch, filled up to whole batches with the last one where the sampler pads.
 
     >>> filled(sequential(4, remainder="pad"), torch.tensor([3, 5]))
     tensor([3, 5, 5, 5])
     """
-    missing = -len(found) % sampler.batch_size
-    return fill(found, missing) if sampler.remainder == "pad" and missing else found
+    missing = -len(rows) % sampler.batch_size
+    return fill(rows, missing) if sampler.remainder == "pad" and missing else rows
 
 
-def fill(found: Tensor, missing: int) -> Tensor:
+def fill(rows: Tensor, missing: int) -> Tensor:
     """Return the indices with the last one repeated `missing` times more.
 
     >>> fill(torch.tensor([3, 5]), 2)
     tensor([3, 5, 5, 5])
     """
-    return torch.cat([found, found[-1:].expand(missing)])
+    return torch.cat([rows, rows[-1:].expand(missing)])

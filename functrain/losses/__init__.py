@@ -30,3 +30,7 @@ __all__ = [
     "shares",
     "weighted_mean",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

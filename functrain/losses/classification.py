@@ -187,12 +187,12 @@ def _explain(error: Exception, labels: Tensor, classes: int) -> NoReturn:
     # The kernels check each label anyway; looking at them only afterwards costs nothing when all is well.
     if "out of bounds" not in str(error):
         raise error
-    found = ""
+    seen = ""
     if is_plain():
         low, high = labels.aminmax()
-        found = f", got labels from {int(low)} to {int(high)}"
+        seen = f", got labels from {int(low)} to {int(high)}"
     raise LabelOutOfRange(
-        f"target: labels must be from 0 to {classes - 1} for the {classes} classes of the prediction{found}; "
+        f"target: labels must be from 0 to {classes - 1} for the {classes} classes of the prediction{seen}; "
         "number the classes from 0, widen the last layer, or give what is to be ignored zero weight"
     ) from error
 

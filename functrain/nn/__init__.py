@@ -100,3 +100,7 @@ __all__ = [
     "to_state_dict",
     "training",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

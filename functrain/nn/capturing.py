@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from functrain.errors import InvalidArgument
+from functrain.nn.functions import as_model
 from functrain.nn.mode import EVALUATION, Mode
 from functrain.nn.model import Buffers, Model, Params
 from functrain.nn.observing import observed
@@ -38,6 +39,7 @@ def capture(model: Model, paths: str | Sequence[str]) -> Model:
     >>> {path: tuple(value.shape) for path, value in seen.items()}, torch.equal(seen["head"], y)
     ({'0': (5, 4), 'head': (5, 2)}, True)
     """
+    model = as_model("model", model)
     patterns = (paths,) if isinstance(paths, str) else tuple(paths)
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise InvalidArgument(f"paths must be dotted paths of layers, got {paths!r}")

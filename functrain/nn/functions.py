@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import tree
+from functrain import foreign, tree
 from functrain.dispatch_state import is_plain
 from functrain.errors import HiddenRandomness, InvalidArgument, SideEffect
 from functrain.nn.mode import EVALUATION, Mode
@@ -38,9 +38,12 @@ sight: take nn.from_module(module), or the function of torch.nn.functional
             "nn.from_module(module), or the function of torch.nn.functional"
         )
     if isinstance(candidate, type):
-        raise InvalidArgument(f"{name} is the class {candidate.__name__}; a layer is a Model or a function of a tensor")
+        raise InvalidArgument(
+            f"{name} is the class {candidate.__name__}; a layer is a Model or a function of a tensor"
+            f"{foreign.way_in(candidate)}"
+        )
     if not callable(candidate):
-        raise InvalidArgument(f"{name} must be a Model or a function of a tensor, got {candidate!r:.60}")
+        raise InvalidArgument(f"{name} must be a Model or a function of a tensor, got {foreign.described(candidate)}")
     if _is_factory(candidate):
         raise InvalidArgument(
             f"{name} is the function {candidate.__name__}, which makes a layer; call it: {candidate.__name__}(...)"

@@ -7,10 +7,11 @@ from torch import Tensor
 
 from functrain import random
 from functrain.errors import InvalidKey
+from functrain.records import reprs
 from functrain.schedule import Progress
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Mode:
     """How a model is applied: to train or to evaluate. Made by `training` and `evaluation`.
 
@@ -28,6 +29,8 @@ class Mode:
     progress: Progress = Progress()
     weight: Tensor | None = None
     path: tuple[Any, ...] = ()
+
+    __repr__ = reprs.record
 
 
 def evaluation(weight: Tensor | None = None) -> Mode:

@@ -7,6 +7,7 @@ import attrs
 from torch import Tensor
 
 from functrain.errors import InvalidArgument
+from functrain.records import pickling, reprs, showing
 from functrain.schedule import Hyper
 
 Params = dict[str, Any]
@@ -45,6 +46,13 @@ class Model:
 
     def __repr__(self) -> str:
         return self.label
+
+    def _repr_html_(self) -> str:
+        hypers = [f"{path}: {hyper!r}" for path, hyper in self.hypers.items()]
+        return showing.html_lines("\n".join([reprs.indent(self.label), *hypers]))
+
+    __reduce_ex__ = pickling.reduce
+    __copy__ = __deepcopy__ = pickling.itself
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise: a model is a pair of functions, and holds no parameters that a call could use."""

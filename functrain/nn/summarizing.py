@@ -4,8 +4,6 @@ from typing import Any
 
 import attrs
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from torch.fx import Node
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
@@ -13,11 +11,13 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 from functrain import random, tree
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.to_graph import trace
+from functrain.nn.functions import as_model
 from functrain.nn.model import Model
 from functrain.nn.observing import observed
+from functrain.records import reprs, showing
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class LayerSummary:
     """One row of a summary.
 
@@ -37,6 +37,8 @@ class LayerSummary:
     share: float
     multiply_adds: int
 
+    __repr__ = reprs.record
+
 
 @attrs.frozen(repr=False)
 class Summary:
@@ -49,15 +51,11 @@ class Summary:
     rows: tuple[LayerSummary, ...]
 
     def __repr__(self) -> str:
-        console = Console(width=120, no_color=True)
-        with console.capture() as capture:
-            console.print(_table(self.rows))
-        return "\n".join(line.rstrip() for line in capture.get().rstrip().splitlines())
+        rows = [_COLUMNS, *(_cells(row) for row in self.rows)]
+        return showing.columns(rows, right=[False] * 3 + [True] * 3)
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in _COLUMNS)
-        body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in _cells(row))}</tr>" for row in self.rows)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return showing.html_table(_COLUMNS, [_cells(row) for row in self.rows])
 
 
 _COLUMNS = ("path", "kind", "output", "parameters", "share", "multiply-adds")
@@ -66,15 +64,6 @@ _COLUMNS = ("path", "kind", "output", "parameters", "share", "multiply-adds")
 def _cells(row: LayerSummary) -> tuple[str, ...]:
     numbers = f"{row.parameters:,}", f"{row.share:.1%}", f"{row.multiply_adds:,}"
     return row.path or "(all)", row.kind, row.output, *numbers
-
-
-def _table(rows: tuple[LayerSummary, ...]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for k, name in enumerate(_COLUMNS):
-        table.add_column(name, justify="left" if k < 3 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*_cells(row))
-    return table
 
 
 def summary(model: Model, example: Any) -> Summary:
@@ -101,6 +90,7 @@ def summary(model: Model, example: Any) -> Summary:
     head   dense   (64, 10)         510    1.3%         32,000
     (all)  serial  (64, 10)      39,760  100.0%      2,540,800
     """
+    model = as_model("model", model)
     leaves, spec = tree.flatten(example)
     where = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     seen = _Seen()

@@ -12,6 +12,24 @@ from torch import Tensor
 from functrain import tree
 from functrain.errors import DeviceMismatch, DtypeMismatch, NotATensor, ShapeMismatch
 
+__all__ = [
+    "Takes",
+    "alike",
+    "anything",
+    "axes",
+    "features",
+    "floating",
+    "images",
+    "indices",
+    "room_for",
+    "tensor",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 Takes = Callable[[str, Any, Any], None]
 """(label, x, params or None) -> None, or an error that says what does not fit."""
 

@@ -14,7 +14,7 @@ are formulas of one array, lifted to trees by `per_leaf`. To read: transform, co
 {'w': tensor([0.9400, 1.9200])}
 """
 
-from functrain.optim.chaining import alias, chain
+from functrain.optim.chaining import alias, chain, named_chain
 from functrain.optim.context import Context
 from functrain.optim.counting import updates_made
 from functrain.optim.leaves import per_leaf
@@ -66,13 +66,44 @@ from functrain.optim.primitives import (
     trace,
 )
 from functrain.optim.stepping import apply_updates, step
+from functrain.optim.torch_states import from_torch, to_torch
 from functrain.optim.transform import Transform, hyperparameters, identity, named, stateless
-from functrain.optim.wrappers import Accumulated, Partitioned, Skipped, accumulate, freeze, partition, skip_nonfinite
+from functrain.optim.wrappers import (
+    Accumulated,
+    Gated,
+    Injected,
+    LookedAhead,
+    Partitioned,
+    Plateau,
+    Rejected,
+    Skipped,
+    accumulate,
+    apply_if_finite,
+    discriminative,
+    edit_injected,
+    flatten,
+    freeze,
+    gate,
+    inject,
+    injected,
+    lookahead,
+    masked,
+    partition,
+    reduce_on_plateau,
+    skip_nonfinite,
+    spread,
+    unfreeze_gradually,
+)
 
 __all__ = [
     "Accumulated",
     "Context",
+    "Gated",
+    "Injected",
+    "LookedAhead",
     "Partitioned",
+    "Plateau",
+    "Rejected",
     "Skipped",
     "Transform",
     "accumulate",
@@ -85,26 +116,38 @@ __all__ = [
     "add_decayed_weights",
     "alias",
     "amsgrad",
+    "apply_if_finite",
     "apply_updates",
     "asgd",
     "average_iterates",
     "chain",
     "clip_by_block_rms",
     "clip_by_global_norm",
+    "discriminative",
+    "edit_injected",
     "ema",
+    "flatten",
     "freeze",
+    "from_torch",
+    "gate",
     "hyperparameters",
     "identity",
+    "inject",
+    "injected",
     "lion",
+    "lookahead",
+    "masked",
     "muon",
     "nadam",
     "nadamw",
     "named",
+    "named_chain",
     "negate",
     "orthogonalize",
     "partition",
     "per_leaf",
     "radam",
+    "reduce_on_plateau",
     "rmsprop",
     "rprop",
     "scale",
@@ -128,8 +171,15 @@ __all__ = [
     "scale_by_stddev",
     "sgd",
     "skip_nonfinite",
+    "spread",
     "stateless",
     "step",
+    "to_torch",
     "trace",
+    "unfreeze_gradually",
     "updates_made",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,15 +1,15 @@
 """Transforms one after another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
-from functrain.errors import DuplicateName
+from functrain.errors import DuplicateName, InvalidArgument
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated, only_where
 from functrain.optim.shapes import check_gradients
-from functrain.optim.transform import Transform, check_transform
+from functrain.optim.transform import Transform, check_transform, named
 from functrain.schedule import Hyper
 
 
@@ -70,12 +70,57 @@ def chain(*transforms: Transform) -> Transform:
     )
 
 
+def named_chain(transforms: Mapping[str, Transform]) -> Transform:
+    """Return the transforms one after another, as `chain` does, with names.
+
+    The state is a dict by name, and the hyperparameter "lr" of the piece "sgd" is called "sgd.lr"; so pieces with
+    hyperparameters of one name need no `named`.
+
+    Args:
+        transforms: the pieces by name, in the order in which the gradients pass them.
+
+    Raises:
+        InvalidArgument: a name is no string, or a piece no transform.
+
+    >>> from functrain import optim
+    >>> both = named_chain({"clip": optim.clip_by_global_norm(1.0), "descent": optim.sgd(0.1, momentum=0.9)})
+    >>> list(both.hypers), list(both.init({}))
+    (['clip.max_norm', 'descent.momentum', 'descent.lr'], ['clip', 'descent'])
+    """
+    for name, transform in transforms.items():
+        if not isinstance(name, str):
+            raise InvalidArgument(f"the pieces of named_chain must have strings as names, got {name!r}")
+        check_transform(transform, f"piece {name!r} of named_chain")
+    names, pieces = list(transforms), chain(*(named(name, piece) for name, piece in transforms.items()))
+    fused, made = pieces.fused, pieces.made
+
+    def by_name(f: Callable[..., tuple[Any, tuple]]) -> Callable[..., tuple[Any, dict]]:
+        def call(updates: Any, state: dict, params: Any, context: Context) -> tuple[Any, dict]:
+            after, states = f(updates, _in_order(names, state), params, context)
+            return after, dict(zip(names, states, strict=True))
+
+        return call
+
+    return attrs.evolve(
+        pieces,
+        init=lambda params: dict(zip(names, pieces.init(params), strict=True)),
+        update=by_name(pieces.update),
+        fused=None if fused is None else by_name(fused),
+        made=None if made is None else lambda state: made(_in_order(names, state)),
+        label=lambda: f"named_chain({', '.join(f'{name}={t!r}' for name, t in transforms.items())})",
+    )
+
+
+def _in_order(names: list[str], state: dict) -> tuple:
+    return tuple(state[name] for name in names)
+
+
 def alias(label: str, *pieces: Transform | None) -> Transform:
     """Return the chain of the pieces that are not None, as an optimizer with a name of its own.
 
     >>> from functrain import optim
     >>> alias("signs", optim.trace(0.9), None, optim.scale_by_learning_rate(0.1))
-    signs(momentum=0.9, lr=0.1)
+    signs(lr=0.1, momentum=0.9)
     """
     return attrs.evolve(chain(*(piece for piece in pieces if piece is not None)), label=label)
 

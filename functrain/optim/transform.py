@@ -6,9 +6,10 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import schedule, tree
+from functrain import foreign, schedule
 from functrain.errors import InvalidArgument
 from functrain.optim.context import BEGINNING, Context, check_has, check_needs
+from functrain.records import pickling, reprs
 from functrain.schedule import Hyper
 
 Update = Callable[[Any, Any, Any, Context], tuple[Any, Any]]
@@ -54,14 +55,14 @@ class Transform:
             check_has(context, self.needs)
         return self._update(updates, state, params, context)
 
+    __reduce_ex__ = pickling.reduce
+    __copy__ = __deepcopy__ = pickling.itself
+
     def __repr__(self) -> str:
         if not isinstance(self.label, str):
             return self.label()
-        return f"{self.label}({', '.join(f'{name}={_text(hyper)}' for name, hyper in self.hypers.items())})"
-
-
-def _text(hyper: Hyper) -> str:
-    return tree.describe(hyper) if isinstance(hyper, Tensor) else repr(hyper)
+        hypers = sorted(self.hypers.items(), key=lambda pair: pair[0] != "lr")  # as people write them: lr first
+        return f"{self.label}({', '.join(f'{name}={reprs.short(hyper)}' for name, hyper in hypers)})"
 
 
 def stateless(
@@ -131,5 +132,5 @@ def check_transform(transform: Any, what: str = "transform") -> Transform:
     """
     if not isinstance(transform, Transform):
         hint = "; call it to make one" if callable(transform) else ""
-        raise InvalidArgument(f"{what} must be a Transform, got {transform!r}{hint}")
+        raise InvalidArgument(f"{what} must be a Transform, got {foreign.described(transform)}{hint}")
     return transform

@@ -1,5 +1,6 @@
 """Draws of things to choose from: integers, orders, classes."""
 
+import operator
 from typing import Any
 
 import torch
@@ -41,13 +42,13 @@ def randint(key: Tensor, shape: Shape, low: int | Tensor, high: int | Tensor) ->
     tensor([5, 3, 5, 2, 6])
     """
     shape = check_shape(shape)
-    _check_range(low, high, shape)
+    low, high = _range(low, high, shape)
     note_use(check_one(key), "randint")
     if isinstance(low, int) and isinstance(high, int):
         if high - low <= _NARROW:
             return draw(key, shape, "randint", [low, high], torch.int64)
         return _product(_wide(key, shape, 0), _wide(key, shape, 1), high - low) + low
-    low, high = (torch.as_tensor(limit, dtype=torch.int64, device=key.device) for limit in (low, high))
+    low, high = (torch.as_tensor(limit, device=key.device) for limit in (low, high))
     size, first = high - low, _wide(key, shape, 0)
     narrow = _high(size) == 0  # not by comparing: as an integer with sign, a size of 2**63 and more is negative
     return torch.where(narrow, _high_half(first, size), _product(first, _wide(key, shape, 1), size)) + low
@@ -80,20 +81,29 @@ def _product(first: Tensor, second: Tensor, size: int | Tensor) -> Tensor:
     return multiply_high(high, low, size) + carried
 
 
-def _check_range(low: Any, high: Any, shape: tuple[int, ...]) -> None:
-    for name, limit in (("low", low), ("high", high)):
-        if isinstance(limit, Tensor):
-            whole = not (limit.is_floating_point() or limit.is_complex() or limit.dtype is torch.bool)
-        else:
-            whole = type(limit) is int and -(2**63) <= limit < 2**63
-        if not whole:
-            got = f"a tensor of {limit.dtype}" if isinstance(limit, Tensor) else repr(limit)
-            raise InvalidArgument(f"{name} must be an integer of 64 bits or a tensor of integers, got {got}")
-        check_fits(name, getattr(limit, "shape", ()), shape)
+def _range(low: Any, high: Any, shape: tuple[int, ...]) -> tuple[int | Tensor, int | Tensor]:
+    """Return the limits as Python's integers or tensors of 64 bits with sign, after checking them."""
+    low, high = _integer("low", low, shape), _integer("high", high, shape)
     if all(not isinstance(limit, Tensor) or is_concrete(limit) for limit in (low, high)):
         ordered = low < high
         if not (bool(ordered.all()) if isinstance(ordered, Tensor) else ordered):
             raise InvalidArgument(f"low must be below high, got low={low} and high={high}")
+    return low, high
+
+
+def _integer(name: str, limit: Any, shape: tuple[int, ...]) -> int | Tensor:
+    check_fits(name, getattr(limit, "shape", ()), shape)
+    if isinstance(limit, Tensor):
+        if not (limit.is_floating_point() or limit.is_complex() or limit.dtype is torch.bool):
+            made = limit.to(torch.int64)
+            if limit.dtype is not torch.uint64 or not is_concrete(limit) or bool((made >= 0).all()):
+                return made
+    elif not isinstance(limit, bool) and hasattr(limit, "__index__"):  # NumPy's integers have it too
+        made = operator.index(limit)
+        if -(2**63) <= made < 2**63:
+            return made
+    got = f"a tensor of {limit.dtype}" if isinstance(limit, Tensor) else repr(limit)
+    raise InvalidArgument(f"{name} must be an integer of 64 bits with sign or a tensor of such, got {got}")
 
 
 def permutation(key: Tensor, of: int | Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from functrain.random import leaf
 from functrain.random.philox import MASK
 from functrain.random.reuse import note_derived, note_use
 from functrain.random.words import FOLD, child, child_quickly, children, children_quickly
+from functrain.records import reprs
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
@@ -60,7 +61,7 @@ def check_key(key: Any) -> Tensor:
     """
     if isinstance(key, Tensor) and key.dtype is torch.int64 and key.dim() and key.shape[-1] == 2:
         return key
-    got = f"{key.dtype} of shape {tuple(key.shape)}" if isinstance(key, Tensor) else f"{key!r}"
+    got = f"{key.dtype} of shape {tuple(key.shape)}" if isinstance(key, Tensor) else reprs.short(key)
     raise InvalidKey(
         f"a random key must be an int64 tensor of shape (..., 2), got {got:.200}; random.key(seed) makes one"
     )
@@ -171,7 +172,7 @@ def _integer(datum: Any) -> int | Tensor:
 
 
 @lru_cache(maxsize=4096)
-def _hashed(names: tuple[str | None, ...]) -> tuple[int, int]:
+def hash_words(names: tuple[str | None, ...]) -> tuple[int, int]:
     """Words 1 and 3 of the counter: 60 bits of hash and the domain. Each name with its length, so none runs on."""
     parts = [b"number;" if name is None else name.encode("utf-8", "surrogatepass") for name in names]
     text = b"".join(
@@ -182,7 +183,7 @@ def _hashed(names: tuple[str | None, ...]) -> tuple[int, int]:
 
 
 def _fold_one(key: Tensor, names: tuple[str | None, ...], number: int | Tensor) -> Tensor:
-    first, third = _hashed(names)
+    first, third = hash_words(names)
     if is_concrete(key) and key.dim() == 1 and _is_one(number):
         return child_quickly(key, number, first, third)
     made = (child if is_plain() else leaf.child)(key, number, first, third)

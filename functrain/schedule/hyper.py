@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -9,16 +10,16 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain import tree
+from functrain import foreign, tree
 from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument
-from functrain.late import Late
+from functrain.records import reprs, showing
 
 Number = float | Tensor
 
 
 @tree.node
-class Progress(Late):
+class Progress:
     """How far a training run is; everything that a schedule may look at.
 
     Attributes:
@@ -35,7 +36,7 @@ class Progress(Late):
     epoch: Number = 0.0
 
 
-_CLOCKS = ("position", "updates", "epochs")
+_CLOCKS = ("position", "updates", "epochs", "progress")
 
 
 def _check_schedule(schedule: "Schedule", _attribute: Any, _f: Any) -> None:
@@ -52,23 +53,27 @@ class Schedule:
     """A value that depends on the progress of training; made by the functions of this module, or from any function.
 
     Calling it with a position in [0, 1], a float or a tensor of any shape, gives the value there: a float, or a tensor
-    of the position's shape and dtype. A number times a schedule is a schedule.
+    of the position's shape and dtype. Sums, differences and products of schedules and numbers are schedules, and so is
+    a schedule to the power of a number; where the clocks differ, the result reads both (its clock is "progress").
 
     Attributes:
-        f: a function of the position.
+        f: a function of the position; where the clock is "progress", of a `Progress`.
         clock: what a run's progress is read from: its "position", or its "updates" or "epochs" divided by `length`
-            (and held at the end). Calling takes a position in [0, 1] in either case.
+            (and held at the end). Calling takes a position in [0, 1] in either case. Or all of it, "progress": such a
+            schedule has no position, so it is evaluated by `value` alone.
         length: the updates or epochs that the schedule takes.
 
     Raises:
-        InvalidArgument: it is called with a position outside [0, 1]. (The values of a tensor are looked at only on the
-            CPU, and only while nothing traces or transforms the running code.)
+        InvalidArgument: it is called with a position outside [0, 1], or its clock is "progress". (The values of a
+            tensor are looked at only on the CPU, and only while nothing traces or transforms the running code.)
 
     >>> halving = Schedule(lambda position: 1 - 0.5 * position)
     >>> halving(0.5)
     0.75
     >>> (2 * halving)(torch.tensor([0.0, 0.5, 1.0]))
     tensor([2.0000, 1.5000, 1.0000])
+    >>> (halving * halving + 1)(0.5)
+    1.5625
     """
 
     f: Callable[[Number], Number] = attrs.field(validator=_check_schedule)
@@ -76,6 +81,10 @@ class Schedule:
     length: float = 1.0
 
     def __call__(self, position: Number) -> Number:
+        if self.clock == "progress":
+            raise InvalidArgument(
+                f"{self!r} looks at more than a position; evaluate it by schedule.value(it, schedule.Progress(...))"
+            )
         if isinstance(position, Tensor):
             return self.f(_checked_tensor(position))
         if type(position) is not float:
@@ -84,19 +93,60 @@ class Schedule:
             raise InvalidArgument(f"position must be in [0, 1], the fraction of training done, got {position!r}")
         return self.f(position)
 
-    def __mul__(self, factor: Number) -> "Schedule":
-        if not (isinstance(factor, Tensor) or is_number(factor)):
-            return NotImplemented
-        return Schedule(_Scaled(factor, self.f), self.clock, self.length)
+    def __add__(self, other: "Hyper") -> "Schedule":
+        return _combined("+", self, other)
+
+    def __radd__(self, other: Number) -> "Schedule":
+        return _combined("+", other, self)
+
+    def __sub__(self, other: "Hyper") -> "Schedule":
+        return _combined("-", self, other)
+
+    def __rsub__(self, other: Number) -> "Schedule":
+        return _combined("-", other, self)
+
+    def __mul__(self, other: "Hyper") -> "Schedule":
+        return _combined("*", other, self)  # the number first, as people write it
 
     __rmul__ = __mul__
 
+    def __pow__(self, power: Number) -> "Schedule":
+        return NotImplemented if isinstance(power, Schedule) else _combined("**", self, power)
+
+    def __neg__(self) -> "Schedule":
+        return -1 * self
+
+    def __str__(self) -> str:
+        """Return its repr with a small picture of its course, where its values can be computed."""
+        values = _course(self, 16)
+        return f"{self!r}  {showing.sparkline(values)}" if values else repr(self)
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)  # inside a text there is no room for a picture
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # what IPython asks for
+        printer.text(repr(self) if cycle else str(self))
+
+    def _repr_html_(self) -> str:
+        values, last = _course(self, 101), self.length
+        points = [(last * k / 100, value) for k, value in enumerate(values)]
+        return showing.html_lines(repr(self)) + showing.curves({"": points}, self.clock)
+
     def __repr__(self) -> str:
-        return repr(self.f) if self.clock == "position" else f"over_{self.clock}({self.length:g}, {self.f!r})"
+        within = reprs.short(self.f)
+        return within if self.clock in ("position", "progress") else f"over_{self.clock}({self.length:g}, {within})"
 
 
 Hyper = Number | Schedule
 """A hyperparameter: a number, or a schedule of it."""
+
+
+def _course(schedule: Schedule, places: int) -> list[float]:
+    """Return the values at places from begin to end, none where they cannot be computed now."""
+    try:
+        return [float(schedule(k / (places - 1))) for k in range(places)] if is_plain() else []
+    except Exception:  # a picture is never why a repr fails
+        return []
 
 
 def _as_float(position: Any) -> float:
@@ -156,6 +206,8 @@ def value(hyper: Hyper, progress: Any) -> Number:
         return hyper
     if hyper.clock == "position":
         return hyper(progress.position)
+    if hyper.clock == "progress":
+        return hyper.f(progress)
     count = progress.updates if hyper.clock == "updates" else progress.epoch
     if isinstance(count, Tensor):
         # In float64 whatever the counter is: float32 cannot tell neighbouring updates of a long run apart.
@@ -174,7 +226,7 @@ def check_hyper(
 
     Args:
         name: the argument's name, for the message.
-        hyper: a number, a floating-point scalar tensor, or a `Schedule`, whose values cannot be known beforehand.
+        hyper: a number, a floating-point scalar tensor, or a `Schedule`, whose values nobody can look at beforehand.
         minimum: the smallest number allowed, None for no limit.
         maximum: the largest number allowed, None for no limit.
         below: a limit that the number must stay under, None for no limit.
@@ -191,17 +243,20 @@ def check_hyper(
     """
     if isinstance(hyper, Schedule):
         return hyper
+    if foreign.way_in(hyper):
+        raise InvalidArgument(f"{name} must be a number or a Schedule, got {foreign.described(hyper)}")
     if callable(hyper) and not isinstance(hyper, Tensor):
         raise InvalidArgument(
-            f"{name} must be a number or a Schedule, got the function {hyper!r}; wrap a function of the position in "
-            "schedule.Schedule(f), or make one of (start, end, position) a factory of schedules with schedule.annealer"
+            f"{name} must be a number or a Schedule, got the function {reprs.short(hyper)}; wrap a function of the "
+            "position in schedule.Schedule(f), or make one of (start, end, position) a factory of schedules with "
+            "schedule.annealer"
         )
-    known = _known(hyper)
-    fits = known is None or (
-        not math.isnan(known)
-        and (minimum is None or known >= minimum)
-        and (maximum is None or known <= maximum)
-        and (below is None or known < below)
+    number = _readable(hyper)
+    fits = number is None or (
+        not math.isnan(number)
+        and (minimum is None or number >= minimum)
+        and (maximum is None or number <= maximum)
+        and (below is None or number < below)
     )
     if not fits:
         limits = ((minimum, "of at least"), (maximum, "of at most"), (below, "below"))
@@ -210,8 +265,8 @@ def check_hyper(
     return hyper
 
 
-def _known(number: Any) -> float | None:
-    """Return the number as far as it can be known: None for a tensor not to be read now, NaN for what is no number."""
+def _readable(number: Any) -> float | None:
+    """Return the number as far as it can be read: None for a tensor not to be read now, NaN for what is no number."""
     if isinstance(number, Tensor):
         if number.dim() != 0 or not number.is_floating_point():
             return math.nan
@@ -219,15 +274,48 @@ def _known(number: Any) -> float | None:
     return float(number) if is_number(number) else math.nan
 
 
+def _combined(sign: str, a: Hyper, b: Hyper) -> Schedule:
+    for one in (a, b):
+        if not (isinstance(one, (Schedule, Tensor)) or is_number(one)):
+            return NotImplemented
+    clocks = dict.fromkeys((one.clock, one.length) for one in (a, b) if isinstance(one, Schedule))
+    if len(clocks) > 1 or ("progress", 1.0) in clocks:
+        return Schedule(_Combined(sign, a, b), "progress")
+    return Schedule(
+        _Combined(sign, *(one.f if isinstance(one, Schedule) else one for one in (a, b))), *clocks.popitem()[0]
+    )
+
+
+def _power(base: Number, power: Number) -> Number:
+    if not isinstance(base, Tensor) and not isinstance(power, Tensor) and base < 0 and power != int(power):
+        raise InvalidArgument(f"a schedule to the power of {power!r} must be at least 0, and it came to {base!r}")
+    return base**power
+
+
+_OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "**": _power}
+
+
 @attrs.frozen(repr=False)
-class _Scaled:
-    """A function of the position times a number."""
+class _Combined:
+    """The sum, difference, product or power of two: functions of the position, or schedules, or numbers."""
 
-    factor: Number
-    f: Callable
+    sign: str
+    left: Any
+    right: Any
 
-    def __call__(self, position):
-        return self.factor * self.f(position)
+    def __call__(self, at):
+        return _OPERATIONS[self.sign](*(_at(one, at) for one in (self.left, self.right)))
 
     def __repr__(self):
-        return f"{self.factor!r} * {self.f!r}"
+        return f"{_bracketed(self.left)} {self.sign} {_bracketed(self.right)}"
+
+
+def _at(one: Any, at: Any) -> Any:
+    if isinstance(one, Schedule):
+        return value(one, at)
+    return one(at) if callable(one) else one
+
+
+def _bracketed(one: Any) -> str:
+    within = one.f if isinstance(one, Schedule) and one.clock in ("position", "progress") else one
+    return f"({reprs.short(within)})" if isinstance(within, _Combined) else reprs.short(within)

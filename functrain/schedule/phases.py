@@ -1,4 +1,4 @@
-"""Schedules made of schedules: phases one after another, and clocks that count updates or epochs."""
+"""Phases one after another, and clocks that count updates or epochs."""
 
 import itertools
 import math
@@ -10,9 +10,11 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain import foreign
 from functrain.errors import InvalidArgument
+from functrain.records import reprs
 from functrain.schedule.hyper import Schedule, is_number, is_readable
-from functrain.schedule.shapes import cosine, linear
+from functrain.schedule.shapes import linear
 
 
 @attrs.frozen(repr=False)
@@ -25,16 +27,16 @@ class _Phases:
 
     def __call__(self, position):
         if not isinstance(position, Tensor) or (position.dim() == 0 and is_readable(position)):
-            return self._at_known(position)
+            return self._at_number(position)
         # Which phase it is may not steer Python here, so every phase is computed and one chosen.
-        found, slack = self._in_phase(0, position), _slack(position)
+        chosen, miss = self._in_phase(0, position), slack(position)
         for i, start in enumerate(self.edges[1:-1], 1):
-            found = torch.where(position >= start - slack, self._in_phase(i, position), found)
-        return found
+            chosen = torch.where(position >= start - miss, self._in_phase(i, position), chosen)
+        return chosen
 
-    def _at_known(self, position):
-        i, slack = 0, _slack(position)
-        while i + 1 < len(self.schedules) and position >= self.edges[i + 1] - slack:
+    def _at_number(self, position):
+        i, miss = 0, slack(position)
+        while i + 1 < len(self.schedules) and position >= self.edges[i + 1] - miss:
             i += 1
         return self._in_phase(i, position)
 
@@ -47,11 +49,14 @@ class _Phases:
         return f"join({list(self.parts)!r}, {list(self.schedules)!r})"
 
 
-def _slack(position: Any) -> float:
+def slack(position: Any) -> float:
     """Return by how much a position may miss an edge that it stands for.
 
     Neither 0.1 + 0.2 nor m / n is exact, so the step in which a phase begins may be a rounding error before its edge;
     the step before is farther away than this in any run of up to a million steps, in float64 of a billion.
+
+    >>> slack(0.3), slack(torch.tensor(0.3)) < 1e-6
+    (1e-10, True)
     """
     if isinstance(position, Tensor) and position.dtype != torch.float64:
         return min(torch.finfo(position.dtype).eps * 4, 1e-3) if position.is_floating_point() else 0.0
@@ -72,6 +77,7 @@ def join(parts: Sequence[float], schedules: Sequence[Schedule]) -> Schedule:
         InvalidArgument: the parts are not positive, do not sum to one, or are not as many as the schedules; or
             something among the schedules is no schedule by position.
 
+    >>> from functrain.schedule import cosine
     >>> phases = join([0.3, 0.7], [cosine(0.3, 0.6), cosine(0.6, 0.2)])
     >>> phases(0.0), phases(0.3), phases(1.0)
     (0.3, 0.6, 0.2)
@@ -79,7 +85,7 @@ def join(parts: Sequence[float], schedules: Sequence[Schedule]) -> Schedule:
     parts, schedules = tuple(parts), tuple(schedules)
     if not parts or len(parts) != len(schedules):
         raise InvalidArgument(
-            f"combine needs one part for each schedule and at least one, got {len(parts)} parts and "
+            f"join needs one part for each schedule and at least one, got {len(parts)} parts and "
             f"{len(schedules)} schedules"
         )
     for i, part in enumerate(parts):
@@ -88,14 +94,26 @@ def join(parts: Sequence[float], schedules: Sequence[Schedule]) -> Schedule:
     if abs(math.fsum(parts) - 1.0) > 1e-6:
         raise InvalidArgument(f"parts must sum to 1, got {list(parts)!r} with the sum {math.fsum(parts):.9g}")
     for i, schedule in enumerate(schedules):
-        _check_by_position(f"schedules[{i}]", schedule)
+        check_by_position(f"schedules[{i}]", schedule)
     edges = (0.0, *itertools.accumulate(parts[:-1]), 1.0)
     return Schedule(_Phases(parts, schedules, edges))
 
 
-def _check_by_position(name: str, schedule: Any) -> None:
+def check_by_position(name: str, schedule: Any) -> None:
+    """Raise `InvalidArgument` unless this is a schedule by position; `name` is the argument's.
+
+    >>> check_by_position("schedule", linear(0, 1))
+    """
     if not isinstance(schedule, Schedule):
-        raise InvalidArgument(f"{name} must be a Schedule, got {schedule!r}; a fixed value is schedule.constant(value)")
+        raise InvalidArgument(
+            f"{name} must be a Schedule, got {reprs.short(schedule)}{foreign.way_in(schedule)}; "
+            "a fixed value is schedule.constant(value)"
+        )
+    if schedule.clock == "progress":
+        raise InvalidArgument(
+            f"{name} must be a schedule by position, got {schedule!r}, which looks at several clocks; compose the "
+            "schedules by position first, and combine the clocks last"
+        )
     if schedule.clock != "position":
         raise InvalidArgument(
             f"{name} must be a schedule by position, got {schedule!r}; put over_{schedule.clock} outside, "
@@ -116,41 +134,15 @@ def warmup(part: float, schedule: Schedule, start: float = 0.0) -> Schedule:
 
     Reference: Goyal et al., Accurate, large minibatch SGD: Training ImageNet in 1 hour, 2017, section 2.2.
 
+    >>> from functrain.schedule import cosine
     >>> warm = warmup(0.1, cosine(0.5, 0.0))
     >>> warm(0.0), warm(0.05), warm(0.1), warm(1.0)
     (0.0, 0.25, 0.5, 0.0)
     """
-    _check_by_position("schedule", schedule)
+    check_by_position("schedule", schedule)
     if not is_number(part) or not 0 <= part < 1:
         raise InvalidArgument(f"part must be a fraction of the time in [0, 1), got {part!r}")
     return join([part, 1.0 - part], [linear(start, schedule(0.0)), schedule]) if part else schedule
-
-
-def one_cycle(start: float, peak: float, end: float, part: float = 0.3) -> Schedule:
-    """Return the schedule that rises to a peak and falls to a low end, both on a cosine.
-
-    The rise lets the first, roughest steps be small; the high rate in the middle regularises; the long fall fine-tunes.
-    For momentum the same shape upside down goes with it: `one_cycle(0.95, 0.85, 0.95)`.
-
-    Args:
-        start: the value at position 0.
-        peak: the value when `part` of the time is over.
-        end: the value at position 1.
-        part: the fraction of the time that the rise takes, in (0, 1).
-
-    Raises:
-        InvalidArgument: part is outside (0, 1).
-
-    Reference: Smith, A disciplined approach to neural network hyper-parameters: Part 1, 2018 (arXiv:1803.09820),
-    section 4.1, which goes up and down on straight lines; the cosines are fastai's.
-
-    >>> lesson = one_cycle(0.3, 0.6, 0.2)
-    >>> lesson(0.0), lesson(0.3), lesson(1.0)
-    (0.3, 0.6, 0.2)
-    """
-    if not is_number(part) or not 0 < part < 1:
-        raise InvalidArgument(f"part must be a fraction of the time in (0, 1), got {part!r}")
-    return join([part, 1.0 - part], [cosine(start, peak), cosine(peak, end)])
 
 
 def over_updates(n: int, schedule: Schedule) -> Schedule:
@@ -173,7 +165,7 @@ def over_updates(n: int, schedule: Schedule) -> Schedule:
     """
     if not isinstance(n, numbers.Integral) or isinstance(n, bool) or n < 1:
         raise InvalidArgument(f"n must be a positive whole number of updates, got {n!r}")
-    _check_by_position("schedule", schedule)
+    check_by_position("schedule", schedule)
     return Schedule(schedule.f, "updates", int(n))
 
 
@@ -194,5 +186,5 @@ def over_epochs(n: float, schedule: Schedule) -> Schedule:
     """
     if not is_number(n) or not 0 < n < math.inf:
         raise InvalidArgument(f"n must be a positive number of epochs, got {n!r}")
-    _check_by_position("schedule", schedule)
+    check_by_position("schedule", schedule)
     return Schedule(schedule.f, "epochs", float(n))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from functrain.errors import InvalidArgument
+from functrain.records import reprs
 from functrain.schedule.hyper import Number, Schedule, is_number
 
 
@@ -27,7 +28,7 @@ class _Annealed:
         return self.factory.__wrapped__(self.start, self.end, position, *self.options)
 
     def __repr__(self):
-        return f"{self.factory.__name__}({', '.join(repr(v) for v in (self.start, self.end, *self.options))})"
+        return f"{self.factory.__name__}({', '.join(reprs.short(v) for v in (self.start, self.end, *self.options))})"
 
 
 @attrs.frozen(repr=False)
@@ -40,7 +41,7 @@ class _Constant:
         return torch.zeros_like(position) + self.value if isinstance(position, Tensor) else self.value
 
     def __repr__(self):
-        return f"constant({self.value!r})"
+        return f"constant({reprs.short(self.value)})"
 
 
 def annealer(f: Callable[..., Number]) -> Callable[..., Schedule]:
@@ -160,8 +161,8 @@ def exponential(start, end, position):
     """
     if not isinstance(start, Tensor) and not isinstance(end, Tensor) and not start * end > 0:
         raise InvalidArgument(
-            f"exp needs a start and an end of one sign, neither of them 0, got start={start:g} and end={end:g}; "
-            "to go to 0, take cos or lin, or a small end"
+            f"exponential needs a start and an end of one sign, neither of them 0, got start={start:g} and end={end:g}; "
+            "to go to 0, take cosine or linear, or a small end"
         )
     return _ending(end, position, start * (end / start) ** position)
 

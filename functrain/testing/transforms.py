@@ -42,7 +42,7 @@ def check_transform(
         LawBroken: a law does not hold; the message says which, and where.
 
     >>> check_transform(optim.adam(lr=0.1))
-    ('init', 'update', 'structure', 'jit', 'identity', 'move', 'resume')
+    ('init', 'update', 'structure', 'jit', 'identity', 'fused', 'resume')
     """
     key = random.key(0) if key is None else key
     if params is None:

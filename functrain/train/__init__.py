@@ -1,19 +1,17 @@
 """Training as a fold of a pure step: the state, the step and its stages, events and stops, the loop, and fit.
 
-To read it, take `learner`, `state` and `step` (with `weights`, `gradients`, `handlers`); then `events`, `stop` and
-`run`; then `looping`, `phase` and `fitting`. `chunks`, `compiling` and `tally` are how that is made quick;
-`interruption` holds Ctrl-C back; `preflight` and `padding` find what does not fit before anything is trained.
+The README beside this file says in what order to read it.
 """
 
-from functrain.train.emitting import emit
 from functrain.train.events import EVENTS, HOST_EVENTS, STEP_EVENTS, Callback, ordered, remember
 from functrain.train.fitting import batch_at, evaluate, fit, overfit_batch, predict
 from functrain.train.history import History
 from functrain.train.learner import Learner, hyperparameters
+from functrain.train.looping.emitting import emit
 from functrain.train.own_step import loop
 from functrain.train.run import Cursor, Plan, Run
 from functrain.train.state import TrainState, data_key, init, plan, progress
-from functrain.train.step import Step, eval_stages, eval_step, log, train_stages, train_step
+from functrain.train.stepping.step import Step, eval_stages, eval_step, log, train_stages, train_step
 from functrain.train.stop import SCOPES, Stopped
 from functrain.train.tally import Measured
 
@@ -52,3 +50,7 @@ __all__ = [
     "train_stages",
     "train_step",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

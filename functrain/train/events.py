@@ -12,8 +12,10 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import tree
+from functrain import foreign, tree
+from functrain.data import Batch, as_batch
 from functrain.errors import DuplicateName, InvalidArgument, InvalidCallbackResult, InvalidMemory, UnknownEvent
+from functrain.records import pickling, reprs
 
 STEP_EVENTS = ("begin_step", "after_pred", "after_loss", "after_grads", "after_step")
 """The events inside a step. Their handlers take and return a `Step` and are traced with it."""
@@ -41,7 +43,7 @@ BY_PHASE = frozenset(("begin_batch", "after_batch", "after_chunk"))
 MOST_DEEP = 32
 
 
-def _known_events(_callback, _attribute, handlers):
+def _check_events(_callback, _attribute, handlers):
     for event, handler in handlers.items():
         if event not in EVENTS:
             near = difflib.get_close_matches(str(event), EVENTS, n=1)
@@ -51,7 +53,7 @@ def _known_events(_callback, _attribute, handlers):
             raise InvalidArgument(f"the handler of {event!r} must be a function, got {handler!r}")
 
 
-def _known_phases(_callback, _attribute, phases):
+def _check_phases(_callback, _attribute, phases):
     if not phases or any(phase not in PHASES for phase in phases):
         raise InvalidArgument(f"phases must be some of {PHASES}, got {phases!r}")
 
@@ -69,7 +71,7 @@ def _boundary(_callback, _attribute, boundary):
         raise InvalidArgument(f"boundary must be a function of a run, got {boundary!r}")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Callback:
     """Something that takes part in training: pure handlers by event, and a memory that is threaded through the run.
 
@@ -81,7 +83,8 @@ class Callback:
             tensors alone where there are step handlers, as it is traced.
         phases: in which phases its handlers of batches and steps are called: "train", "valid", or both.
         keeps_state: whether a handler may keep `run.state` after it returns. The loop reuses the state's buffers, so
-            such a handler is handed a copy; say False where the handlers only look, and no copy is made.
+            such a handler is handed a copy; say False where the handlers only look, and no copy is made, nor is looked
+            whether they write to the state in place, which none may.
         reads_logs: whether its handlers of `after_batch` and `after_chunk` read `run.logs`; say False where they only
             count, and no values of single batches are computed.
         resource: None, or a function of the run that returns a context manager for what is live, such as a bar or a
@@ -97,18 +100,23 @@ class Callback:
     ...     return attrs.evolve(run, memory={**run.memory, "counter": run.memory["counter"] + 1})
     >>> Callback("counter", {"after_epoch": count}, memory=0).name
     'counter'
+    >>> Callback("counter", {"after_epoch": count}, memory=0)
+    Callback(name='counter', handlers={'after_epoch': count}, memory=0)
     """
 
     name: str = attrs.field(validator=attrs.validators.instance_of(str))
-    handlers: Mapping[str, Callable[..., Any]] = attrs.field(validator=_known_events)
+    handlers: Mapping[str, Callable[..., Any]] = attrs.field(validator=_check_events)
     order: float = 0
     memory: Any = ()
-    phases: tuple[str, ...] = attrs.field(default=("train",), converter=tuple, validator=_known_phases)
+    phases: tuple[str, ...] = attrs.field(default=("train",), converter=tuple, validator=_check_phases)
     keeps_state: bool = True
     reads_logs: bool = True
     resource: Callable[[Any], Any] | None = attrs.field(default=None, validator=_resource)
     boundary: Callable[..., None] | None = attrs.field(default=None, validator=_boundary)
     records: tuple[type, ...] = attrs.field(default=(), converter=tuple)
+
+    __repr__ = reprs.record
+    __reduce_ex__ = pickling.reduce
 
     def __attrs_post_init__(self) -> None:
         if self.handles(*STEP_EVENTS):
@@ -136,8 +144,8 @@ def ordered(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     all_of_them = tuple(callbacks)
     for callback in all_of_them:
         if not isinstance(callback, Callback):
-            hint = "; call it to make the callback" if callable(callback) else ""
-            raise InvalidArgument(f"callbacks must be Callback records, got {callback!r}{hint}")
+            hint = foreign.way_in(callback) or ("; call it to make the callback" if callable(callback) else "")
+            raise InvalidArgument(f"callbacks must be Callback records, got {reprs.short(callback)}{hint}")
     names = [callback.name for callback in all_of_them]
     for name in names:
         if names.count(name) > 1:
@@ -186,11 +194,38 @@ def check_changes(after: Any, before: Any, may: frozenset[str], event: str, name
     old = vars(before)
     lost = [field for field, value in vars(after).items() if value is not old.get(field) and field not in may]
     if lost:
-        kind = type(before).__name__
+        kind, names = type(before).__name__, sorted(field.removeprefix("_") for field in may)
         raise InvalidCallbackResult(
-            f"callback {name!r}, event {event!r}: a handler of this event may replace {', '.join(sorted(may))} of the "
-            f"{kind}, and it replaced {', '.join(lost)}, which would be lost"
+            f"callback {name!r}, event {event!r}: a handler of this event may replace {', '.join(names)} of the "
+            f"{kind}, and it replaced {', '.join(field.removeprefix('_') for field in lost)}, which would be lost"
         )
+
+
+def with_whole_parts(after: Any, before: Any, event: str, name: str) -> Any:
+    """Return a record with a `Batch` where a handler put a pair or a triple, and raise where a part became another one.
+
+    Raises:
+        InvalidArgument, NotATensor, ShapeMismatch: the batch is none.
+        TreeMismatch: the state or the gradients have not the structure that they had.
+        InvalidMemory: a memory is missing, or there is one too many.
+
+    >>> with_whole_parts(None, None, "after_epoch", "mine")
+    """
+    if after is before:
+        return after
+    for part in ("state", "grads"):
+        new, old = getattr(after, part, None), getattr(before, part, None)
+        if new is not old:
+            tree.check_same(old, new, f"the {part} that the handler returned", f"the {part} that it was passed")
+    if after.memory is not before.memory and after.memory.keys() != before.memory.keys():
+        raise InvalidMemory(
+            f"callback {name!r} returned memories of {sorted(after.memory)}, and the callbacks of this run are "
+            f"{sorted(before.memory)}; a handler changes the memory under its own name"
+        )
+    if after.batch is before.batch or not isinstance(before.batch, Batch):
+        return after
+    batch = as_batch(after.batch, what=f"the batch that callback {name!r} returned at {event!r}")
+    return after if batch is after.batch else tree.evolve(after, batch=batch)
 
 
 # The memory

@@ -7,14 +7,14 @@ import torch
 
 from functrain import data, tree
 from functrain.engine import Stop
-from functrain.train.chunks import Advance, Carry, feed
-from functrain.train.compiling import identity, kept
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.learner import Learner, metrics_of
-from functrain.train.phase import Phase
+from functrain.train.looping.chunks import Advance, Carry, feed
+from functrain.train.looping.compiling import identity, kept
+from functrain.train.looping.phase import Phase
+from functrain.train.looping.sources import Source
 from functrain.train.run import Run
-from functrain.train.sources import Source
-from functrain.train.step import batch_values, begin, eval_stages, hyper_values, train_stages
+from functrain.train.stepping.step import batch_values, begin, eval_stages, hyper_values, train_stages
 from functrain.train.stop import Stops
 from functrain.train.tally import Tally, measured_by, summed, without
 
@@ -33,11 +33,12 @@ def phase_of(
     wants_logs = any(c.reads_logs and c.handles("after_batch", "after_chunk") for c in listening)
     shown = any(c.handles("begin_batch", "after_batch") for c in listening)
     inside = [(c, event) for c in listening for event in STEP_EVENTS if c.handles(event)]
-    key = (kind, wants_logs, tuple((c.name, event, identity(c.handlers[event])) for c, event in inside))
+    waits = not jit
+    key = (kind, wants_logs, waits, tuple((c.name, event, identity(c.handlers[event])) for c, event in inside))
 
     def make() -> Advance:
         stops = Stops()
-        return Advance(learner, key, _advancing(learner, callbacks, kind, stops, wants_logs), stops)
+        return Advance(learner, key, _advancing(learner, callbacks, kind, stops, wants_logs, waits), stops)
 
     advance = kept(learner, key, make)
     metric = measured_by(metrics_of(learner, kind))
@@ -55,14 +56,14 @@ def phase_of(
 
 
 def _advancing(
-    learner: Learner, callbacks: tuple[Callback, ...], kind: str, stops: Stops, wants_logs: bool
+    learner: Learner, callbacks: tuple[Callback, ...], kind: str, stops: Stops, wants_logs: bool, waits: bool
 ) -> Callable[[Carry, data.Batch], Any]:
     """Return the pure function (carry, batch) -> (carry, logs), or `Stop(carry, logs, when=...)`, for a fold."""
     stages = (train_stages if kind == "train" else eval_stages)(learner, callbacks, stops)
     metric = measured_by(metrics_of(learner, kind))
 
     def advance(carry: Carry, batch: data.Batch) -> Any:
-        done = stages(begin(learner, carry.state, batch, kind, carry.memory, carry.tally, metric))
+        done = stages(begin(learner, carry.state, batch, kind, carry.memory, carry.tally, metric, waits))
         state = done.state if kind == "train" else carry.state
         logs = _logs(learner, done, wants_logs)
         if done.halt is None or not stops.end_more_than_a_batch():

@@ -4,7 +4,7 @@ From top to bottom: `fit` makes a plan and a `Task` and carries it out; `evaluat
 over batches by the same steps.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import attrs
@@ -15,28 +15,30 @@ from functrain import arguments, data, engine, tree
 from functrain.checkpoint import Saved
 from functrain.engine import fold
 from functrain.errors import InvalidArgument
-from functrain.train.chunks import enter
-from functrain.train.compiling import check_backend, compiled, kept
-from functrain.train.events import Callback, ordered
-from functrain.train.fit_phase import phase_of
-from functrain.train.learner import Learner, schedules
-from functrain.train.looping import carry_out
-from functrain.train.padding import check_padding
-from functrain.train.phase import Task
-from functrain.train.planning import begin_run, make_plan
-from functrain.train.precision import in_precision
-from functrain.train.preflight import (
+from functrain.train.checking.padding import check_padded_predictions, check_padding, without_padding
+from functrain.train.checking.preflight import (
     check_batch,
+    check_device,
     check_optimizer,
     check_source,
     check_state,
     warn_if_nothing_was_trained,
 )
-from functrain.train.resuming import fit_from
+from functrain.train.checking.resuming import run_from
+from functrain.train.events import Callback, ordered
+from functrain.train.fit_phase import phase_of
+from functrain.train.learner import Learner, schedules
+from functrain.train.looping.chunks import enter
+from functrain.train.looping.compiling import check_backend, compiled, kept
+from functrain.train.looping.phase import Task
+from functrain.train.looping.places import carry_out
+from functrain.train.looping.planning import begin_run, make_plan
+from functrain.train.looping.sources import are_batches, open_inputs, source, sources
 from functrain.train.run import Plan, Run
-from functrain.train.sources import open_source, source, sources
 from functrain.train.state import TrainState, data_key, plan, progress
-from functrain.train.step import train_step
+from functrain.train.stepping.precision import in_precision
+from functrain.train.stepping.step import train_step
+from functrain.train.tally import computed, merged
 
 
 def fit(
@@ -98,22 +100,23 @@ def fit(
     >>> int(run.state.step), len(run.history), run.stopped
     (4, 2, None)
     """
-    callbacks = ordered(callbacks)
+    callbacks, device = ordered(callbacks), check_device(device)
     check_backend(jit, chunk, compile_shapes)
     if isinstance(state, Saved):
-        state = fit_from(state, in_precision(learner, precision), source(train, "train", device), callbacks, device)
+        state = run_from(learner, state, callbacks, dict(train=train, device=device, precision=precision))
     going_on = state if isinstance(state, Run) else None
     if going_on is not None and going_on.finished:
         make_plan(source(train, "train"), sources(valid), epochs, steps, callbacks, going_on)
         return going_on
     here = check_state((going_on.point or going_on).state if going_on else state)
-    here = here if device is None else tree.to(here, device)
+    here = _on(device, here)
     plain, learner = learner, in_precision(learner, precision)
     training, validations = source(train, "train", device), sources(valid, device)
     planned = make_plan(training, validations, epochs, steps, callbacks, going_on)
     check_optimizer(learner, here)
     for one in (training, *validations.values()):
-        check_source(learner, here, one, callbacks)
+        if not check_source(learner, here, one, callbacks) and jit:
+            chunk = 1
         check_padding(plain, here, one, callbacks)
 
     phases = {"train": phase_of(learner, training, "train", callbacks, jit, chunk, compile_shapes)}
@@ -160,8 +163,9 @@ def evaluate(
     jit: str | bool = "aten",
     chunk: int = 8,
     precision: str | None = None,
+    device: Any = None,
 ) -> dict[str, float]:
-    """Return the loss and the metrics over all batches, as one big batch would give them.
+    """Return the loss, its named parts and the metrics over all batches, as one big batch would give them.
 
     After a fit it finds what the fit's validation traced, and traces nothing again.
 
@@ -172,6 +176,10 @@ def evaluate(
         jit: the backend, or False.
         chunk: batches in one call, where the dataset is an `ArrayDataset`.
         precision: as in `fit`.
+        device: as in `fit`.
+
+    Returns:
+        The values by name, those that the validation of a fit shows as "valid/name".
 
     >>> from functrain import losses, nn, optim, random
     >>> from functrain.train import init
@@ -182,29 +190,54 @@ def evaluate(
     0.6931
     """
     check_backend(jit, chunk)
-    plain, learner, state = learner, in_precision(learner, precision), check_state(state)
-    one = source(loader, "loader")
+    device = check_device(device)
+    plain, learner, key = learner, in_precision(learner, precision), data_key(check_state(state))
+    state = _on(device, state)
+    one = source(loader, "loader", device)
     check_source(learner, state, one)
     check_padding(plain, state, one, ())
     phase = phase_of(learner, one, "valid", (), jit, chunk)
     carry = enter(state, {}, phase.begin(state.step.device), state.step.device)
-    for some in phase.feed.chunks(data_key(state), 0, 0, one.length):
-        carry, _ = (phase.feed.short if some.short else phase.feed.execute)(carry, *some.inputs)
-    return phase.values(Run(state, tally=carry.tally))
+    logged: Mapping[str, Any] = {}
+    for some in phase.feed.chunks(key, 0, 0, one.length):
+        carry, logs = (phase.feed.short if some.short else phase.feed.execute)(carry, *some.inputs)
+        logged = logged if logs is None else merged(logged, logs["merged"], logs["weight"])
+    values = phase.values(Run(state, tally=carry.tally))
+    return {**values, **{name: float(value) for name, value in computed(logged).items()}}
+
+
+def _on(device: Any, state: TrainState) -> TrainState:
+    return state if device is None else tree.to(state, device)
 
 
 def predict(
-    learner: Learner, state: TrainState, inputs: Any, jit: str | bool = "aten", precision: str | None = None
+    learner: Learner,
+    state: TrainState,
+    inputs: Any,
+    jit: str | bool = "aten",
+    precision: str | None = None,
+    device: Any = None,
 ) -> Any:
     """Return the model's predictions, in evaluation mode.
 
     Args:
         learner: the learner.
         state: the state whose parameters predict.
-        inputs: what the model takes, a tensor (n, ...) or a tree of such; or a `data.Loader`, whose batches'
-            predictions are put together in their order, without those of padding.
+        inputs: what the model takes, a tensor (n, ...) or a tree of such; or a `Batch` of it; or batches, whose
+            predictions are put together in their order: a `data.Loader`, a DataLoader, a generator, or a list of
+            pairs, triples or `Batch`es. A batch of these may be an input alone, too: a tensor, a dict, or a list of
+            one.
         jit: the backend, or False.
         precision: as in `fit`.
+        device: as in `fit`; the predictions are there too.
+
+    Returns:
+        A tree of tensors with a row for each row of the inputs, whatever its weight. Rows with which a sampler fills
+        its last batch up are no rows of the dataset, and have none.
+
+    Raises:
+        PaddingCounts: the sampler pads, and the model mixes the rows.
+        SourceEnded: there is no batch.
 
     >>> from functrain import losses, nn, optim, random
     >>> from functrain.train import init
@@ -215,28 +248,23 @@ def predict(
     (torch.Size([8, 2]), torch.Size([5, 2]))
     """
     check_backend(jit, 1)
-    learner, state = in_precision(learner, precision), check_state(state)
+    device = check_device(device)
+    plain, learner, key = learner, in_precision(learner, precision), data_key(check_state(state))
+    state = _on(device, state)
 
     def apply(params: Any, buffers: Any, x: Any) -> Any:
         return learner.model.apply(params, buffers, x)[0]
 
     run = kept(learner, ("predict", jit), lambda: compiled(apply, False, str(jit)) if jit else apply)
     with torch.no_grad():
-        if not isinstance(inputs, data.Loader):
-            return run(state.params, state.buffers, inputs)
-        one = source(inputs, "inputs")
-        parts = [
-            _rows_that_count(run(state.params, state.buffers, batch.input), batch.weight)
-            for batch in open_source(one, data_key(state), 0, 0, one.length)
-        ]
+        if not are_batches(inputs):
+            x = inputs.input if isinstance(inputs, data.Batch) else inputs
+            return run(state.params, state.buffers, x if device is None else tree.to(x, device))
+        one = source(inputs, "inputs", device, plain=not isinstance(inputs, data.Loader))
+        check_padded_predictions(plain.model, state, one)
+        parts = [run(state.params, state.buffers, x) for x in open_inputs(one, key)]
+    parts[-1] = without_padding(parts[-1], one)
     return tree.map(lambda *some: torch.cat(some), *parts)
-
-
-def _rows_that_count(prediction: Any, weight: Tensor | None) -> Any:
-    if weight is None:
-        return prediction
-    rows = weight if weight.dim() == 1 else weight.flatten(1).amax(1)
-    return tree.map(lambda leaf: leaf[rows != 0], prediction)
 
 
 def overfit_batch(
@@ -266,12 +294,20 @@ def overfit_batch(
     return fold(lambda state, _: step(state, batch), plan(state, steps), range(steps))
 
 
-def batch_at(run: Run, train: Any) -> data.Batch:
-    """Return the training batch at which a run stands: where it stopped in the middle of one, that batch.
+def batch_at(run: Run, train: Any, valid: Any = None) -> data.Batch:
+    """Return the batch at which a run stopped, or raised, or at which it stands: in training or in a validation.
 
     Args:
         run: what `fit` returned, or what an error carries as `error.run`.
         train: the loader that it was begun with.
+        valid: the validation loader, or several by name, as in `fit`; needed where the run stands in a validation.
+
+    Returns:
+        The batch as its loader gives it: of a stop, whose `run.stopped` says where it was, that batch, whether it is
+        done or not; of what an event after a batch raised, the batch before.
+
+    Raises:
+        InvalidArgument: the run stands at no batch, or in a validation that is not passed, or in what is no loader.
 
     >>> from functrain import random
     >>> from functrain.train.run import Cursor
@@ -279,14 +315,29 @@ def batch_at(run: Run, train: Any) -> data.Batch:
     >>> batch_at(Run(None, key=random.key(0), cursor=Cursor(1, "train", 2, "step")), loader).target
     tensor([4, 5])
     """
-    one = source(train, "train")
+    epoch, phase, batch = _place(run)
+    named = {"train": source(train, "train"), **sources(valid)}
+    if phase not in named:
+        raise InvalidArgument(f"the run stands in the validation {phase!r}: pass valid= as it was passed to fit")
+    one = named[phase]
     if not one.is_loader:
-        raise InvalidArgument(f"train must be a Loader, whose batches can be reached; got {type(train).__name__}")
-    cursor = (run.point or run).cursor
-    between = cursor.event not in ("begin_batch", "step", "after_batch", "after_chunk")
-    if between or cursor.phase != "train" or cursor.batch >= len(one.batches):
         raise InvalidArgument(
-            f"the run stands at no training batch, but in epoch {cursor.epoch + 1} before {cursor.event!r}, phase "
-            f"{cursor.phase!r}"
+            f"{phase} must be a Loader, whose batches can be reached; got {type(one.batches).__name__}"
         )
-    return next(iter(data.batches(one.batches, run.key, cursor.epoch, cursor.batch)))
+    if batch is None or batch >= len(one.batches):
+        event = (run.point or run).cursor.event
+        raise InvalidArgument(f"the run stands at no batch, but in epoch {epoch + 1} before {event!r}, phase {phase!r}")
+    return next(iter(data.batches(one.batches, run.key, epoch, batch)))
+
+
+_AFTER = {"begin_batch": 0, "step": 0, "after_batch": 1, "after_chunk": 1}
+"""The events at a batch, and how many batches the cursor is past it."""
+
+
+def _place(run: Run) -> tuple[int, str, int | None]:
+    """Return the epoch, the phase and the batch at which a run stands; None for no batch."""
+    if run.stopped is not None:
+        return run.stopped.epoch, run.stopped.phase, run.stopped.batch
+    cursor = (run.point or run).cursor
+    batch = cursor.batch - _AFTER[cursor.event] if cursor.event in _AFTER else None
+    return cursor.epoch, cursor.phase, batch

@@ -1,15 +1,16 @@
 """The history of a fit: a table with one row an epoch."""
 
-import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
-from rich.console import Console
 from rich.table import Table
 
+from functrain import tree
+from functrain.records import showing
 
-@attrs.frozen
+
+@attrs.frozen(repr=False, eq=False)
 class History:
     """Rows of values by column name, one an epoch. Iterate over rows, index by number or column, print as a table.
 
@@ -50,11 +51,45 @@ class History:
         more = other.rows if isinstance(other, History) else (dict(other),)
         return History((*self.rows, *more))
 
+    def __eq__(self, other: object) -> bool:
+        """Return whether all rows are the same; NaN is equal to NaN."""
+        if not isinstance(other, History):
+            return NotImplemented
+        return tree.equal([dict(row) for row in self.rows], [dict(row) for row in other.rows])
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def __repr__(self) -> str:
+        return str(self) if self.rows else "no epoch is complete"
+
+    def _repr_html_(self) -> str:
+        if not self.rows:
+            return f"<p>{self!r}</p>"
+        rows = [[show(row.get(name)) for name in self.columns] for row in self.rows]
+        return showing.html_table(self.columns, rows) + curve(self)
+
     def __str__(self) -> str:
-        console = Console(file=io.StringIO(), width=24 * max(len(self.columns), 4), color_system=None)
-        console.print(table(self))
-        lines = console.file.getvalue().rstrip("\n").split("\n")  # pyright: ignore[reportAttributeAccessIssue]
-        return "\n".join(line.rstrip() for line in lines)
+        # Not by rich, which displays in a notebook by itself what it prints.
+        words = [self.columns, *([show(row.get(name)) for name in self.columns] for row in self.rows)]
+        text = showing.columns(words, right=[True] * len(self.columns))
+        return "\n".join(f" {line}" for line in text.splitlines())
+
+
+def curve(history: History) -> str:
+    """Return the losses by epoch as a picture, SVG: training dashed, validation solid; "" where there is no loss.
+
+    >>> rows = {"epoch": 1, "train/loss": 0.5}, {"epoch": 2, "train/loss": 0.25}
+    >>> curve(History(rows))[:4], curve(History())
+    ('<svg', '')
+    """
+    names = [name for name in history.columns if name.rpartition("/")[2] == "loss"]
+    numbers = {name: _numbers(history, name) for name in names}
+    return showing.curves(numbers, "epoch", dashed=[name for name in names if name.startswith("train/")])
+
+
+def _numbers(history: History, name: str) -> list[tuple[float, float]]:
+    pairs = ((row.get("epoch", k), row.get(name)) for k, row in enumerate(history.rows))
+    return [(float(x), float(y)) for x, y in pairs if isinstance(x, int | float) and isinstance(y, int | float)]
 
 
 def table(history: History) -> Table:

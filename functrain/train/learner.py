@@ -4,12 +4,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
+import torch
 
-from functrain import schedule
+from functrain import foreign, schedule
 from functrain.errors import DuplicateName, InvalidArgument
 from functrain.metrics import Metric
 from functrain.nn import Model
 from functrain.optim import Transform
+from functrain.records import pickling, reprs
+from functrain.train.tally import check_name
 
 
 def _metric_names(learner, attribute, metrics):
@@ -17,32 +20,41 @@ def _metric_names(learner, attribute, metrics):
         raise InvalidArgument(
             f'{attribute.name} must be a dict by name, such as {{"accuracy": metrics.accuracy}}, got {metrics!r}'
         )
+    scheduled = schedules(learner, schedule.Progress())
+    for name in scheduled:
+        check_name(name, "the optimizer's hyperparameters")
     for name, metric in metrics.items():
+        check_name(name, attribute.name, scheduled)
         if name == "loss":
             raise DuplicateName(f"{attribute.name}: the name 'loss' is taken by the loss itself; choose another name")
         if attribute.name == "valid_metrics" and name in learner.metrics:
             raise DuplicateName(f"valid_metrics: metrics has a {name!r} too, which is measured in validation anyway")
         if not isinstance(metric, Metric):
             raise InvalidArgument(
-                f"{attribute.name}[{name!r}] must be a Metric, got {type(metric).__name__}; metrics.mean(f) makes one "
-                "from a function of (prediction, target)"
+                f"{attribute.name}[{name!r}] must be a Metric, got {type(metric).__name__}; "
+                "metrics.mean(f) makes a metric of a function of (prediction, target)"
             )
 
 
 def _is(kind):
     def check(_learner, attribute, value):
         if not isinstance(value, kind):
-            raise InvalidArgument(f"{attribute.name} must be a {kind.__name__}, got {type(value).__name__}: {value!r}")
+            raise InvalidArgument(f"{attribute.name} must be a {kind.__name__}, got {foreign.described(value)}")
 
     return check
 
 
 def _is_callable(_learner, attribute, value):
-    if not callable(value):
-        raise InvalidArgument(f"{attribute.name} must be a function of (prediction, target), got {value!r}")
+    # A class, or a Module that averages, would only fail in the first step.
+    is_module = isinstance(value, torch.nn.Module) and getattr(value, "reduction", "") != "none"
+    if not callable(value) or isinstance(value, type) or is_module:
+        raise InvalidArgument(
+            f"{attribute.name} must be a function of (prediction, target), got {foreign.described(value)}"
+        )
 
 
-@attrs.frozen(slots=False)  # with a dictionary of its own, in which `compiling` keeps what was traced for it
+# With a dictionary of its own, in which `compiling` keeps what was traced for it.
+@attrs.frozen(slots=False, repr=False)
 class Learner:
     """What to train: a model, a loss, an optimizer, and metrics to watch. Frozen storage, nothing else.
 
@@ -64,6 +76,27 @@ class Learner:
     optimizer: Transform = attrs.field(validator=_is(Transform))
     metrics: Mapping[str, Metric] = attrs.field(factory=dict, validator=_metric_names)
     valid_metrics: Mapping[str, Metric] = attrs.field(factory=dict, validator=_metric_names)
+
+    __repr__ = reprs.record
+    __copy__ = __deepcopy__ = pickling.itself
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in attrs.fields(Learner)}  # not what was traced for it
+
+
+def check_learner(learner: Any) -> Learner:
+    """Return a learner after checking that it is one.
+
+    >>> check_learner(3)
+    Traceback (most recent call last):
+        ...
+    functrain.errors.InvalidArgument: learner must be a Learner of model, loss and optimizer, got 3
+    """
+    if not isinstance(learner, Learner):
+        raise InvalidArgument(
+            f"learner must be a Learner of model, loss and optimizer, got {foreign.described(learner)}"
+        )
+    return learner
 
 
 def metrics_of(learner: Learner, phase: str) -> dict[str, Metric]:

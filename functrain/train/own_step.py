@@ -1,6 +1,6 @@
 """The loop around a step of one's own: GANs, reinforcement learning, meta-learning; whatever maps (carry, batch)."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -9,25 +9,25 @@ from torch import Tensor
 from functrain import random, tree
 from functrain.checkpoint import Saved
 from functrain.engine import Stop
-from functrain.errors import InvalidArgument
-from functrain.train.chunks import Advance, Carry, feed
-from functrain.train.compiling import check_backend, kept
+from functrain.errors import InvalidArgument, RunMismatch, TreeMismatch
+from functrain.train.checking.resuming import run_from
 from functrain.train.events import STEP_EVENTS, Callback, ordered
-from functrain.train.looping import carry_out
-from functrain.train.phase import Phase, Task
-from functrain.train.planning import begin_run, make_plan
-from functrain.train.resuming import loop_from
+from functrain.train.looping.chunks import Advance, Carry, feed
+from functrain.train.looping.compiling import check_backend, kept
+from functrain.train.looping.phase import Phase, Task
+from functrain.train.looping.places import carry_out
+from functrain.train.looping.planning import begin_run, make_plan
+from functrain.train.looping.sources import Source, source, sources
 from functrain.train.run import Run
-from functrain.train.sources import Source, source, sources
 from functrain.train.stop import Stopped, Stops, scope_of
-from functrain.train.tally import Measured, value_of
+from functrain.train.tally import Measured, check_name, value_of
 
 
 def loop(
     step: Callable[[Any, Any], Any],
     state: Any,
     *,
-    key: Tensor,
+    key: Tensor | None = None,
     train: Any,
     epochs: int | None = None,
     steps: int | None = None,
@@ -46,7 +46,7 @@ def loop(
             weights, or of `Measured(metric, accumulator)`, which are merged and computed.
         state: the first carry, a tree of tensors; or the `Run` to go on with, or what `checkpoint.restore` or
             `checkpoint.latest` returned of one. It stays as it is.
-        key: the random key of the loaders' orders and draws.
+        key: the random key of the loaders' orders and draws; a run that goes on has its own already.
         train: a `data.Loader`, of which the step gets a `Batch`, or any iterable, of which it gets what comes.
         epochs: how many times to go through `train`; or
         steps: how many batches to take in all.
@@ -76,13 +76,13 @@ def loop(
     callbacks = ordered(callbacks)
     _check_no_step_events(callbacks)
     check_backend(jit, chunk)
-    random.check_key(key)
     training, validations = source(train, "train", plain=True), sources(valid, plain=True)
     if bool(validations) != (evaluate is not None):
         raise InvalidArgument("pass valid and evaluate together: the batches, and the function that evaluates one")
     if isinstance(state, Saved):
-        ways = {name: (_evaluating(evaluate), one) for name, one in validations.items()}
-        state = loop_from(state, like, {"train": (step, training), **ways}, callbacks)
+        options = dict(train=train, valid=valid, evaluate=evaluate, like=like)
+        state = run_from(step, state, callbacks, options)
+    key = _key_of(state, key)
     going_on = state if isinstance(state, Run) else None
     plan = make_plan(training, validations, epochs, steps, callbacks, going_on)
     if going_on is not None and going_on.finished:
@@ -93,6 +93,19 @@ def loop(
         phases[name] = _own_phase(one, evaluate, _evaluating(evaluate), callbacks, "valid", jit, chunk)
     task = Task(callbacks, phases, lambda state, batches: state, lambda state: {}, device)
     return carry_out(task, begin_run(state, plan, key, callbacks, (training, *validations.values())))
+
+
+def _key_of(state: Any, key: Tensor | None) -> Tensor:
+    if not isinstance(state, Run):
+        if key is None:
+            raise InvalidArgument("key must be a random key, such as random.key(0), for the loaders' orders and draws")
+        return random.check_key(key)
+    if key is not None and not torch.equal(random.check_key(key), state.key):
+        raise RunMismatch(
+            f"the run to go on with was begun with the key {state.key.tolist()}, and now the key {key.tolist()} is "
+            "passed; leave key out, or pass run.state to begin a new run"
+        )
+    return state.key
 
 
 def _check_no_step_events(callbacks: tuple[Callback, ...]) -> None:
@@ -127,7 +140,12 @@ def _own_phase(
 
 def _evaluating(evaluate: Any) -> Callable[[Any, Any], Any]:
     def step(state: Any, batch: Any) -> tuple[Any, Any]:
-        return state, evaluate(state, batch)
+        logs = evaluate(state, batch)
+        if not isinstance(logs, Mapping):
+            raise InvalidArgument(
+                f"evaluate must return logs, a dict of scalars or of Measured by name, got {_described(logs)}"
+            )
+        return state, logs
 
     return step
 
@@ -138,7 +156,7 @@ def _advancing(step: Callable[[Any, Any], Any], stops: Stops) -> Callable[[Carry
     def advance(carry: Carry, batch: Any) -> Any:
         result = step(carry.state, batch)
         stop = result if isinstance(result, Stop) else None
-        state, logs = (result.carry, result.y) if isinstance(result, Stop) else result
+        state, logs = _unpacked(result, carry.state)
         logs = {} if logs is None else {name: _as_log(name, value) for name, value in logs.items()}
         y = (
             {
@@ -160,7 +178,33 @@ def _advancing(step: Callable[[Any, Any], Any], stops: Stops) -> Callable[[Carry
     return advance
 
 
+def _unpacked(result: Any, before: Any) -> tuple[Any, Any]:
+    """Return the carry and the logs that a step returned; the carry has the structure of the one before."""
+    pair = (result.carry, result.y) if isinstance(result, Stop) else result
+    if type(pair) is not tuple or len(pair) != 2 or not (pair[1] is None or isinstance(pair[1], Mapping)):
+        raise InvalidArgument(
+            "the step must return (carry, logs), or Stop(carry, logs), with a dict of logs or None, got "
+            f"{_described(result)}"
+        )
+    if not tree.alike(before, pair[0]):
+        tree.check_same(before, pair[0], "the carry that the step returned", "the carry that it was passed")
+        raise TreeMismatch(
+            f"the carry that the step returned must have the structure of the one that it was passed, "
+            f"{_described(before)}, but it is {_described(pair[0])}"
+        )
+    return pair
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Stop):
+        return f"Stop({_described(value.carry)}, {_described(value.y)})"
+    if isinstance(value, (tuple, list)) and len(value) < 5:
+        return f"a {type(value).__name__} of ({', '.join(_described(one) for one in value)})"
+    return tree.describe(value)
+
+
 def _as_log(name: str, value: Any) -> Any:
+    check_name(name, "the logs of the step")
     if isinstance(value, Measured):
         return value
     number = torch.as_tensor(value)

@@ -1,17 +1,20 @@
 """The run: a training run as a value, which handlers look at and change, and from which a loop can go on."""
 
 from collections.abc import Mapping
+from html import escape
 from typing import Any
 
 import attrs
 
+from functrain import tree
+from functrain.records import reprs
 from functrain.schedule import Progress
 from functrain.train.history import History
 from functrain.train.state import TrainState, progress
 from functrain.train.stop import Stopped
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Plan:
     """What a run was begun with, and what going on with it must be given again.
 
@@ -27,8 +30,10 @@ class Plan:
     steps: int | None = None
     callbacks: tuple[str, ...] = ()
 
+    __repr__ = reprs.record
 
-@attrs.frozen(slots=False)
+
+@attrs.frozen(slots=False, repr=False)
 class Cursor:
     """Where a run stands: what comes next.
 
@@ -46,8 +51,10 @@ class Cursor:
     event: str = "begin_fit"
     answered: int = 0
 
+    __repr__ = reprs.record
 
-@attrs.frozen(slots=False, repr=False)  # a dict of fields makes `tree.evolve` quick
+
+@attrs.frozen(slots=False, repr=False, eq=False)  # a dict of fields makes `tree.evolve` quick
 class Run:
     """A training run as a value. Frozen: a handler that wants a change returns `attrs.evolve(run, ...)`.
 
@@ -59,7 +66,8 @@ class Run:
         memory: each callback's memory by its name.
         history: the rows of the completed epochs.
         logs: at `after_batch` and `after_chunk` the values of the batches, each with one row a batch; at
-            `after_validate` and `after_epoch` the epoch's row: "epoch", "train/loss"..., then "valid/loss"...
+            `after_validate` and `after_epoch` the epoch's row: "epoch", "train/loss"..., then "valid/loss"..., and
+            each schedule at the value that the epoch's first step used.
         batch: the batch, at `begin_batch` and `after_batch`; None elsewhere.
         stopped: the stop that is under way, or that ended the run before its plan; None for none.
         cursor: where it stands.
@@ -128,9 +136,20 @@ class Run:
 
     def __repr__(self) -> str:
         """Return the table, and where the run stands or why it stopped."""
+        return "\n".join([repr(self.history), *self._end()])
+
+    def _repr_html_(self) -> str:
+        return self.history._repr_html_() + "".join(f"<p>{escape(line)}</p>" for line in self._end())
+
+    def _end(self) -> list[str]:
         end = "finished" if self.stopped is None and self.finished else f"in epoch {self.epoch + 1} of {self.epochs}"
-        lines = [str(self.history) if self.history else "no epoch is complete", str(self.stopped or end), *self.notes]
-        return "\n".join(lines)
+        return [str(self.stopped or end), *self.notes]
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether all of it is the same by `tree.equal`: dtypes, shapes and values, and NaN equals NaN."""
+        return tree.equal(vars(self), vars(other)) if isinstance(other, Run) else NotImplemented
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
 
 
 def batches_done(run: Run) -> int:

@@ -9,8 +9,9 @@ from torch import Tensor
 from functrain import arguments, random, tree
 from functrain.data import as_batch
 from functrain.dispatch_state import is_plain
+from functrain.records import reprs
 from functrain.schedule import Progress
-from functrain.train.learner import Learner
+from functrain.train.learner import Learner, check_learner
 
 
 @tree.node
@@ -40,6 +41,31 @@ class TrainState:
     end: Tensor
     epoch_length: Tensor
 
+    def __repr__(self) -> str:
+        """Return its counts, and a table of its tensors by dotted path."""
+        return f"{_counts(self)}\n{tree.table(_held(self))}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{_counts(self)}</p>{tree.table(_held(self))._repr_html_()}"
+
+
+_COUNTS = "step", "updates", "start", "end", "epoch_length"
+
+
+def _counts(state: TrainState) -> str:
+    counts = {name: getattr(state, name) for name in _COUNTS}
+    words = [f"{name}={int(count) if _is_at_hand(count) else reprs.short(count)}" for name, count in counts.items()]
+    return f"TrainState({', '.join(words)})"
+
+
+def _is_at_hand(count: Any) -> bool:
+    # Elsewhere the number would have to be waited for; inside a trace there is none.
+    return type(count) is Tensor and count.dim() == 0 and count.device.type == "cpu" and is_plain()
+
+
+def _held(state: TrainState) -> dict[str, Any]:
+    return {name: value for name, value in vars(state).items() if name not in _COUNTS}
+
 
 def init(learner: Learner, key: Tensor, example: Any) -> TrainState:
     """Return the state before the first step.
@@ -55,6 +81,7 @@ def init(learner: Learner, key: Tensor, example: Any) -> TrainState:
     >>> state.params["weight"].shape
     torch.Size([2, 3])
     """
+    check_learner(learner)
     batch = as_batch(example)
     random.check_key(key)
     for_params, root = random.split(key, 2)

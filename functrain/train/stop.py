@@ -16,6 +16,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.engine import Stop
 from functrain.errors import InvalidArgument
+from functrain.records import reprs
 from functrain.train.tally import summed
 
 SCOPES = ("batch", "epoch", "validate", "fit")
@@ -37,7 +38,7 @@ USUAL_SCOPE = {
 """What a `Stop` without a scope ends, by the event that it answers; "step" is a step of one's own in `loop`."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Stopped:
     """A stop: what it ends, why, and who said so where.
 
@@ -63,6 +64,8 @@ class Stopped:
     phase: str = "train"
     batch: int | None = None
     also: "Stopped | None" = None
+
+    __repr__ = reprs.record
 
     def __str__(self) -> str:
         phase = "" if self.phase == "train" else f", {self.phase}"

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from functrain import metrics, tree
 from functrain.dispatch_state import is_plain
+from functrain.errors import DuplicateName, InvalidArgument
 from functrain.metrics import Metric
 
 Values = tuple[dict[str, Any], Tensor | None]
@@ -19,6 +20,25 @@ LOSS = metrics.mean(lambda losses, _target: losses)
 
 MOST_BATCHES, MOST_BYTES = 8, 1 << 19
 """How many batches wait to be added at once, and the memory of one of their values that is no trouble to keep."""
+
+
+COLUMNS = ("epoch", "step")
+"""The columns of a record beside what was measured: the name of no metric, log or part of a loss."""
+
+
+def check_name(name: Any, what: str, others: Iterable[str] = ()) -> None:
+    """Raise unless a value can be recorded by a name: a string, no column of a record, and none of some others.
+
+    >>> check_name("accuracy", "metrics")
+    """
+    if not isinstance(name, str) or not name:
+        raise InvalidArgument(f"{what}: a name must be a string, got {name!r}")
+    if name in COLUMNS:
+        raise DuplicateName(f"{what}: {name!r} is the name of a column that every record has; choose another name")
+    if name in others:
+        raise DuplicateName(
+            f"{what}: {name!r} is the name of a hyperparameter on a schedule, which records show; choose another name"
+        )
 
 
 @tree.node
@@ -53,15 +73,17 @@ def measured_by(named: dict[str, Metric]) -> Metric:
     return metrics.collection({"loss": LOSS, **named})
 
 
-def add(metric: Metric, tally: Tally, values: dict[str, Any], weight: Tensor | None) -> Tally:
-    """Return the tally with the values of one batch added.
+def add(metric: Metric, tally: Tally, values: dict[str, Any], weight: Tensor | None, waits: bool = False) -> Tally:
+    """Return the tally with the values of one batch added, at once or, if they may wait, with those of later ones.
+
+    They may in a step that is never compiled. One that is keeps the structure of its carry, also where it runs as
+    plain Python for once: while anomalies are looked for, or hooks see what is kept for gradients.
 
     Groups of waiting batches end at the same batches whatever the chunks and wherever a run was resumed, as what waits
     is part of the tally.
     """
     batch = (values, weight)
-    # With the detection of anomalies compiled steps run themselves, and their carry keeps its structure.
-    if torch.is_anomaly_enabled() or not (is_plain() and _may_wait(values)):
+    if not (waits and is_plain() and _may_wait(values)):
         return Tally(metric.add(summed(metric, tally).added, values, weight))
     waiting = Tally(tally.added, (*tally.waiting, batch))
     return summed(metric, waiting) if len(waiting.waiting) == MOST_BATCHES else waiting

@@ -11,15 +11,18 @@ This is the only package that knows the pytree library (`torch.utils._pytree`, b
 """
 
 from functrain.tree.by_path import filter, leaves_with_path, paths, replace
-from functrain.tree.comparing import check_same, check_tensors, describe, differences, equal
+from functrain.tree.comparing import alike, check_same, check_tensors, describe, differences, equal
 from functrain.tree.mapping import all, map, map_with_path
 from functrain.tree.nodes import evolve, node, static
+from functrain.tree.showing import Table, table
 from functrain.tree.structures import Structure, Tree, flatten, leaves, structure, unflatten
 from functrain.tree.tensors import clone, global_norm, size, stack, to, zeros_like
 
 __all__ = [
     "Structure",
+    "Table",
     "Tree",
+    "alike",
     "all",
     "check_same",
     "check_tensors",
@@ -42,7 +45,12 @@ __all__ = [
     "stack",
     "static",
     "structure",
+    "table",
     "to",
     "unflatten",
     "zeros_like",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -16,8 +16,8 @@ def leaves_with_path(tree: Tree) -> list[tuple[str, Any]]:
     >>> leaves_with_path({"0": {"weight": 1.0}, "1": [2.0]})
     [('0.weight', 1.0), ('1.0', 2.0)]
     """
-    found, _ = pytree.tree_flatten_with_path(tree)
-    return [(".".join(_name(key) for key in path), leaf) for path, leaf in found]
+    pairs, _ = pytree.tree_flatten_with_path(tree)
+    return [(".".join(_name(key) for key in path), leaf) for path, leaf in pairs]
 
 
 def _name(key: Any) -> str:

@@ -3,9 +3,11 @@
 from typing import Any
 
 import torch
+import torch.utils._pytree as pytree
 from torch import Tensor
 
 from functrain.errors import NotATensor, TreeMismatch
+from functrain.records import reprs
 from functrain.tree.by_path import leaves_with_path
 from functrain.tree.structures import Tree
 
@@ -39,7 +41,8 @@ def differences(a: Tree, b: Tree, rtol: float = 0.0, atol: float = 0.0, most: in
 
 def _difference(path: str, a: Any, b: Any, rtol: float, atol: float) -> str | None:
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)):
-        return None if type(a) is type(b) and (a is b or a == b) else f"{path}: {a!r} against {b!r}"
+        same = type(a) is type(b) and (a is b or a == b or (isinstance(a, float) and a != a and b != b))
+        return None if same else f"{path}: {a!r} against {b!r}"
     if describe(a) != describe(b):
         return f"{path}: {describe(a)} against {describe(b)}"
     if a.device != b.device:
@@ -59,8 +62,30 @@ def describe(leaf: Any) -> str:
     'float32(2, 3)'
     """
     if isinstance(leaf, Tensor):
-        return f"{str(leaf.dtype).removeprefix('torch.')}{tuple(leaf.shape)}"
+        return reprs.tensor(leaf)
     return type(leaf).__name__
+
+
+def alike(a: Tree, b: Tree) -> bool:
+    """Return whether two trees have the same structure, with tensors of the same shapes and dtypes; this is quick.
+
+    >>> alike({"a": torch.ones(2), "b": ()}, {"a": torch.zeros(2), "b": ()}), alike([1, 2], (1, 2))
+    (True, False)
+    """
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and a.dtype == b.dtype
+    kind = type(a)
+    if kind is not type(b):
+        return False
+    if kind is dict:
+        return a.keys() == b.keys() and False not in [alike(value, b[name]) for name, value in a.items()]
+    if kind is tuple or kind is list:
+        return len(a) == len(b) and False not in [alike(x, y) for x, y in zip(a, b, strict=True)]
+    registered = pytree.SUPPORTED_NODES.get(kind)
+    if registered is None:
+        return True
+    (children, context), (others, other) = registered.flatten_fn(a), registered.flatten_fn(b)
+    return context == other and alike(list(children), list(others))
 
 
 def check_same(expected: Tree, got: Tree, what: str = "the second tree", like: str = "the first") -> None:
@@ -73,6 +98,8 @@ def check_same(expected: Tree, got: Tree, what: str = "the second tree", like: s
       a: expected float32(2,), got nothing
       b: expected nothing, got float32(2,)
     """
+    if alike(expected, got):
+        return
     left, right = dict(leaves_with_path(expected)), dict(leaves_with_path(got))
     lines = []
     for path in [*left, *(p for p in right if p not in left)]:

@@ -49,9 +49,9 @@ def _map(f, tree, *rest):
             if type(other) is dict:
                 raise _Differs
         return f(tree, *rest)
-    found, spec = pytree.tree_flatten(tree)
+    branches, spec = pytree.tree_flatten(tree)
     others = [_flatten_as(spec, other) for other in rest]
-    return pytree.tree_unflatten([f(*group) for group in zip(found, *others, strict=True)], spec)
+    return pytree.tree_unflatten([f(*group) for group in zip(branches, *others, strict=True)], spec)
 
 
 def _map_dicts(f, tree, rest):
@@ -62,16 +62,16 @@ def _map_dicts(f, tree, rest):
 
 
 def _flatten_as(spec, tree):
-    found, own = pytree.tree_flatten(tree)
+    branches, own = pytree.tree_flatten(tree)
     if own == spec:
-        return found
+        return branches
     try:  # the order of dict keys may still differ
-        found = spec.flatten_up_to(tree)
+        branches = spec.flatten_up_to(tree)
     except ValueError:
         raise _Differs from None
-    if not builtins.all(pytree.tree_structure(leaf).is_leaf() for leaf in found):
+    if not builtins.all(pytree.tree_structure(leaf).is_leaf() for leaf in branches):
         raise _Differs
-    return found
+    return branches
 
 
 def map_with_path(f: Callable, tree: Tree, *rest: Tree) -> Tree:

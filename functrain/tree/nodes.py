@@ -5,6 +5,8 @@ from typing import Any, TypeVar, dataclass_transform
 import attrs
 import torch.utils._pytree as pytree
 
+from functrain.records import reprs
+
 T = TypeVar("T")
 
 
@@ -34,7 +36,10 @@ def node(cls: type[T]) -> type[T]:
     >>> tree.map(lambda v: v + 1, Point(1, 2))
     Point(x=2, y=3)
     """
-    cls = attrs.frozen(cls, slots=False)  # a dict of fields makes `evolve` quick
+    own = "__repr__" in cls.__dict__
+    cls = attrs.frozen(cls, slots=False, repr=False)  # a dict of fields makes `evolve` quick
+    if not own:
+        cls.__repr__ = reprs.record
     fields = attrs.fields(cls)
     dynamic = tuple(f.name for f in fields if not f.metadata.get("static"))
     fixed = tuple(f.name for f in fields if f.metadata.get("static"))

@@ -47,17 +47,17 @@ def leaves(tree: Tree) -> list[Any]:
     >>> leaves({"b": 1, "a": [2, 3]})
     [1, 2, 3]
     """
-    found: list[Any] = []
-    _collect(tree, found)
-    return found
+    collected: list[Any] = []
+    _collect(tree, collected)
+    return collected
 
 
-def _collect(tree: Tree, found: list[Any]) -> None:
+def _collect(tree: Tree, collected: list[Any]) -> None:
     if type(tree) is not dict:
-        found.extend(pytree.tree_leaves(tree))
+        collected.extend(pytree.tree_leaves(tree))
         return
     for branch in tree.values():  # parameters are nested dicts: this path is several times faster than the general one
         if type(branch) is Tensor:
-            found.append(branch)
+            collected.append(branch)
         else:
-            _collect(branch, found)
+            _collect(branch, collected)

@@ -63,7 +63,8 @@ def test_a_file_that_may_not_grow(tmp_path, size):
 def test_a_small_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True, text=True)
+    mounting = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]
+    mounted = subprocess.run(mounting, capture_output=True, text=True, timeout=60)
     if mounted.returncode:
         pytest.skip(f"needs the right to mount a small file system: {mounted.stderr.strip()}")
     try:
@@ -73,12 +74,12 @@ def test_a_small_disk(tmp_path):
         unharmed(path)
         with pytest.raises(CannotSave, match="no space left on device"):
             checkpoint.add(disk / "run", NEW)
-        subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+        subprocess.run(["mount", "-o", "remount,ro", disk], check=True, timeout=60)
         for act in (lambda: checkpoint.save(path, OLD), lambda: checkpoint.add(disk / "other", OLD)):
             with pytest.raises(CannotSave, match="read-only file system"):
                 act()
     finally:
-        subprocess.run(["umount", disk], check=True)
+        subprocess.run(["umount", disk], check=True, timeout=60)
 
 
 FAILURES = [("open", errno.EROFS), ("pwrite", errno.ENOSPC), ("fsync", errno.EIO), ("replace", errno.EACCES)]

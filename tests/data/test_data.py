@@ -289,7 +289,7 @@ def test_the_training_statistics_go_through_a_pipe(rows):
     train = pipe(rows, data.map_input(normalize))
     assert isinstance(train, ArrayDataset) and torch.equal(train.arrays[0], (X - X.mean()) / X.std(correction=0))
     assert train.arrays[1] is Y and torch.equal(rows.arrays[0], X)
-    assert "Normalizer(mean=tensor(9.5000), std=tensor(5.7663))" in repr(normalize)
+    assert repr(normalize) == "Normalizer(mean=float32(), std=float32())"
 
 
 def test_other_datasets_are_mapped_when_asked():

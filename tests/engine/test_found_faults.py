@@ -9,6 +9,7 @@ from torch import Tensor
 
 import functrain as ft
 from functrain import tree
+from functrain.engine.graph.scan_node import lift_constants
 from functrain.errors import NotTraceable
 
 X = torch.arange(6.0).reshape(2, 3)
@@ -317,3 +318,28 @@ def test_a_donated_argument_returned_through_a_view_can_be_used():
     assert result.tolist() == [[0], [1], [8], [9]]
     dense_not = torch.arange(16.0).view(4, 4)[:, :2]
     assert ft.jit(lambda x: x.reshape(4, -1), donate=0)(dense_not)[1].tolist() == [4, 5]
+
+
+def test_constants_that_are_lifted_twice_have_names_of_their_own():
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    inner = graph.call_function(torch.sub, (x, graph.get_attr("a")))
+    graph.output(graph.call_function(torch.mul, (inner, graph.get_attr("b"))))
+    gm = torch.fx.GraphModule({"a": torch.ones(2), "b": torch.full((2,), 2.0)}, graph)
+    inner, x = next(node for node in gm.graph.nodes if node.op == "call_function"), next(iter(gm.graph.nodes))
+    lift_constants(gm)
+    dropped = inner.args[1]
+    gm.register_buffer("c", torch.full((2,), 3.0))
+    with gm.graph.inserting_before(inner):  # what passes may do in between: an argument goes, a constant comes
+        inner.args = (x, gm.graph.get_attr("c"))
+    gm.graph.erase_node(dropped)
+    lift_constants(gm)
+    values = {"x": torch.zeros(2)}
+    names = [node.target for node in gm.graph.nodes if node.op == "placeholder"]
+    assert len(set(names)) == len(names) == 3
+    left = [name for name in names if name != "x"]
+    results = [
+        gm(**values, **dict(zip(left, order, strict=True)))
+        for order in ((torch.tensor(2.0), torch.tensor(3.0)), (torch.tensor(3.0), torch.tensor(2.0)))
+    ]
+    assert any(torch.equal(result, torch.full((2,), -6.0)) for result in results)

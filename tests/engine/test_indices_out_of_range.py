@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 import functrain as ft
 from functrain import losses, nn, random
@@ -59,3 +60,51 @@ def test_another_error_is_passed_on_as_it_is(jit):
 
     with pytest.raises(torch.linalg.LinAlgError):
         (ft.jit(f) if jit else f)(-torch.eye(2))
+
+
+WEIGHT = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+LINEAR = {  # their gradients need no forward pass, which then goes away
+    "embedding": lambda w, t: F.embedding(t, w).sum(),
+    "embedding with padding": lambda w, t: (F.embedding(t, w, padding_idx=0) @ torch.ones(3)).sum(),
+    "one_hot": lambda w, t: (F.one_hot(t, 5).float() @ w).sum(),
+    "cross_entropy": lambda w, t: F.cross_entropy(w.t()[:2], t),
+    "losses.cross_entropy": lambda w, t: losses.cross_entropy(w.t()[:2], t).sum(),
+    "gather": lambda w, t: w.gather(0, t[:, None]).sum(),
+    "index": lambda w, t: w[t].sum(),
+    "index_select": lambda w, t: w.index_select(0, t).sum(),
+}
+GRADIENTS = {
+    "grad": ft.grad,
+    "torch.func.grad": torch.func.grad,
+    "vmap(grad": lambda f: lambda w, t: ft.vmap(ft.grad(f), (None, 0))(w, t[None]),
+}
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+@pytest.mark.parametrize("name", LINEAR)
+def test_they_are_refused_where_a_gradient_alone_is_computed(name, gradient):
+    f = ft.jit(GRADIENTS[gradient](LINEAR[name]))
+    with pytest.raises((IndexError, RuntimeError), match=r"out of (range|bounds)|is no class"):
+        f(WEIGHT, torch.tensor([4, 5]))
+    torch.testing.assert_close(
+        f(WEIGHT, torch.tensor([4, 1])).squeeze(0), ft.grad(LINEAR[name])(WEIGHT, torch.tensor([4, 1]))
+    )
+
+
+@pytest.mark.parametrize("bad", [5, -1])
+@pytest.mark.parametrize("f", [lambda t: F.one_hot(t, 5), lambda t: F.one_hot(t, 5).sum()])
+def test_classes_of_one_hot(f, bad):
+    assert torch.equal(ft.jit(ft.vmap(f))(torch.tensor([4, 0])), torch.stack([f(torch.tensor(k)) for k in (4, 0)]))
+    for g in (ft.jit(f), ft.jit(ft.vmap(f))):
+        with pytest.raises(LabelOutOfRange, match="is out of range"):
+            g(torch.tensor([4, bad]))
+
+
+def test_probabilities_of_a_loss_whose_gradient_alone_is_computed():
+    def loss(p):
+        return F.binary_cross_entropy(p, torch.ones(2))
+
+    for g in (ft.grad(loss), ft.jit(ft.grad(loss))):
+        with pytest.raises(RuntimeError, match="all elements of input should be between 0 and 1"):
+            g(torch.tensor([0.5, 1.5]))
+    assert torch.equal(ft.jit(ft.grad(loss))(torch.tensor([0.5, 1.0])), torch.tensor([-1.0, 0.0]))

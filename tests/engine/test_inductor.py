@@ -119,7 +119,7 @@ def test_second_process_compiles_and_imports_nothing(compiled, folder):
         heavy = [m for m in ("torch._inductor.compile_fx", "torch._inductor.codecache") if m in sys.modules]
         assert not heavy, heavy
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
@@ -259,7 +259,11 @@ def test_failing_compiler_shows_the_essential_lines(tmp_path):
     """
     places = {"CXX": str(fake), "FUNCTRAIN_CACHE": str(tmp_path / "a"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "b")}
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], env={**os.environ, **places}, capture_output=True, text=True
+        [sys.executable, "-c", textwrap.dedent(program)],
+        env={**os.environ, **places},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 7, done.stderr
     assert done.stderr.endswith("failed\n")

@@ -11,7 +11,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from functrain import engine, tree
 from functrain.engine import value_and_grad
 from functrain.engine.tracing.to_graph import trace
-from functrain.engine.transforms.gradients import _by_autograd
+from functrain.engine.transforms.gradients import by_autograd
 from functrain.engine.transforms.rematerializing import remat
 from functrain.errors import InvalidArgument
 
@@ -168,7 +168,7 @@ def peak_of_graph(gm, inputs):
     return most
 
 
-@pytest.mark.parametrize("way", [lambda f: partial(_by_autograd, f, 0, False), torch.func.grad_and_value])
+@pytest.mark.parametrize("way", [lambda f: partial(by_autograd, f, 0, False), torch.func.grad_and_value])
 def test_less_memory_eager(problem, way):
     args = (problem,) if way is not torch.func.grad_and_value else problem
     assert peak(way(REMAT), *args) < 0.5 * peak(way(PLAIN), *args)

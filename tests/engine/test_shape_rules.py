@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import functrain as ft
 from functrain.engine.tracing.abstract_tensor import abstract
 from functrain.engine.tracing.meta.elementwise_rules import broadcast
 from functrain.engine.tracing.meta.geometry import mapped
@@ -148,3 +149,27 @@ TERNARY = {
     *("leaky_relu_backward", "logical_not", "sigmoid_backward", "silu_backward", "softplus", "tanh_backward", "where"),
 }
 """Operations of three operands, or made of others: `test_the_trace_is_right_about_each_value` has them."""
+
+
+CHOOSING = {
+    "clamp_max": torch.clamp_max,
+    "clamp_min": torch.clamp_min,
+    "maximum": torch.maximum,
+    "minimum": torch.minimum,
+    "fmax": torch.fmax,
+    "clamp": lambda x, y: torch.clamp(x, y, y + 1),
+}
+
+
+@pytest.mark.parametrize("name", CHOOSING)
+def test_gradients_of_what_chooses_are_laid_out_as_in_eager(name):
+    # PyTorch 2.14 fills them in place, but where a mode is on.
+    x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0)).t()
+    others = {"same": x.clone(), "transposed": x.roll(1), "contiguous": x.roll(1).contiguous(), "number": x[0, 0]}
+
+    def both(x, y):
+        return torch.func.vjp(CHOOSING[name], x, y)[1](torch.ones(4, 3).t().contiguous().t())
+
+    for other in others.values():
+        for got, expected in zip(ft.jit(both)(x, other), both(x, other), strict=True):
+            assert torch.equal(got, expected) and got.stride() == expected.stride()

@@ -102,5 +102,5 @@ def test_a_first_step_imports_no_compiler(optimizer):
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
     """
     program = textwrap.dedent(program).replace("OPTIMIZER", optimizer)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -52,7 +52,7 @@ REFUSED = {
 SPARSE, LABELLED = torch.eye(2).to_sparse(), of(2).as_subclass(Labelled)
 
 
-@pytest.mark.filterwarnings("ignore:.*resized.*:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*resized.*:UserWarning", "ignore:`torch.jit")
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_a_trace_cannot_hold_is_refused_in_words(name):
     f, error, words = REFUSED[name]

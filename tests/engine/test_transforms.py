@@ -5,7 +5,7 @@ import torch
 
 from functrain import tree
 from functrain.engine import Stop, fold, grad, value_and_grad, vmap
-from functrain.engine.transforms.gradients import _by_autograd, _by_func, pull_back
+from functrain.engine.transforms.gradients import by_autograd, by_func, pull_back
 from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch, TreeMismatch
 
 
@@ -25,7 +25,7 @@ def problem():
 
 
 def test_both_ways_to_differentiate_are_equal(problem):
-    assert tree.equal(_by_autograd(net, 0, True, problem), _by_func(net, 0, True, problem))
+    assert tree.equal(by_autograd(net, 0, True, problem), by_func(net, 0, True, problem))
 
 
 def test_gradient_is_that_of_autograd(problem):

@@ -57,7 +57,7 @@ def old_norm(name):
 
 MODULES = {
     "a class": (lambda: tnn.Linear, "got the class Linear; call it first"),
-    "a function": (lambda: torch.relu, "a function of a tensor is made a layer by nn.lam"),
+    "a function": (lambda: torch.relu, "a function of a tensor is a layer as it is"),
     "a wrapper": (lambda: tnn.Sequential(tnn.DataParallel(tnn.Linear(1, 1))), "0 is a DataParallel; pass what"),
     "a backward hook": (with_hook, "the module has a backward hook"),
     "a hook on a gradient": (with_gradient_hook, "the parameter weight has a hook on its gradient"),

@@ -63,6 +63,24 @@ TRANSFORMS = {
     "scale by lion": optim.scale_by_lion(),
     "lion": optim.lion(RISE, weight_decay=0.1),
     "negate": optim.negate,
+    "named chain": optim.named_chain({"clip": optim.clip_by_global_norm(1.0), "sgd": optim.sgd(0.1, momentum=0.9)}),
+    "named chain with a gate": optim.named_chain({"sum": optim.accumulate(2, optim.trace(0.5)), "adam": optim.adam()}),
+    "masked": optim.masked("*.weight", optim.add_decayed_weights(0.1)),
+    "gate": optim.gate(schedule.piecewise_constant([0.5], [0, 1]), optim.adam(0.1)),
+    "unfreeze gradually": optim.unfreeze_gradually(optim.adam(RISE), ["0.*", ...], [0.5]),
+    "discriminative": optim.discriminative(
+        optim.adam, optim.spread(["body", "head"], RISE, 0.5), {"body": "0.*", "head": ...}
+    ),
+    "lookahead": optim.lookahead(2, 0.5, optim.adam(0.1)),
+    "lookahead around accumulation": optim.lookahead(2, RISE, optim.accumulate(2, optim.sgd(0.1, momentum=0.9))),
+    "apply if finite": optim.apply_if_finite(2, optim.adam(RISE)),
+    "flatten": optim.flatten(optim.adam(RISE)),
+    "flattened sgd": optim.flatten(optim.sgd(0.1, momentum=0.9)),
+    "inject": optim.inject(optim.adam, lr=0.1, b1=0.5),
+    "injected and scheduled": optim.chain(
+        optim.clip_by_global_norm(1.0), optim.inject(optim.sgd, lr=RISE, momentum=0.9, nesterov=True)
+    ),
+    "reduce on plateau": optim.chain(optim.sgd(0.1), optim.reduce_on_plateau(0.5, patience=0)),
     "freeze": optim.freeze("0.bias", optim.adam(0.1)),
     "partition": optim.partition(
         {"matrices": optim.sgd(0.1, momentum=0.9), "temperature": optim.adam(RISE)},

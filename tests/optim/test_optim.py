@@ -30,9 +30,9 @@ def test_inputs_are_not_mutated_and_the_same_input_gives_the_same_output(name):
     _, _, state = run(transform, 3)
     inputs = gradients, state, params
     copies = tree.map(torch.clone, inputs)
-    once = transform.update(*inputs, optim.Context(position=0.5))
+    once = transform.update(*inputs, optim.Context(loss=1.0, position=0.5))
     assert tree.equal(inputs, copies)
-    assert tree.equal(once, transform.update(*inputs, optim.Context(position=0.5)))
+    assert tree.equal(once, transform.update(*inputs, optim.Context(loss=1.0, position=0.5)))
 
 
 @every
@@ -41,7 +41,7 @@ def test_structure_shapes_and_dtypes_stay(name, tensor_context):
     transform, params = TRANSFORMS[name], draw(0)
     state = transform.init(params)
     tree.check_tensors(state, "the state")
-    context = tensors(1, 4) if tensor_context else optim.Context(position=0.25)
+    context = tensors(1, 4) if tensor_context else optim.Context(loss=1.0, position=0.25)
     updates, after = transform.update(draw(1), state, params, context)
     assert tree.map(tree.describe, updates) == tree.map(tree.describe, params)
     assert tree.map(tree.describe, after) == tree.map(tree.describe, state)
@@ -93,7 +93,7 @@ def test_vmap_over_the_position_keeps_dtypes(name):
     positions = torch.tensor([0.0, 0.5], dtype=torch.float64)
 
     def update(position):
-        return transform.update(gradients, transform.init(params), params, optim.Context(position=position))
+        return transform.update(gradients, transform.init(params), params, optim.Context(loss=1.0, position=position))
 
     mapped = torch.func.vmap(update)(positions)
     looped = tree.stack([update(position) for position in positions])
@@ -105,7 +105,7 @@ def test_no_gradient_gives_finite_updates(name):
     transform, params = TRANSFORMS[name], draw(0)
     state = transform.init(params)
     for _ in range(3):
-        updates, state = transform.update(tree.zeros_like(params), state, params, optim.Context())
+        updates, state = transform.update(tree.zeros_like(params), state, params, optim.Context(loss=1.0))
         assert all(leaf.isfinite().all() for leaf in tree.leaves((updates, state)))
         if "weight_decay" not in transform.hypers:
             assert tree.equal(tree.map(torch.abs, updates), tree.zeros_like(params))

@@ -25,9 +25,9 @@ TAKES_A_TREE = ["sgd", "sgd with all", "adamw", "chain", "partition"]
 def test_gradients_unlike_the_parameters_are_named(name, change, line):
     transform, params = TRANSFORMS[name], draw(0)
     with pytest.raises(TreeMismatch, match=rf"the gradients must have the structure of the parameters, but:\n  {line}"):
-        transform.update({**draw(1), **change}, transform.init(params), params, optim.Context())
+        transform.update({**draw(1), **change}, transform.init(params), params, optim.Context(loss=1.0))
     with pytest.raises(TreeMismatch, match=rf"the gradients must have the structure of the parameters, but:\n  {line}"):
-        optim.step(transform, {**draw(1), **change}, transform.init(params), params, optim.Context())
+        optim.step(transform, {**draw(1), **change}, transform.init(params), params, optim.Context(loss=1.0))
     with pytest.raises(TreeMismatch, match=rf"the updates must have the structure of the parameters, but:\n  {line}"):
         optim.apply_updates(params, {**draw(1), **change})
 
@@ -44,7 +44,7 @@ def test_a_state_of_other_parameters_is_named(name):
     with pytest.raises(
         TreeMismatch, match=r"the optimizer state must have the structure of the gradients \(was it made"
     ):
-        transform.update(draw(1), state, draw(0), optim.Context())
+        transform.update(draw(1), state, draw(0), optim.Context(loss=1.0))
 
 
 def test_weight_decay_alone_names_the_gradients():

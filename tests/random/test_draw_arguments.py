@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
+import functrain as ft
 from functrain import random
 from functrain.errors import InvalidArgument, ShapeMismatch
 
@@ -110,8 +112,32 @@ def test_randint_of_an_empty_range(low, high):
 
 @pytest.mark.parametrize("high", [2.0, True, 2**63, torch.tensor(2.0), None])
 def test_randint_with_a_limit_that_is_no_integer(high):
-    with pytest.raises(InvalidArgument, match="high must be an integer of 64 bits or a tensor of integers"):
+    with pytest.raises(InvalidArgument, match="high must be an integer of 64 bits with sign or a tensor of such"):
         random.randint(random.key(0), 3, 0, high)
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.uint64, np.int32])
+def test_randint_takes_numpys_integers(kind):
+    expected = random.randint(random.key(0), 9, 3, 200)
+    assert torch.equal(random.randint(random.key(0), 9, kind(3), kind(200)), expected)
+    assert torch.equal(random.randint(random.key(0), 9, low=kind(3), high=200), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.int16, torch.int64])
+def test_randint_takes_tensors_of_any_integers(dtype):
+    low, high = torch.tensor([3, 5], dtype=dtype), torch.tensor([200, 201], dtype=dtype)
+    expected = random.randint(random.key(0), (4, 2), low.long(), high.long())
+    for limits in ((low, high), (low, high.long()), (low.long(), high)):
+        assert torch.equal(random.randint(random.key(0), (4, 2), *limits), expected)
+    assert torch.equal(ft.jit(lambda key, a, b: random.randint(key, (4, 2), a, b))(random.key(0), low, high), expected)
+    with pytest.raises(InvalidArgument, match="low must be below high"):
+        random.randint(random.key(0), (4, 2), high, low)
+
+
+@pytest.mark.parametrize("limit", [np.uint64(2**63), torch.tensor([1, 2**63], dtype=torch.uint64)])
+def test_randint_with_a_limit_beyond_64_bits_with_sign(limit):
+    with pytest.raises(InvalidArgument, match="high must be an integer of 64 bits with sign"):
+        random.randint(random.key(0), 2, 0, limit)
 
 
 def test_randint_with_limits_that_do_not_fit_the_shape():

@@ -110,7 +110,7 @@ def test_nothing_folded_in_is_the_key_itself():
 def test_the_domains_are_apart():
     assert len({FOLD >> 28, SPLIT >> 28, DRAW >> 28}) == 3
     key, hashes = random.key(0), range(1000)
-    assert all(random.keys._hashed((str(i),))[1] >> 28 == FOLD >> 28 for i in hashes)
+    assert all(random.keys.hash_words((str(i),))[1] >> 28 == FOLD >> 28 for i in hashes)
     drawn = random.bits(key, (1000, 4))[:, ::2].tolist()
     folded = random.fold_in(key, torch.arange(1000)).tolist()
     made = random.split(key, 1000).tolist()

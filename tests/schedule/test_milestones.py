@@ -1,6 +1,7 @@
 """Boundaries are exact: a milestone at step m of n is in force in step m, and not in step m - 1."""
 
 import itertools
+import math
 from fractions import Fraction
 
 import pytest
@@ -97,3 +98,47 @@ def test_a_phase_begins_where_its_schedule_begins():
             at = torch.tensor([n // 10, 3 * n // 10], dtype=dtype) / n
             assert phases(at).tolist() == pytest.approx([5.0, 8.0], abs=1e-5 if dtype == torch.float32 else 1e-12)
         assert phases(3 / 10) == 8.0 and phases(1.0) == 9.0 and phases(0.0) == 0.0
+
+
+def _constant_between(every):
+    edges = _multiples(every)
+    return schedule.piecewise_constant(edges, range(len(edges) + 1))
+
+
+def _doubling(every):
+    made = schedule.step(1.0, every, 2.0)
+    return schedule.Schedule(lambda position: _log2(made.f(position)))
+
+
+STAIRS = {"piecewise_constant": _constant_between, "step": _doubling}
+
+
+def _multiples(every):
+    return [k * every for k in range(1, 1000) if k * every < 1 - 1e-9]
+
+
+def _log2(number):
+    return torch.log2(number).round() if isinstance(number, torch.Tensor) else float(round(math.log2(number)))
+
+
+@pytest.mark.parametrize("name", STAIRS)
+@pytest.mark.parametrize("dtype", [None, *DTYPES])
+def test_stairs_in_equal_times_begin_in_the_step_that_they_name(name, dtype):
+    for n in (10, 30, 70, 97):
+        for m in (1, 3, 7, 9):
+            made = STAIRS[name](m / n)
+            wanted = [float(k // m) for k in range(n)]
+            if dtype is None:
+                assert [made(k / n) for k in range(n)] == wanted
+            else:
+                assert made(torch.arange(n, dtype=dtype) / n).tolist() == wanted
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_triangle_begins_again_where_it_ended(dtype):
+    for n, m in ((30, 3), (70, 7), (90, 9), (99, 11)):
+        waves, at = schedule.triangular(0.0, 1.0, n / m), torch.arange(n + 1, dtype=dtype) / n
+        wanted = [1 - abs(2 * (k % m) / m - 1) for k in range(n + 1)]
+        slack = 1e-9 if dtype == torch.float64 else 1e-4
+        assert waves(at).tolist() == pytest.approx(wanted, abs=slack)
+        assert [waves(k / n) for k in range(n + 1)] == pytest.approx(wanted, abs=1e-9)

@@ -38,6 +38,25 @@ WHOLE = {
     "warmup": schedule.warmup(0.1, schedule.cosine(0.5, 0.0)),
     "one_cycle": schedule.one_cycle(0.3, 0.6, 0.2),
     "scaled": 0.1 * schedule.one_cycle(0.3, 0.6, 0.2),
+    "sum": schedule.linear(0.1, 0.7) + schedule.cosine(0.0, 1.0) - 0.5,
+    "product": schedule.linear(0.1, 0.7) * schedule.one_cycle(0.3, 0.6, 0.2),
+    "power": schedule.cosine(1.0, 0.0) ** 2,
+    "three phases": schedule.one_cycle(0.3, 0.6, 0.2, shape=schedule.linear, back=0.85),
+    "restarts": schedule.cosine_restarts(0.5, 0.1, 3, growth=2, decay=0.5),
+    "triangular": schedule.triangular(0.1, 0.5, 3, part=0.3),
+    "triangular2": schedule.triangular2(0.1, 0.5, 3),
+    "exp_range": schedule.exp_range(0.1, 0.5, 2.5),
+    "piecewise": schedule.piecewise_constant([0.2, 0.6], [1, 2, 3]),
+    "multistep": schedule.multistep(0.5, [0.2, 0.6]),
+    "step": schedule.step(0.5, 0.15),
+    "staircase": schedule.staircase(7, schedule.linear(1, 0)),
+    "interpolate": schedule.interpolate([0.2, 0.6], [0, 1, 0.5, 0.7], schedule.cosine),
+    "wsd": schedule.warmup_stable_decay(0.5, 0.1),
+    "flat_cosine": schedule.flat_cosine(0.5),
+    "inverse_sqrt": schedule.inverse_sqrt(0.5, 0.1),
+    "shift": schedule.shift(0.3, schedule.cosine(0.5, 0.1)),
+    "reverse": schedule.reverse(schedule.polynomial(0.1, 0.7, 3)),
+    "clip": schedule.clip(0.2, 0.6, schedule.linear(0.1, 0.7)),
 }
 every = pytest.mark.parametrize("whole", WHOLE.values(), ids=WHOLE)
 
@@ -287,14 +306,17 @@ def test_warmup_rises_to_where_the_schedule_begins():
         (lambda: schedule.over_updates(5, schedule.over_epochs(2, LINE)), "must be a schedule by position"),
         (lambda: schedule.over_epochs(-1, LINE), "n must be a positive number of epochs, got -1"),
         (lambda: schedule.over_epochs(1, 0.1), "schedule must be a Schedule"),
-        (lambda: schedule.exponential(0.0, 1.0), "exp needs a start and an end of one sign.*start=0 and end=1"),
+        (lambda: schedule.exponential(0.0, 1.0), "exponential needs a start and an end of one sign.*start=0 and end=1"),
         (lambda: schedule.exponential(-1.0, 1.0), "exp needs"),
         (lambda: schedule.polynomial(1, 0, power=0), "power must be a positive number, got 0"),
         (lambda: schedule.linear(math.inf, 1), "start must be a finite number, got inf"),
         (lambda: schedule.cosine(1, "2"), "end must be a finite number, got '2'"),
         (lambda: schedule.constant(math.nan), "value must be a finite number, got nan"),
         (lambda: Schedule(0.1), "f must be a function of the position, got 0.1"),
-        (lambda: Schedule(LINE.f, clock="batches"), "clock must be one of position, updates, epochs, got 'batches'"),
+        (
+            lambda: Schedule(LINE.f, clock="batches"),
+            "clock must be one of position, .*progress, got 'batches'",
+        ),
         (lambda: Schedule(LINE.f, "updates", 0), "length must be a positive number, got 0"),
     ],
 )
@@ -363,8 +385,6 @@ def test_a_number_times_a_schedule():
     assert (0.5 * LINE)(0.5) == (LINE * 0.5)(0.5) == 0.25
     with pytest.raises(TypeError):
         LINE * "2"
-    with pytest.raises(TypeError):
-        LINE * LINE
 
 
 @pytest.mark.parametrize(("old", "new"), [("cos", "cosine"), ("no", "constant"), ("combine_scheds", "join")])

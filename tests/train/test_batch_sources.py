@@ -95,7 +95,7 @@ def test_state_and_batches_are_moved_to_a_device(jit):
 
 
 def test_inductor_compiles_the_first_shape_and_says_what_ran_otherwise(monkeypatch):
-    from functrain.train import chunks
+    from functrain.train.looping import chunks
 
     backends = []
     monkeypatch.setattr(chunks, "compiled", lambda f, donate, backend: backends.append(backend) or f)

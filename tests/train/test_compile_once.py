@@ -13,6 +13,7 @@ from training_problems import problem
 import functrain as ft
 from functrain import data
 from functrain.engine.calling import jitting
+from functrain.errors import TreeMismatch
 
 
 @pytest.fixture
@@ -156,9 +157,27 @@ def test_a_copy_of_a_learner_begins_without_what_was_kept():
 
 
 def test_there_is_an_end_to_what_is_kept():
-    from functrain.train.compiling import MOST, kept
+    from functrain.train.looping.compiling import MOST, kept
 
     learner = problem(n=16)[0]
     for number in range(MOST + 5):
         kept(learner, number, object)
     assert len(vars(vars(learner)["_compiled"])["functions"]) == MOST
+
+
+def test_the_optimizer_is_asked_for_its_first_state_once():
+    calls = []
+    learner, state, train, _ = problem(n=16)
+    optimizer = learner.optimizer
+
+    def counted(params):
+        calls.append(params)
+        return optimizer.init(params)
+
+    learner = attrs.evolve(learner, optimizer=attrs.evolve(optimizer, init=counted))
+    for jit in (False, "aten", "aten"):
+        ft.fit(learner, state, train=train, epochs=1, jit=jit)
+    assert len(calls) == 1
+    other = ft.init(learner, ft.random.key(1), (train.dataset[:1][0].double(), train.dataset[:1][1]))
+    with pytest.raises(TreeMismatch, match=r"state\.opt_state must have the structure"):
+        ft.fit(learner, attrs.evolve(state, params=other.params), train=train, epochs=1, jit=False)

@@ -10,7 +10,7 @@ from training_problems import eager, noting, problem, stopping_at
 import functrain as ft
 from functrain import callbacks, data, losses, metrics, nn, optim, schedule, tree
 from functrain.errors import DuplicateName, InvalidArgument, InvalidCallbackResult, InvalidMemory
-from functrain.train.handlers import MAY_REPLACE
+from functrain.train.stepping.handlers import MAY_REPLACE
 
 BOTH = pytest.mark.parametrize("jit", [False, "aten"])
 
@@ -247,7 +247,7 @@ def test_the_batch_at_which_a_fit_stopped_can_be_fetched(jit):
     run = ft.fit(learner, state, train=train, epochs=2, jit=jit, callbacks=[stopping_at(9), note])
     assert tree.equal(ft.batch_at(run, train), seen[-1])
     assert len(seen) == 10
-    with pytest.raises(InvalidArgument, match="the run stands at no training batch"):
+    with pytest.raises(InvalidArgument, match="the run stands at no batch"):
         ft.batch_at(ft.fit(learner, run, train=train, jit=jit, callbacks=[stopping_at(9), note]), train)
     with pytest.raises(InvalidArgument, match="train must be a Loader, whose batches can be reached"):
         ft.batch_at(run, [1])

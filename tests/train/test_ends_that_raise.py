@@ -8,7 +8,7 @@ import torch
 from training_problems import eager, noting, problem
 
 import functrain as ft
-from functrain import tree
+from functrain import checkpoint, tree
 from functrain.errors import RunMismatch
 
 BOTH = pytest.mark.parametrize("jit", [False, "aten"])
@@ -88,6 +88,23 @@ def test_a_loop_whose_after_fit_raised_goes_on_and_a_finished_one_comes_back(jit
     assert ft.loop(step, run, callbacks=callbacks, **options) is run
     with pytest.raises(RunMismatch, match="begun with epochs 2, and now epochs 3"):
         ft.loop(step, run, epochs=3, callbacks=callbacks, **options)
+
+
+@pytest.mark.parametrize("key", [None, ft.random.key(0)])
+def test_a_saved_loop_goes_on_with_its_own_key_and_asks_after_fit_again(tmp_path, key):
+    def step(total, batch):
+        return total + batch.sum(), {"sum": batch.sum()}
+
+    options = dict(train=[torch.ones(2)] * 3, jit=False)
+    callbacks = [ft.Callback("bad", {"after_fit": failing(OSError("gone"))}, memory=0)]
+    with pytest.raises(OSError) as caught:
+        ft.loop(step, torch.tensor(0.0), epochs=2, key=ft.random.key(0), callbacks=callbacks, **options)
+    checkpoint.save(tmp_path / "run", caught.value.run)
+    run = ft.loop(step, checkpoint.restore(tmp_path / "run"), key=key, callbacks=callbacks, **options)
+    assert float(run.state) == 12 and run.memory["bad"] == 1 and run.finished
+    with pytest.raises(RunMismatch, match="begun with the key"):
+        saved = checkpoint.restore(tmp_path / "run")
+        ft.loop(step, saved, key=ft.random.key(1), callbacks=callbacks, **options)
 
 
 def test_after_fit_sees_the_run_to_go_on_from():

@@ -61,7 +61,7 @@ def test_both_are_the_nearest_floats_and_exact_at_the_boundaries(length, epochs,
 
 
 def test_nothing_planned_and_after_the_end():
-    learner, state, train, _ = problem()
+    _, state, _, _ = problem()
     assert (ft.progress(state).position, ft.progress(state).epoch) == (0.0, 0.0)
     state = tree.evolve(ft.plan(state, steps=4, epochs=2), step=torch.tensor(11))
     assert (ft.progress(state).position, ft.progress(state).epoch) == (1.0, 2.0)

@@ -61,7 +61,7 @@ def test_history_has_losses_metrics_and_hyperparameters(small):
     history = eager(*small).history
     assert set(history.columns) >= {"epoch", "train/loss", "train/accuracy", "valid/loss", "valid/accuracy", "lr"}
     assert history["epoch"] == [1, 2]
-    assert history["lr"][-1] == pytest.approx(0.01)
+    assert history["lr"][0] == pytest.approx(0.05)
 
 
 def test_validation_is_as_one_big_batch_would_give_it(small):

@@ -16,7 +16,7 @@ from training_problems import Rows, problem
 
 import functrain as ft
 from functrain import data, losses, metrics, tree
-from functrain.train.interruption import Interruption, carry_run, interruptible, is_lost
+from functrain.train.looping.interruption import Interruption, carry_run, interruptible, is_lost
 
 MOMENTS = int(os.environ.get("FUNCTRAIN_INTERRUPTIONS", "10"))
 """How often each kind of fit is interrupted."""

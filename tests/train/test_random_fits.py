@@ -13,6 +13,8 @@ from functrain import tree
 SEEDS = range(int(os.environ.get("FUNCTRAIN_FITS", "12")))
 STOPS = int(os.environ.get("FUNCTRAIN_STOPS", "6"))
 """How many fits are drawn, and from how many random stops each is resumed."""
+INDUCTOR = (12, 28)
+"""Few, as compiling takes its time: an accumulation over resident arrays with a batch norm; a transform with parts."""
 
 
 def same(one, other, words):
@@ -77,3 +79,15 @@ def test_the_number_of_threads_changes_no_number():
         same(runs[1][1], runs[1][2], fit.words)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("seed", INDUCTOR)
+def test_inductor_gives_the_same_numbers_and_a_resumed_run_the_same_bits(seed):
+    fit = draw(seed)
+    options = dict(jit="inductor", chunk=8)  # the same compiled functions each time
+    whole = run(fit, more=[stopper("after_epoch", 10**6)], **options)
+    near(run(fit, jit=False), whole, fit.words)
+    callback = [stopper("after_epoch", 1)]
+    stopped = run(fit, more=callback, **options)
+    assert stopped.stopped.event == "after_epoch"
+    same(run(fit, stopped, more=callback, **options), whole, fit.words)

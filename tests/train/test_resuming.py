@@ -39,7 +39,7 @@ def test_a_state_begins_a_new_run_and_no_key_comes_twice(small):
     assert int(second.state.step) == 4 * len(train)
     assert int(second.state.updates) == 3 * len(train)
     assert second.history["epoch"] == [1, 2, 3]
-    assert second.history["lr"][-1] == pytest.approx(0.01)
+    assert second.history["lr"][0] == pytest.approx(0.05)
     stopped = eager(learner, state, train, valid, callbacks=[stopping_at(3)])
     anew = eager(learner, stopped.state, train, valid, epochs=2)
     assert int(anew.state.step) == 3 + 2 * len(train)

@@ -18,8 +18,8 @@ from functrain.errors import (
     UnknownEvent,
 )
 from functrain.train.events import ordered
-from functrain.train.gradients import differentiated, differentiated_mean
-from functrain.train.step import (
+from functrain.train.stepping.gradients import differentiated, differentiated_mean
+from functrain.train.stepping.step import (
     applied,
     begin,
     compared,

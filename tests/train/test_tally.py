@@ -52,7 +52,7 @@ def tallied(learner, batches):
     metric = metric_of(learner)
     tally = Tally(metric.init())
     for prediction, target, weight in batches:
-        tally = add(metric, tally, measured(learner, prediction, target), weight)
+        tally = add(metric, tally, measured(learner, prediction, target), weight, waits=True)
     return tally
 
 
@@ -105,7 +105,7 @@ def test_looking_at_it_on_the_way_changes_nothing():
     unseen = computed(learner, tallied(learner, batches))
     seen = float(accumulators(learner, first)["loss"].total)
     for prediction, target, _ in batches[2:]:
-        first = add(metric_of(learner), first, measured(learner, prediction, target), None)
+        first = add(metric_of(learner), first, measured(learner, prediction, target), None, waits=True)
     assert not tree.differences(computed(learner, first), unseen, rtol=1e-12)
     assert seen == float(accumulators(learner, tallied(learner, batches[:2]))["loss"].total)
 

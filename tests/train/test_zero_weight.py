@@ -10,7 +10,7 @@ from training_problems import eager, problem
 import functrain as ft
 from functrain import data, losses, metrics, nn, optim, tree
 from functrain.errors import ShapeMismatch
-from functrain.train.weights import without_influence
+from functrain.train.stepping.weights import without_influence
 
 NAN = float("nan")
 

@@ -119,8 +119,8 @@ def checksum(length: bytes, text: bytes) -> int:
     >>> checksum(bytes(8), START + b"12345678") == checksum(bytes(8), START + b"00000000")
     True
     """
-    found = zlib.crc32(length + START + _ZEROS)
-    return zlib.crc32(memoryview(text)[_DIGITS.stop :], found)
+    crc = zlib.crc32(length + START + _ZEROS)
+    return zlib.crc32(memoryview(text)[_DIGITS.stop :], crc)
 
 
 def _json(data: Any) -> str:
@@ -185,10 +185,10 @@ def _loads(text: str) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         raise ValueError("a key comes twice")
-    return found
+    return fields
 
 
 def _no_constant(name: str) -> Any:

@@ -85,7 +85,7 @@ def read_tensors(file: int, header: Header, start: int) -> dict[str, Tensor]:
     Raises:
         CorruptFile: their data was altered or truncated; the message is the reason alone.
     """
-    found = {}
+    tensors = {}
     with ThreadPoolExecutor(_WORKERS) as workers:
         waiting = []
         for name, entry in header.entries.items():
@@ -96,13 +96,13 @@ def read_tensors(file: int, header: Header, start: int) -> dict[str, Tensor]:
                     _read_piece(*piece)
                 else:
                     waiting.append(workers.submit(_read_piece, *piece))
-            found[name] = stored
+            tensors[name] = stored
         try:
             for one in waiting:
                 one.result()
         finally:
             workers.shutdown(cancel_futures=True)
-    return {name: _finished(stored, header.entries[name]) for name, stored in found.items()}
+    return {name: _finished(stored, header.entries[name]) for name, stored in tensors.items()}
 
 
 def _empty(entry: Entry) -> Tensor:

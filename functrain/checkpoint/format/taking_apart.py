@@ -1,6 +1,7 @@
 """A value taken apart, into tensors by name and an outline of JSON data that says where each stands."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -68,11 +69,19 @@ def children(value: Any) -> tuple[str, list[tuple[Any, Any]]] | None:
         return "record", [(name, getattr(value, name)) for name in value._fields]  # pyright: ignore
     if isinstance(value, (list, tuple)):
         return "list" if isinstance(value, list) else "tuple", list(enumerate(value))
-    if attrs.has(type(value)):
-        fields = [f for f in attrs.fields(type(value)) if f.init]
-        pairs = [(f.name, getattr(value, f.name), f.metadata.get("static")) for f in fields]
-        return "record", [(name, child) for name, child, static in pairs if not static or is_data(child)]
-    return None
+    fields = None if is_scalar(value) else _fields(type(value))
+    if fields is None:
+        return None
+    pairs = [(name, getattr(value, name), static) for name, static in fields]
+    return "record", [(name, child) for name, child, static in pairs if not static or is_data(child)]
+
+
+@functools.cache
+def _fields(cls: type) -> tuple[tuple[str, bool], ...] | None:
+    """Return the names of the fields of a frozen class, with whether they belong to its structure; None for another."""
+    if not attrs.has(cls):
+        return None
+    return tuple((f.name, bool(f.metadata.get("static"))) for f in attrs.fields(cls) if f.init)
 
 
 def is_data(value: Any) -> bool:
@@ -112,10 +121,10 @@ def _outline(value: Any, path: tuple, taken: _Taken) -> Any:
         raise NotSavable(f"{start}...: nothing deeper than {MOST_DEEP} levels can be saved; does it hold itself?")
     if isinstance(value, Tensor):
         return {"tensor": _tensor_name(value, path, taken)}
-    found = children(value)
-    if found is None:
+    parts = children(value)
+    if parts is None:
         return _leaf(value, path, taken)
-    kind, pairs = found
+    kind, pairs = parts
     if kind in ("list", "tuple"):
         return {kind: [_outline(child, (*path, name), taken) for name, child in pairs]}
     return {kind: [[_key(name, path), _outline(child, (*path, name), taken)] for name, child in pairs]}
@@ -129,7 +138,7 @@ def _key(key: Any, path: tuple) -> Any:
 
 def _is_text(value: Any) -> bool:
     # Half of a surrogate pair is a Python string and no text: a file with such a name is read by nobody else.
-    return type(value) is not str or not any("\ud800" <= character <= "\udfff" for character in value)
+    return type(value) is not str or value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _leaf(value: Any, path: tuple, taken: _Taken) -> Any:

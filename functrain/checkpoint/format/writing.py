@@ -39,16 +39,16 @@ def check_target(path: Path) -> None:
         reason = "is a file, not a folder" if folder.exists() else None
         raise CannotSave(f"cannot save {path}: " + (f"{folder} {reason}" if reason else _no_folder(folder)))
     try:
-        found = os.lstat(path)
+        status = os.lstat(path)
     except FileNotFoundError:
         return
-    if stat.S_ISDIR(found.st_mode):
+    if stat.S_ISDIR(status.st_mode):
         raise CannotSave(f"cannot save {path}: it is a folder; name a file in it")
-    if stat.S_ISLNK(found.st_mode):
+    if stat.S_ISLNK(status.st_mode):
         raise CannotSave(
             f"cannot save {path}: it is a link, which would be replaced; name what it leads to, or delete it"
         )
-    if not stat.S_ISREG(found.st_mode) or not _may_be_replaced(path):
+    if not stat.S_ISREG(status.st_mode) or not _may_be_replaced(path):
         raise CannotSave(f"cannot save {path}: what is there is no checkpoint; delete it, or choose another name")
 
 

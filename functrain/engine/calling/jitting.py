@@ -11,7 +11,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import attrs
 import torch
@@ -35,6 +35,7 @@ from functrain.engine.graph.simplifying import simplify
 from functrain.engine.statics.surroundings import surroundings
 from functrain.engine.tracing.to_graph import Traced, trace
 from functrain.errors import InvalidArgument, TooManyTraces
+from functrain.records import reprs
 
 BACKENDS = {
     "aten": "functrain.engine.backends.aten.source",
@@ -47,11 +48,14 @@ MOST_RETRACES = 8
 """How many traces are worth a warning; the next come at 16, 32 and so on."""
 MOST_LESSONS = 4
 """How often a function is traced again because a value was laid out another way; then it runs as it was recorded."""
+P = ParamSpec("P")
+R = TypeVar("R")
+
 REPLAY = "FUNCTRAIN_REPLAY"
 """Where this environment variable is set, compiled functions run as recorded: no pass, no plan, no backend."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Trace:
     """What is known of one trace of a function.
 
@@ -69,8 +73,10 @@ class Trace:
     seconds_compiled: float
     work: Work = attrs.field(repr=False)
 
+    __repr__ = reprs.record
 
-@attrs.frozen
+
+@attrs.frozen(repr=False)
 class Lowered:
     """A function traced for some arguments, and not compiled yet: what `Jitted.lower` returns.
 
@@ -84,6 +90,8 @@ class Lowered:
     compile: Callable[[], Callable] = attrs.field(repr=False)
     named: tuple[str, list[str], list[str]] = attrs.field(repr=False)
 
+    __repr__ = reprs.record
+
     @property
     def code(self) -> str:
         """Return the graph as Python source to read: each operation below the line of your code that made it."""
@@ -91,11 +99,11 @@ class Lowered:
 
 
 def jit(
-    f: Callable,
+    f: Callable[P, R],
     donate: int | str | Iterable[int | str] = (),
     static: int | str | Iterable[int | str] = (),
     backend: str = "aten",
-) -> "Jitted":
+) -> "Jitted[P, R]":
     """Return a function that runs `f` once to see its operations, and from then on only the operations, compiled.
 
     `f` is a pure function of trees: it returns tensors (or None) and changes nothing. Tensors in the arguments are
@@ -143,7 +151,7 @@ with the value that the call returned, or donate a copy
     return Jitted(f, donate, static, backend)
 
 
-class Jitted:
+class Jitted(Generic[P, R]):
     """A function made by `jit`.
 
     Attributes:
@@ -152,7 +160,7 @@ class Jitted:
 
     memo_of = ("_f",)
 
-    def __init__(self, f: Callable, donate: Any, static: Any, backend: str) -> None:
+    def __init__(self, f: Callable[P, R], donate: Any, static: Any, backend: str) -> None:
         if not callable(f):
             raise InvalidArgument(f"f must be a function, got {type(f).__name__}")
         if backend not in (*BACKENDS, "replay"):
@@ -171,7 +179,7 @@ class Jitted:
         self.traces: tuple[Trace, ...] = ()
         functools.update_wrapper(self, f, updated=())
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function, compiled."""
         if peek_interpreter_stack() is None and not dispatch_modes() and not torch.is_anomaly_enabled():
             for entry in self._entries:

@@ -12,6 +12,8 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.engine.tracing.meta.geometry import is_dense
+
 
 @attrs.frozen
 class View:
@@ -75,7 +77,7 @@ class InPlace:
 
     def functionally(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the same with copies that transforms of `torch.func` can make too."""
-        copies = [t.clone() for t in tensors[: self.count]]
+        copies = [_copied_alike(t) for t in tensors[: self.count]]
         return attrs.evolve(self, owned=frozenset(range(self.count)))(*copies, *tensors[self.count :])
 
 
@@ -87,6 +89,13 @@ def _filled(value: Any, memories: list[Tensor], operands: tuple[Tensor, ...]) ->
     if isinstance(value, (list, tuple)):
         return type(value)(_filled(v, memories, operands) for v in value)
     return {k: _filled(v, memories, operands) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _copied_alike(tensor: Tensor) -> Tensor:
+    # A copy made by `clone` has no gaps, and views by `as_strided` would show other elements of it.
+    if is_dense(tensor) or 0 in tensor.stride():
+        return tensor.clone()
+    return tensor.new_empty_strided(tensor.shape, tensor.stride()).copy_(tensor)
 
 
 def duplicated(tensor: Tensor) -> Tensor:

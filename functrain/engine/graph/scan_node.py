@@ -177,7 +177,10 @@ def _carried(gm: GraphModule, loop: Node, pair: tuple[int, int]) -> int | None:
 
 def lift_constants(gm: GraphModule) -> list[Tensor]:
     """Turn the tensors that a graph holds as attributes into further placeholders; return them in that order."""
-    last, before = placeholders(gm.graph)[-1:], len(placeholders(gm.graph))
+    last = placeholders(gm.graph)[-1:]
+    # A placeholder's target is its argument's name as it is; of a graph that was lifted before some may be gone since.
+    taken = {node.target for node in placeholders(gm.graph)}
+    names = (name for name in (f"const_{k}" for k in itertools.count()) if name not in taken)
     lifted: dict[int, Node] = {}
     tensors = []
     for node in [n for n in gm.graph.nodes if n.op == "get_attr"]:
@@ -187,7 +190,7 @@ def lift_constants(gm: GraphModule) -> list[Tensor]:
         if id(value) not in lifted:
             place = gm.graph.inserting_after(last[0]) if last else gm.graph.inserting_before(next(iter(gm.graph.nodes)))
             with place:
-                lifted[id(value)] = gm.graph.placeholder(f"const_{before + len(lifted)}")
+                lifted[id(value)] = gm.graph.placeholder(next(names))
             # What a transform wraps is laid out as its stand-in.
             lifted[id(value)].meta["val"] = abstract(node.meta.get("val", value))
             last = [lifted[id(value)]]

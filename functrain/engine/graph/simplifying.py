@@ -8,6 +8,7 @@ from torch import Tensor
 
 from functrain.dispatch_state import as_recorded
 from functrain.engine.graph.aliasing import Aliasing, laid_out_by_storage
+from functrain.engine.graph.checks import CHECKED, keep_check
 from functrain.engine.graph.queries import attribute, outputs, replace
 from functrain.engine.graph.results import keep_apart, shared_by_results
 from functrain.engine.tracing.meta.geometry import same_layout
@@ -78,6 +79,8 @@ def remove_dead(gm: Any) -> None:
     """
     for node in reversed(gm.graph.nodes):
         if not node.users and node.op in ("call_function", "get_attr") and not _returns_nothing(node.target):
+            if node.target in CHECKED:
+                keep_check(node)
             gm.graph.erase_node(node)
 
 

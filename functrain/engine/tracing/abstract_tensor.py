@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.fx import Graph, Node
 
 from functrain.dispatch_state import dispatch_modes, outside_of_trace
-from functrain.engine.tracing.meta.geometry import mapped
+from functrain.engine.tracing.meta.geometry import mapped, tensors_in
 from functrain.engine.tracing.refusals import Refused
 from functrain.errors import LeakedTensor
 
@@ -50,7 +50,11 @@ class Abstract(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
-        """Refuse: this is only reached outside of a trace."""
+        """Record where PyTorch has switched off the running trace, as it does to make a parameter; refuse elsewhere."""
+        for tensor in tensors_in((args, tuple((kwargs or {}).values()))):
+            if isinstance(tensor, Abstract) and tensor.recording is not None and tensor.recording.is_running():
+                with tensor.recording.tracer:
+                    return func(*args, **(kwargs or {}))
         raise LeakedTensor(_OVER)
 
     def data_ptr(self):

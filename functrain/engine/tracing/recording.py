@@ -6,6 +6,7 @@ Every operation of PyTorch arrives here, below autograd and the transforms of `t
 """
 
 import operator
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _current_autograd_node  # pyright: ignore
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
@@ -20,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 from functrain.dispatch_state import outside_of_trace, unseen
 from functrain.engine.tracing.abstract_tensor import Abstract, abstract, abstract_as_seen, settle, storage_of
 from functrain.engine.tracing.asking import evaluated
+from functrain.engine.tracing.copied_rows import CopiedRows
 from functrain.engine.tracing.lazy_module import call_node, graph_module
 from functrain.engine.tracing.meta.devices import check_dtypes, device_of
 from functrain.engine.tracing.meta.geometry import mapped, tensors_in
@@ -40,6 +43,7 @@ class Tracer(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.recordings: list[Recording] = []
+        self.thread = threading.get_ident()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -117,6 +121,7 @@ class Recording:
         self._closed: dict[int, Abstract] = {}
         self._owners: dict[int | None, str] = {}
         self._inputs: dict[int | None, int] = {}
+        self._rows = CopiedRows()
 
     def input(self, like: Tensor, name: str) -> Abstract:
         """Add an argument that is laid out like a tensor; the name is for messages."""
@@ -139,6 +144,8 @@ class Recording:
         """Return what stands for a tensor in this recording: any that it has not made is a constant of it."""
         if isinstance(tensor, Abstract):
             if tensor.recording is self:
+                if self._rows.rows:
+                    self._rows.check_read(storage_of(tensor))
                 return tensor
             if tensor.recording not in self.tracer.recordings:
                 raise Refused("leaked")
@@ -149,6 +156,15 @@ class Recording:
             found = self._closed[id(tensor)] = self._constant(tensor)
             self._owners[storage_of(found)] = "a tensor closed over"
         return found
+
+    def copied(self, row: Tensor, source: Tensor, index: tuple) -> None:
+        """Note that a tensor is a copy where PyTorch has a view."""
+        self._rows.add(storage_of(row), storage_of(self.known(source)), index)
+
+    def put_back(self, row: Tensor, target: Tensor, index: tuple) -> None:
+        """Note that a tensor is being written to a place of another, from where it may come."""
+        if self._rows.rows:
+            self._rows.put_back(storage_of(row), storage_of(target), index)
 
     def _constant(self, tensor: Tensor) -> Abstract:
         name = f"constant_{len(self.constants)}"
@@ -170,6 +186,10 @@ class Recording:
     def made(self, tensor: Tensor) -> bool:
         """Return whether a tensor was made in this recording or in one within it, which may be over."""
         return isinstance(tensor, Abstract) and tensor.recording not in self.tracer.recordings[: self._depth()]
+
+    def is_running(self) -> bool:
+        """Return whether the running code is what is recorded here."""
+        return self in self.tracer.recordings and self.tracer.thread == threading.get_ident()
 
     def _depth(self) -> int:
         return next(k for k, one in enumerate(self.tracer.recordings) if one is self)
@@ -202,6 +222,8 @@ class Recording:
         if func is aten.lift_fresh.default and not isinstance(args[0], Abstract):
             return self._literal(args[0])
         args, kwargs = mapped(self.known, args), {k: mapped(self.known, v) for k, v in kwargs.items()}
+        if func is aten.masked_fill.Scalar and _is_in_place_outside(args[0]):
+            return self.call(aten.masked_fill_.Scalar, args, kwargs)
         if known.refused or has_open_shape(func, args, kwargs):
             return self._by_values(func, args, kwargs, known.refused or "shape")
         self._check(known, func, args, kwargs)
@@ -251,11 +273,18 @@ class Recording:
             raise Refused("resize")
         for tensor in written(func, args, kwargs):
             # A view of an argument may be given another shape; what it shows may not be changed.
+            self._note_row(storage_of(tensor))
             is_free = known.changes_shape and tensor.node.op == "call_function"
             if not is_free and (memory := storage_of(tensor)) in self._owners:
                 raise Refused("effect", self._owners[memory])
         if func._opname.startswith("as_strided"):  # it may look at the storage beyond the tensor
             self.looks_at_offset(args[0])
+
+    def _note_row(self, memory: int | None) -> None:
+        row = self._rows.rows.get(memory)
+        if row is not None and row.source in self._owners:
+            raise Refused("effect", self._owners[row.source])
+        self._rows.note_write(memory)
 
     def _record(self, func: Any, known: Facts, args: Any, kwargs: Any, tensors: Any, out: Any, device: Any) -> Any:
         changes = writes(func, args, kwargs)
@@ -315,6 +344,21 @@ class Recording:
         value.node, value.recording = node, self
         node.meta["val"] = value
         return value
+
+
+_CHOOSING = ("Maximum", "Minimum", "Clamp", "Fmax", "Fmin")
+
+
+def _is_in_place_outside(tensor: Any) -> bool:
+    """Return whether PyTorch fills a tensor in place where no mode is on: what is left of a gradient of maximum (2.14).
+
+    It says so by the layout, which is then that of the tensor and not a row-major one.
+    """
+    node = _current_autograd_node()
+    if node is None or isinstance(node, torch.autograd.function.BackwardCFunction):
+        return False
+    made = tensor.node
+    return made.target is aten.where.self and not made.users and node.name().startswith(_CHOOSING)
 
 
 def _node(tensor: Abstract) -> Node | None:

@@ -40,7 +40,9 @@ def in_words() -> Iterator[None]:
             raise _explained(Refused("operator"), line) from error
         if isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY):
             raise _explained(Refused("value"), line) from None
-        error.add_note(f"raised while jit traced {line}")
+        note = f"raised while jit traced {line}"
+        if note not in getattr(error, "__notes__", []):  # which the trace of a scan inside this one has added
+            error.add_note(note)
         raise
 
 
@@ -73,6 +75,11 @@ _WORDS: dict[str, tuple[type[FunctrainError], str]] = {
         NotTraceable,
         "the shape of a result depends on the values of a tensor, at {line}; a trace has fixed shapes: keep all "
         "elements and choose with torch.where(condition, a, b), or give some zero weight",
+    ),
+    "row": (
+        NotTraceable,
+        "a row taken by a tensor, as x[k], was changed in place and then its tensor used, or the other way round, at "
+        "{line}; it is a view, which a trace cannot follow: write x[k] = value, and take the row anew or clone it",
     ),
     "large": (
         NotTraceable,

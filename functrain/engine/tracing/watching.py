@@ -4,9 +4,9 @@
 writes what it read.
 """
 
-import itertools
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from functrain.dispatch_state import forward_levels, outside_of_trace
+from functrain.dispatch_state import forward_levels, innermost, outside_of_trace, unseen, vectorizing_levels
+from functrain.engine.tracing.indexing import get_item, set_item
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.refusals import Refused
 
@@ -38,10 +39,21 @@ class Watching(TorchFunctionMode):
         return answer(self._value, *args, **(kwargs or {}))
 
 
+def watched() -> AbstractContextManager:
+    """Return the mode of the running trace again, for a function that runs where PyTorch has switched it off.
+
+    >>> with watched() as mode:  # there is no trace
+    ...     mode is None
+    True
+    """
+    current = recording()
+    return nullcontext() if current is None else Watching(current.value)
+
+
 def _reading(func: Callable) -> Callable:
     def read(value: Callable[[Tensor], Tensor], tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-        with outside_of_trace():
-            return func(value(tensor), *args, **kwargs)
+        with outside_of_trace(), unseen():
+            return func(_values(value, tensor), *args, **kwargs)
 
     return read
 
@@ -83,6 +95,17 @@ def _gaussian_nll_loss(_, input, target, var, full=False, eps=1e-6, reduction="m
     return _REDUCED[reduction](loss + 0.5 * math.log(2 * math.pi) if full else loss)
 
 
+def _one_hot(_, x, num_classes=-1):
+    """Return the rows with the check of the classes made when it runs, which PyTorch's leaves out or asks for."""
+    if num_classes <= 0 or x.dtype is not torch.int64:
+        return F.one_hot(x, num_classes)
+    with unseen():
+        classes = innermost(x)
+        is_class = ((classes >= 0) & (classes < num_classes)).all()
+        torch.ops.aten._assert_async.msg(is_class, "index out of range in self: class values of one_hot")
+    return (x.unsqueeze(-1) == torch.arange(num_classes, device=x.device)).to(torch.int64)
+
+
 _REDUCED: dict[str, Callable] = {"none": lambda loss: loss, "mean": torch.mean, "sum": torch.sum}
 
 
@@ -99,7 +122,15 @@ def _listed(value: Callable[[Tensor], Tensor], lengths: Any) -> Any:
     if not isinstance(lengths, Tensor):
         return lengths
     with outside_of_trace():
-        return value(lengths).tolist()
+        return _values(value, lengths).tolist()
+
+
+def _values(value: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """Return the values of a tensor as a transform of `torch.func` around the running code has it."""
+    if vectorizing_levels([tensor]):  # it has others for each row
+        raise Refused("value")
+    with unseen():
+        return value(innermost(tensor))
 
 
 def _istft(_, *args, **kwargs):
@@ -111,46 +142,16 @@ def _istft(_, *args, **kwargs):
         return torch.istft(*args, **kwargs)
 
 
-_BASIC = (int, slice, type(None), type(...))
-
-
-def _is_flag(index: Any) -> bool:
-    return isinstance(index, Tensor) and index.dim() == 0 and index.dtype is torch.bool
-
-
-def _get_item(_, x, index):
-    """Return the rows; what a mask of no axes selects has none or one, which is no fixed shape."""
-    try:
-        return Tensor.__getitem__(x, index)
-    except Refused as refused:
-        flagged = any(map(_is_flag, index if isinstance(index, tuple) else (index,)))
-        raise (Refused("shape") if flagged and refused.kind == "value" else refused) from None
-
-
-def _set_item(_, x, index, value):
-    """Write where a mask of no axes is true: PyTorch asks for its value, a mask of one axis says the same."""
-    parts = index if isinstance(index, tuple) else (index,)
-    flags = [k for k, part in enumerate(parts) if _is_flag(part)]
-    others = [part for part in parts if not _is_flag(part)]
-    if len(flags) != 1 or not all(isinstance(part, _BASIC) and not isinstance(part, bool) for part in others):
-        return Tensor.__setitem__(x, index, value)
-    k = flags[0]
-    rows = Tensor.__getitem__(x, (*parts[:k], None, *parts[k + 1 :]))
-    before = sum(part is None or isinstance(part, slice) for part in parts[:k])
-    if any(part is ... for part in parts[:k]):
-        before += x.dim() - sum(isinstance(part, (int, slice)) for part in others)
-    return Tensor.__setitem__(rows, (*itertools.repeat(slice(None), before), parts[k].reshape(1)), value)
-
-
 _OWN: dict[Any, Callable] = {
     **{func: _reading(func) for func in (Tensor.tolist, Tensor.numpy, Tensor.__array__)},
-    Tensor.__getitem__: _get_item,
-    Tensor.__setitem__: _set_item,
+    Tensor.__getitem__: lambda _, x, index: get_item(x, index),
+    Tensor.__setitem__: lambda _, x, index, value: set_item(x, index, value),
     torch.autograd.grad: _autograd_grad,
     torch.istft: _istft,
     Tensor.istft: _istft,
     F.instance_norm: _instance_norm,
     F.gaussian_nll_loss: _gaussian_nll_loss,
     F.ctc_loss: _ctc_loss,
+    F.one_hot: _one_hot,
 }
 """Function -> what is traced in its place, which does the same; its first argument tells the values of a tensor."""

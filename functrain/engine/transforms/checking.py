@@ -12,9 +12,10 @@ from functrain import tree
 from functrain.engine.calling.jitting import jit
 from functrain.engine.transforms.gradients import grad
 from functrain.errors import EagerAndCompiledDiffer
+from functrain.records import reprs
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Report:
     """What `check` compared.
 
@@ -27,6 +28,8 @@ class Report:
     outputs: dict[str, float]
     gradients: dict[str, float]
     seconds: float
+
+    __repr__ = reprs.record
 
 
 def check(f: Callable, *args: Any, backend: str = "aten", rtol: float = 1e-4, atol: float = 1e-6) -> Report:

@@ -145,6 +145,13 @@ class Discovering(_Swapping):
             )
         return resolved
 
+    def is_exchanged(self, tensor: Tensor) -> bool:
+        """Return whether the functions around this one know by a tensor what this one knows by another.
+
+        Where this one runs inside an `autograd.Function`, their modes are off, and nobody else exchanges it.
+        """
+        return any(resolved is tensor is not old for old, resolved in self._seen.values())
+
     def closed(self, tensors: Iterable[Tensor]) -> "Closed":
         """Return what is closed over, where these are the tensors that the trace holds."""
         tensors = list(tensors)
@@ -205,4 +212,4 @@ def closures(f: Callable[[Sequence[Tensor]], Iterable[Tensor]], tensors: Sequenc
         return results(mode, made)
 
     closed = trace(discovering, examples).closed
-    return modes[0].closed(t for t in closed if level(t) >= 0 or t.requires_grad)
+    return modes[0].closed(t for t in closed if level(t) >= 0 or t.requires_grad or modes[0].is_exchanged(t))

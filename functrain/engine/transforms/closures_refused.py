@@ -1,6 +1,6 @@
 """A guard for functions that run inside an `autograd.Function`: what they close over would get no gradient."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ class ClosuresRefused(TorchFunctionMode):
     def __init__(self, name: str, given: Sequence[Tensor]):
         super().__init__()
         self.name = name
-        self.given = {id(t) for t in given}
+        self.own = {id(t): t for t in given}
         self.begun = torch.autograd._get_sequence_nr()  # pyright: ignore
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -35,7 +35,18 @@ class ClosuresRefused(TorchFunctionMode):
                     f"{self.name} closes over a tensor that is being differentiated or vmapped; its gradient would be "
                     "lost: pass it as an argument"
                 )
-        return func(*args, **(kwargs or {}))
+        return self._noted(func(*args, **(kwargs or {})))
+
+    def _noted(self, made: Any) -> Any:
+        # A view of an argument requires gradients as that does, also where none are recorded.
+        if torch.is_grad_enabled():
+            return made
+        if isinstance(made, Iterator):  # what `for row in tensor` asks for
+            made = list(made)
+            return iter(self._noted(made))
+        views = made if isinstance(made, list | tuple) else [made]
+        self.own.update((id(t), t) for t in views if isinstance(t, Tensor) and t.requires_grad)
+        return made
 
     def swap(self, tensor: Tensor) -> Tensor:
         """Return the tensor itself."""
@@ -43,6 +54,6 @@ class ClosuresRefused(TorchFunctionMode):
 
     def _is_recorded(self, leaf: Tensor) -> bool:
         # What the function computes itself is not, as its forward pass runs without gradients, but for those inside.
-        if level(leaf) >= 0 or not leaf.requires_grad or torch.is_grad_enabled() or id(leaf) in self.given:
+        if level(leaf) >= 0 or not leaf.requires_grad or torch.is_grad_enabled() or id(leaf) in self.own:
             return False
         return leaf.grad_fn is None or leaf.grad_fn._sequence_nr() < self.begun  # pyright: ignore

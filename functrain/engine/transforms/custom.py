@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.dispatch_state import current_level, is_differentiated_besides
+from functrain.dispatch_state import alive, current_level, is_differentiated_besides
+from functrain.engine.tracing.watching import watched
 from functrain.engine.transforms.closing import all_passed_on
 from functrain.engine.transforms.closures_refused import ClosuresRefused
 from functrain.errors import InvalidArgument, NotATensor, TreeMismatch
@@ -29,8 +30,8 @@ def custom_gradient(f: Callable) -> Callable:
     Args:
         f: a pure function of trees that returns (value, pull); `pull` takes a tree like the value, the cotangents, and
             returns the gradient by the argument, a tree like it; of several arguments a tuple of them. None stands
-            for a gradient of zero. What is differentiated must be an argument, not closed over. `f` runs again in the
-            backward pass, so that its gradient can be differentiated and vmapped too.
+            for a gradient of zero. What is differentiated must be an argument, by position, not closed over. `f` runs
+            again in the backward pass, so that its gradient can be differentiated and vmapped too.
 
     Returns:
         A function of the same arguments that returns the value. It has no derivative forward (`jvp`).
@@ -48,11 +49,11 @@ def custom_gradient(f: Callable) -> Callable:
     """
 
     @wraps(f)
-    def with_gradient(*args: Any) -> Any:
+    def with_gradient(*args: Any, **kwargs: Any) -> Any:
         leaves, spec = tree.flatten(all_passed_on(args))
         where = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         seen: list[Any] = []
-        call = _Call(f, leaves, spec, where, seen)
+        call = _Call(f, all_passed_on(kwargs), leaves, spec, where, seen)
         out = _Custom.apply(call, *(leaves[k] for k in where))
         return tree.unflatten(seen[0], list(out))
 
@@ -62,22 +63,22 @@ def custom_gradient(f: Callable) -> Callable:
 class _Call:
     """A call of a function that states its gradient, from the tensors among its arguments."""
 
-    def __init__(self, f: Callable, leaves: list[Any], spec: Any, where: list[int], seen: list[Any]) -> None:
-        self.f, self.leaves, self.spec, self.where, self.seen = f, leaves, spec, where, seen
+    def __init__(self, f: Callable, kwargs: dict, leaves: list, spec: Any, where: list[int], seen: list) -> None:
+        self.f, self.kwargs, self.leaves, self.spec, self.where, self.seen = f, kwargs, leaves, spec, where, seen
         self.name = getattr(f, "__name__", type(f).__name__)
 
     def __call__(self, tensors: tuple[Tensor, ...]) -> tuple[Any, Callable]:
         filled = list(self.leaves)
         for k, tensor in zip(self.where, tensors, strict=True):
             filled[k] = tensor
-        made = self.f(*tree.unflatten(self.spec, filled))
+        made = self.f(*tree.unflatten(self.spec, filled), **self.kwargs)
         if not (isinstance(made, tuple) and len(made) == 2 and callable(made[1])):
             got = "a tensor" if isinstance(made, Tensor) else type(made).__name__
             raise NotATensor(f"{self.name} under custom_gradient must return (value, pull), got {got}")
         return made
 
     def value(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        with ClosuresRefused(f"{self.name} under custom_gradient", tensors):
+        with watched(), ClosuresRefused(f"{self.name} under custom_gradient", tensors):
             value, structure = tree.flatten(self(tensors)[0])
         wrong = [leaf for leaf in value if not isinstance(leaf, Tensor)]
         if wrong:
@@ -133,9 +134,11 @@ class _Custom(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple:
-        saved = ctx.saved_tensors
-        with torch.set_grad_enabled(is_differentiated_besides([*saved, *cotangents], ctx.level)):
-            gradients = ctx.call.gradients(saved, list(cotangents))
+        saved = ctx.saved_tensors  # which a checkpoint around this lets be read once
+        is_differentiated = is_differentiated_besides([*saved, *cotangents], ctx.level)
+        saved = tuple(alive(t) for t in saved)
+        with watched(), torch.set_grad_enabled(is_differentiated):
+            gradients = ctx.call.gradients(saved, [alive(c) for c in cotangents])
         return None, *(g if _is_float(t) else None for g, t in zip(gradients, saved, strict=True))
 
     @staticmethod

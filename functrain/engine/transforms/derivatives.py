@@ -13,6 +13,8 @@ from torch import Tensor
 from functrain import tree
 from functrain.engine.calling.locks import one_at_a_time
 from functrain.engine.transforms.closing import all_passed_on
+from functrain.engine.transforms.gradients import with_keywords
+from functrain.engine.transforms.returned import Returning
 from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch, TreeMismatch
 
 
@@ -29,13 +31,15 @@ def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
         tree for each argument.
 
     Raises:
-        NotATensor: a leaf of an argument is no floating-point tensor.
+        NotATensor: a leaf of an argument or of the value is no floating-point tensor.
+        InvalidArgument: with `has_aux` the function returns no pair.
 
     >>> value, pull = vjp(lambda x, y: x * y, torch.tensor(2.0), torch.tensor(3.0))
     >>> pull(torch.tensor(1.0))
     (tensor(3.), tensor(2.))
     """
     _check_floating("vjp", primals)
+    f = Returning(f, "vjp", has_aux)
     pulled: Any = torch.func.vjp(f, *all_passed_on(primals), has_aux=has_aux)
     value, pull = pulled[:2]
 
@@ -43,7 +47,7 @@ def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
         _check_alike("the cotangents", value, cotangents)
         return pull(all_passed_on(cotangents))
 
-    return value, pull_back, *pulled[2:]
+    return value, pull_back, *map(f.aux, pulled[2:])
 
 
 def jvp(f: Callable, primals: Sequence[Any], tangents: Sequence[Any], has_aux: bool = False) -> tuple:
@@ -59,8 +63,8 @@ def jvp(f: Callable, primals: Sequence[Any], tangents: Sequence[Any], has_aux: b
         (value, tangent), with `has_aux` (value, tangent, aux).
 
     Raises:
-        InvalidArgument: primals or tangents are no tuple or list.
-        NotATensor: a leaf of an argument is no floating-point tensor.
+        InvalidArgument: primals or tangents are no tuple or list; or with `has_aux` the function returns no pair.
+        NotATensor: a leaf of an argument is no floating-point tensor, or one of the value is no tensor.
         TreeMismatch: the tangents are not like the primals.
 
     >>> jvp(torch.sin, (torch.tensor(0.0),), (torch.tensor(2.0),))
@@ -68,8 +72,10 @@ def jvp(f: Callable, primals: Sequence[Any], tangents: Sequence[Any], has_aux: b
     """
     primals, tangents = _as_tuples("jvp", primals, tangents)
     _load_forward()
+    f = Returning(f, "jvp", has_aux, backward=False)
     with one_at_a_time():
-        return torch.func.jvp(f, all_passed_on(primals), all_passed_on(tangents), has_aux=has_aux)
+        pushed: Any = torch.func.jvp(f, all_passed_on(primals), all_passed_on(tangents), has_aux=has_aux)
+    return *pushed[:2], *map(f.aux, pushed[2:])
 
 
 def hvp(f: Callable, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple:
@@ -110,15 +116,19 @@ def jacrev(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = Fals
         has_aux: whether `f` returns a pair of its value and any tree beside it.
 
     Returns:
-        A function of the same arguments. What it returns has the structure of the value, each leaf replaced by a tree
-        like the argument (a tuple of them for several) of tensors (*shape of the value, *shape of the argument); with
-        `has_aux` a pair of that and aux.
+        A function of the same arguments, those by keyword passed on to `f`. What it returns has the structure of the
+        value, each leaf replaced by a tree like the argument (a tuple of them for several) of tensors (*shape of the
+        value, *shape of the argument); with `has_aux` a pair of that and aux.
+
+    Raises:
+        InvalidArgument: `argnums` names no argument; or with `has_aux` the function returns no pair.
+        NotATensor: a leaf of an argument or of the value is no floating-point tensor.
 
     >>> jacrev(lambda x: x**2)(torch.tensor([1.0, 2.0]))
     tensor([[2., 0.],
             [0., 4.]])
     """
-    return _wrapped(f, torch.func.jacrev(f, argnums, has_aux=has_aux), argnums, "jacrev")
+    return _wrapped(f, lambda f: torch.func.jacrev(f, argnums, has_aux=has_aux), argnums, has_aux, "jacrev")
 
 
 def jacfwd(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
@@ -130,7 +140,7 @@ def jacfwd(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = Fals
     tensor([[2., 0.],
             [0., 4.]])
     """
-    return _wrapped(f, torch.func.jacfwd(f, argnums, has_aux=has_aux), argnums, "jacfwd")
+    return _wrapped(f, lambda f: torch.func.jacfwd(f, argnums, has_aux=has_aux), argnums, has_aux, "jacfwd")
 
 
 def hessian(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
@@ -142,21 +152,27 @@ def hessian(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = Fal
     tensor([[ 6.,  0.],
             [ 0., 12.]])
     """
-    rows = torch.func.jacrev(f, argnums, has_aux=has_aux)
-    return _wrapped(f, torch.func.jacfwd(rows, argnums, has_aux=has_aux), argnums, "hessian")
+
+    def twice(f: Callable) -> Callable:
+        rows = torch.func.jacrev(f, argnums, has_aux=has_aux)
+        return torch.func.jacfwd(rows, argnums, has_aux=has_aux)
+
+    return _wrapped(f, twice, argnums, has_aux, "hessian")
 
 
-def _wrapped(f: Callable, derivative: Callable, argnums: int | tuple[int, ...], name: str) -> Callable:
+def _wrapped(f: Callable, derivative: Callable, argnums: Any, has_aux: bool, name: str) -> Callable:
     @wraps(f)
-    def differentiated(*args: Any) -> Any:
+    def differentiated(*args: Any, **kwargs: Any) -> Any:
         for k in (argnums,) if isinstance(argnums, int) else argnums:
             if not -len(args) <= k < len(args):
                 raise InvalidArgument(f"{name}: argnums names argument {k}, but there are {len(args)} arguments")
             _check_floating(name, (args[k],), k)
         if name != "jacrev":
             _load_forward()
+        returning = Returning(with_keywords(f, kwargs), name, has_aux, backward=name != "jacfwd")
         with one_at_a_time() if name != "jacrev" else nullcontext():
-            return derivative(*all_passed_on(args))
+            made = derivative(returning)(*all_passed_on(args))
+        return (made[0], returning.aux(made[1])) if has_aux else made
 
     return differentiated
 

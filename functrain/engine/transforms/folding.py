@@ -8,9 +8,10 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.errors import NotATensor
+from functrain.records import reprs
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Stop:
     """What the function of a `fold` returns to end it here, as `reduced` ends a Clojure reduce.
 
@@ -30,6 +31,8 @@ class Stop:
     when: Tensor | bool = True
     scope: str | None = None
     reason: str = ""
+
+    __repr__ = reprs.record
 
 
 def fold(f: Callable[[Any, Any], tuple[Any, Any] | Stop], carry: Any, xs: Iterable[Any]) -> tuple[Any, Any]:

@@ -2,8 +2,8 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from functools import wraps
-from typing import Any
+from functools import partial, wraps
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor
@@ -13,12 +13,15 @@ from functrain import tree
 from functrain.dispatch_state import is_plain, is_transformed
 from functrain.engine.tracing.recording import is_recorded
 from functrain.engine.transforms.closing import all_passed_on
+from functrain.engine.transforms.returned import Returning, pair
 from functrain.errors import DtypeMismatch, InvalidArgument, NotATensor, ShapeMismatch
+
+P = ParamSpec("P")
 
 run_backward = Variable._execution_engine.run_backward  # pyright: ignore
 
 
-def value_and_grad(f: Callable, argnum: int = 0, has_aux: bool = False) -> Callable:
+def value_and_grad(f: Callable[P, Any], argnum: int = 0, has_aux: bool = False) -> Callable[P, tuple[Any, Any]]:
     """Return a function that gives the value of `f` and its gradient by one positional argument.
 
     Args:
@@ -27,21 +30,33 @@ def value_and_grad(f: Callable, argnum: int = 0, has_aux: bool = False) -> Calla
         has_aux: whether `f` returns such a pair; then the value is that pair.
 
     Returns:
-        A function (*args) -> (value, gradients); the gradients have the structure of the argument.
+        A function (*args, **kwargs) -> (value, gradients); the gradients have the structure of the argument. Keyword
+        arguments are passed on to `f`, which is not differentiated by them.
 
     Raises:
         NotATensor: a leaf of the argument is no floating-point tensor, or the value is no tensor.
         ShapeMismatch: the value is no scalar.
+        DtypeMismatch: it is no floating-point number.
+        InvalidArgument: `argnum` names no argument by position; or with `has_aux` the function returns no pair.
 
     >>> value_and_grad(lambda p: (p["w"] ** 2).sum())({"w": torch.tensor([1.0, 2.0])})
     (tensor(5.), {'w': tensor([2., 4.])})
     """
 
     @wraps(f)
-    def differentiated(*args: Any) -> tuple[Any, Any]:
-        return differentiate(f, args, argnum, has_aux)
+    def differentiated(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        return differentiate(with_keywords(f, kwargs), args, argnum, has_aux)
 
-    return differentiated
+    return differentiated  # pyright: ignore[reportReturnType]
+
+
+def with_keywords(f: Callable, kwargs: dict[str, Any]) -> Callable:
+    """Return a function of the positional arguments alone, where there are others.
+
+    >>> with_keywords(lambda x, by: x * by, {"by": 3})(2)
+    6
+    """
+    return partial(f, **all_passed_on(kwargs)) if kwargs else f
 
 
 def differentiate(f: Callable, args: tuple, argnum: int = 0, has_aux: bool = False) -> tuple[Any, Any]:
@@ -52,9 +67,9 @@ def differentiate(f: Callable, args: tuple, argnum: int = 0, has_aux: bool = Fal
     """
     args, argnum = all_passed_on(args), _position(argnum, len(args))
     if _by_plain_autograd() and not _on_tape(tree.leaves(args)):
-        return _by_autograd(f, argnum, has_aux, args)
+        return by_autograd(f, argnum, has_aux, args)
     _check_floating(args[argnum], argnum)
-    return _by_func(f, argnum, has_aux, args)
+    return by_func(f, argnum, has_aux, args)
 
 
 def pull_back(f: Callable[[Any], tuple[Tensor, Tensor | float, Any]], x: Any) -> tuple[Any, Any]:
@@ -80,7 +95,7 @@ def pull_back(f: Callable[[Any], tuple[Tensor, Tensor | float, Any]], x: Any) ->
     return aux, pull(weight)[0]
 
 
-def grad(f: Callable, argnum: int = 0, has_aux: bool = False) -> Callable:
+def grad(f: Callable[P, Any], argnum: int = 0, has_aux: bool = False) -> Callable[P, Any]:
     """Return a function that gives the gradient of `f`; with `has_aux`, a pair (gradient, aux).
 
     See `value_and_grad`, whose arguments it takes.
@@ -91,11 +106,11 @@ def grad(f: Callable, argnum: int = 0, has_aux: bool = False) -> Callable:
     both = value_and_grad(f, argnum, has_aux)
 
     @wraps(f)
-    def gradient(*args: Any) -> Any:
-        value, gradients = both(*args)
+    def gradient(*args: Any, **kwargs: Any) -> Any:
+        value, gradients = both(*args, **kwargs)  # pyright: ignore[reportCallIssue]
         return (gradients, value[1]) if has_aux else gradients
 
-    return gradient
+    return gradient  # pyright: ignore[reportReturnType]
 
 
 def _differentiable(leaf: Any) -> bool:
@@ -104,7 +119,8 @@ def _differentiable(leaf: Any) -> bool:
 
 def _position(argnum: Any, count: int) -> int:
     if isinstance(argnum, bool) or not isinstance(argnum, int) or not -count <= argnum < count:
-        raise InvalidArgument(f"argnum must be the position of one of the {count} arguments, got {argnum!r}")
+        more = "" if count else "; what is differentiated is passed by position, not by name"
+        raise InvalidArgument(f"argnum must be the position of one of the {count} arguments, got {argnum!r}{more}")
     return argnum % count
 
 
@@ -128,6 +144,9 @@ def _check_scalar(value: Any) -> Tensor:
         raise ShapeMismatch(f"the function must return a scalar tensor, got shape {got}; reduce it first")
     if value.is_complex():
         raise DtypeMismatch("the function must return a real number, got a complex one; take its abs() or real part")
+    if not value.is_floating_point():
+        got = tree.describe(value)
+        raise DtypeMismatch(f"the function must return a floating-point number, got {got}, which has no gradient")
     return value
 
 
@@ -154,11 +173,13 @@ def _on_tape(leaves: list[Any]) -> bool:
     return torch.is_grad_enabled() and True in [leaf.requires_grad for leaf in leaves if isinstance(leaf, Tensor)]
 
 
-def _by_autograd(f: Callable, argnum: int, has_aux: bool, args: tuple) -> tuple[Any, Any]:
+def by_autograd(f: Callable, argnum: int, has_aux: bool, args: tuple) -> tuple[Any, Any]:
+    """Return value and gradient by PyTorch's autograd, where nothing else transforms the function."""
+
     # Half the overhead of torch.func.grad, which wraps every tensor; the same gradients.
     def valued(variables: Any) -> tuple[Tensor, float, Any]:
         result = f(*args[:argnum], variables, *args[argnum + 1 :])
-        value = _check_scalar(result[0] if has_aux else result)
+        value = _check_scalar(pair(result, "grad")[0] if has_aux else result)
         return value, 1.0, result
 
     return _pulled_back(valued, args[argnum], tree.leaves(args[argnum]), argnum)
@@ -212,11 +233,14 @@ def _detached(leaf: Any) -> Any:
     return leaf.detach() if isinstance(leaf, Tensor) else leaf
 
 
-def _by_func(f: Callable, argnum: int, has_aux: bool, args: tuple) -> tuple[Any, Any]:
+def by_func(f: Callable, argnum: int, has_aux: bool, args: tuple) -> tuple[Any, Any]:
+    """Return value and gradient by `torch.func`, under any other transforms."""
+
     def checked(*args):
         result = f(*args)
-        _check_scalar(result[0] if has_aux else result)
+        _check_scalar(pair(result, "grad")[0] if has_aux else result)
         return result
 
-    gradients, value = torch.func.grad_and_value(checked, argnums=argnum, has_aux=has_aux)(*args)
-    return value, gradients
+    returning = Returning(checked, "grad", has_aux)
+    gradients, value = torch.func.grad_and_value(returning, argnums=argnum, has_aux=has_aux)(*args)
+    return (value[0], returning.aux(value[1])) if has_aux else value, gradients

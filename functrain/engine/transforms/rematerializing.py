@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 from torch._C._functorch import (  # pyright: ignore
@@ -14,8 +15,17 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.utils.checkpoint import checkpoint
 
 from functrain import tree
-from functrain.dispatch_state import current_level, is_differentiated_besides, is_transformed, level
+from functrain.dispatch_state import (
+    alive,
+    current_level,
+    forward_derivatives_on,
+    is_differentiated_besides,
+    is_transformed,
+    level,
+    without_tangent,
+)
 from functrain.engine.tracing.recording import is_recorded
+from functrain.engine.tracing.watching import watched
 from functrain.engine.transforms.closing import Filling, all_passed_on, closures
 from functrain.engine.transforms.closures_refused import ClosuresRefused
 
@@ -52,13 +62,13 @@ def remat(f: Callable) -> Callable:
         return f
 
     @wraps(f)
-    def rematerialised(*args: Any) -> Any:
-        args = all_passed_on(args)
+    def rematerialised(*args: Any, **kwargs: Any) -> Any:
+        args, kwargs = all_passed_on(args), all_passed_on(kwargs)
         if is_transformed() or (is_recorded() and torch.is_grad_enabled()):
-            return _transformed(f, args, is_recorded() and get_proxy_mode() is None)
+            return _transformed(f, args, kwargs, is_recorded() and get_proxy_mode() is None)
         if get_proxy_mode() is None and torch.is_grad_enabled():
-            return _checkpointed(f, args)
-        return f(*args)
+            return _checkpointed(partial(f, **kwargs) if kwargs else f, args)
+        return f(*args, **kwargs)
 
     vars(rematerialised)["recomputes"] = f  # a scan of it keeps carries alone
     return rematerialised
@@ -73,9 +83,9 @@ def _checkpointed(f: Callable, args: tuple) -> Any:
     return f(*args)  # gradients inside refuse what recomputes: the same values, in more memory
 
 
-def _transformed(f: Callable, args: tuple, traced: bool) -> Any:
+def _transformed(f: Callable, args: tuple, kwargs: dict[str, Any], traced: bool) -> Any:
     f = _under_autocast_of_now(f)
-    leaves, spec = tree.flatten(args)
+    leaves, spec = tree.flatten((args, kwargs))
     where = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     seen: list[Any] = []
 
@@ -83,7 +93,8 @@ def _transformed(f: Callable, args: tuple, traced: bool) -> Any:
         filled = list(leaves)
         for k, tensor in zip(where, tensors, strict=True):
             filled[k] = tensor
-        results, structure = tree.flatten(f(*tree.unflatten(spec, filled)))
+        args, kwargs = tree.unflatten(spec, filled)
+        results, structure = tree.flatten(f(*args, **kwargs))
         seen[:] = [structure, [_HERE if isinstance(r, Tensor) else r for r in results]]
         return [r for r in results if isinstance(r, Tensor)]
 
@@ -93,16 +104,17 @@ def _transformed(f: Callable, args: tuple, traced: bool) -> Any:
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
         with (
+            watched(),
             ClosuresRefused(f"{_name(f)} under remat", tensors)
             if closed is None
-            else Filling(closed, tensors[count:]) as mode
+            else Filling(closed, tensors[count:]) as mode,
         ):
             results = called(tensors[:count])
         return tuple(mode.swap(r) for r in results)
 
     tensors += [] if closed is None else closed.tensors
     kept = [_is_parameter(t) for t in tensors]
-    outputs = iter(_Remat.apply(flat, kept, *tensors))
+    outputs = iter(_Remat.apply(_Call(flat, kept), *tensors))
     structure, rest = seen
     return tree.unflatten(structure, [next(outputs) if r is _HERE else r for r in rest])
 
@@ -115,11 +127,11 @@ def _under_autocast_of_now(f: Callable) -> Callable:
         return f
 
     @wraps(f)
-    def under(*args: Any) -> Any:
+    def under(*args: Any, **kwargs: Any) -> Any:
         with ExitStack() as stack:
             for device, dtype in dtypes.items():
                 stack.enter_context(torch.autocast(device, dtype, cache_enabled=False))
-            return f(*args)
+            return f(*args, **kwargs)
 
     return under
 
@@ -141,18 +153,32 @@ def _name(f: Callable) -> str:
     return getattr(f, "__name__", type(f).__name__)
 
 
+@attrs.frozen(eq=False)
+class _Call:
+    """A call, as one leaf: PyTorch's rule of vmap takes those of a list for tensors that have no tangent (2.14).
+
+    Attributes:
+        flat: the function of tensors.
+        kept: which of them are parameters.
+    """
+
+    flat: Callable
+    kept: list[bool]
+
+
 class _Remat(torch.autograd.Function):
-    """(function, which tensors are parameters, *tensors) -> the function's results, saving the tensors alone."""
+    """(call, *tensors) -> the function's results, saving the tensors alone."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(flat: Callable, kept: list[bool], *tensors: Tensor) -> tuple[Tensor, ...]:
-        return flat(*tensors)
+    def forward(call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+        # What it is handed and returns as it is may not be saved, a view of it may.
+        return tuple(t.view_as(t) if any(t is x for x in tensors) else t for t in call.flat(*tensors))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
-        ctx.flat, ctx.kept, *tensors = inputs
+        ctx.call, *tensors = inputs
         ctx.level = current_level()
         ctx.results = [_differentiable(t) for t in output]
         ctx.mark_non_differentiable(*[t for t in output if not _differentiable(t)])
@@ -162,21 +188,25 @@ class _Remat(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple:
         given = [c for c, wanted in zip(cotangents, ctx.results, strict=True) if wanted]
+        saved = ctx.saved_tensors  # which a checkpoint around this lets be read once
+        is_differentiated = is_differentiated_besides([*saved, *given], ctx.level)
+        given, tensors = [alive(c) for c in given], [alive(t) for t in saved]
         traced = is_recorded() or get_proxy_mode() is not None
-        tensors = _after(given, ctx.saved_tensors, ctx.kept) if traced else ctx.saved_tensors
-        by, partial = _of_floats(ctx.flat, tensors)
+        tensors = _after(given, tensors, ctx.call.kept) if traced else tensors
+        by, partial = _of_floats(ctx.call.flat, tensors)
         # torch.func records its backward passes too, and the record would hold all that is computed again.
-        with torch.set_grad_enabled(is_differentiated_besides([*ctx.saved_tensors, *given], ctx.level)):
+        with torch.set_grad_enabled(is_differentiated):
             _, vjp = torch.func.vjp(partial, *[tensors[k] for k in by])  # pyright: ignore
             gradients = dict(zip(by, vjp(tuple(given)), strict=True))
-        return None, None, *(gradients.get(k) for k in range(len(tensors)))
+        return None, *(gradients.get(k) for k in range(len(tensors)))
 
     @staticmethod
-    def jvp(ctx: Any, _flat: None, _kept: None, *tangents: Tensor | None) -> tuple:  # pyright: ignore
-        tensors = ctx.saved_tensors
-        by, partial = _of_floats(ctx.flat, tensors)
-        known = [torch.zeros_like(tensors[k]) if tangents[k] is None else tangents[k] for k in by]
-        out = iter(torch.func.jvp(partial, tuple(tensors[k] for k in by), tuple(known))[1])
+    def jvp(ctx: Any, _call: None, *tangents: Tensor | None) -> tuple:  # pyright: ignore
+        with forward_derivatives_on():
+            tensors = [without_tangent(t) for t in ctx.saved_tensors]
+            by, partial = _of_floats(ctx.call.flat, tensors)
+            moving = [torch.zeros_like(tensors[k]) if tangents[k] is None else tangents[k] for k in by]
+            out = iter(torch.func.jvp(partial, tuple(tensors[k] for k in by), tuple(moving))[1])
         return tuple(next(out) if wanted else None for wanted in ctx.results)
 
 

@@ -11,9 +11,10 @@ from functrain import tree
 from functrain.dispatch_state import unseen
 from functrain.engine.tracing.abstract_tensor import abstract, abstract_as_seen
 from functrain.engine.tracing.to_graph import trace
+from functrain.records import reprs
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class ShapeDtype:
     """A tensor without values.
 
@@ -26,6 +27,8 @@ class ShapeDtype:
     shape: tuple[int, ...] = attrs.field(converter=tuple)
     dtype: torch.dtype
     device: torch.device = attrs.field(default=torch.device("cpu"), converter=torch.device)
+
+    __repr__ = reprs.record
 
 
 def eval_shape(f: Callable, *args: Any, **kwargs: Any) -> Any:

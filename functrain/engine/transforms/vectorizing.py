@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
 from functrain.engine.transforms.closing import all_passed_on
 
+P = ParamSpec("P")
+R = TypeVar("R")
 
-def vmap(f: Callable, in_dims: Any = 0, out_dims: Any = 0, chunk_size: int | None = None) -> Callable:
+
+def vmap(f: Callable[P, R], in_dims: Any = 0, out_dims: Any = 0, chunk_size: int | None = None) -> Callable[P, R]:
     """Return `f` applied along an axis of its arguments at once, as a loop over that axis would.
 
     Args:

@@ -35,16 +35,16 @@ class Application:
         kept: what is kept of the module.
         module: the fresh copy.
         run: the mode in which it runs.
-        given: the values by number, as they were passed in.
+        passed: the values by number, as they were passed in.
         values: the values that it was made with; buffers as copies, which it may write to.
         parts: for each thing that was made the dict or list that holds its parts.
     """
 
     def __init__(self, kept: Kept, params: Params, buffers: Buffers, mode: Mode) -> None:
         self.kept, self._buffers = kept, buffers
-        self.given = gathered(kept.leaves, params, buffers)
+        self.passed = gathered(kept.leaves, params, buffers)
         self.values = [
-            v.clone() if kind == BUFFER else v for v, kind in zip(self.given, kept.leaves.kinds, strict=True)
+            v.clone() if kind == BUFFER else v for v, kind in zip(self.passed, kept.leaves.kinds, strict=True)
         ]
         things, self.parts = fresh(kept.plan, self.values, mode.train)
         self.module = things[0]
@@ -74,7 +74,7 @@ class Application:
     def _originals(self) -> dict[int, Any]:
         # The module's own tensors may be what the model is applied to.
         originals = self.kept.leaves.originals
-        met = [id(v) for v in self.given if id(v) in originals]
+        met = [id(v) for v in self.passed if id(v) in originals]
         return {i: o for i, o in originals.items() if i not in met} if met else originals
 
     def _guard(self) -> None:
@@ -104,7 +104,7 @@ class Application:
 
     def buffers(self) -> Buffers:
         """Return the buffers as they are after the call; those that nobody wrote to are the ones passed in."""
-        after = list(self.given)
+        after = list(self.passed)
         held = self._held()
         changed = False
         for number, now in held.items():

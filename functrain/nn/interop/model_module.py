@@ -9,6 +9,7 @@ from torch import Tensor
 
 from functrain import random, tree
 from functrain.errors import InvalidArgument
+from functrain.nn.functions import as_model
 from functrain.nn.interop.keeping.copying import fresh
 from functrain.nn.interop.keeping.leaves import BUFFER, PARAMETER, gathered
 from functrain.nn.interop.keeping.original import Kept, Original
@@ -44,6 +45,7 @@ def to_module(model: Model, params: Params, buffers: Buffers) -> torch.nn.Module
     >>> torch.equal(module(torch.ones(1, 3)), model.apply(params, buffers, torch.ones(1, 3))[0])
     True
     """
+    model = as_model("model", model)
     params, buffers = merged(model, params, buffers)
     while (source := made_from(model)) is not None:
         model = source.model

@@ -129,22 +129,22 @@ def _explain(error: Exception, application: Application, kept: Kept, method: str
     place = _place(error, application)
     if place:
         locate(error, place)
-    wrong = misfits(kept.leaves, application.given)
+    wrong = misfits(kept.leaves, application.passed)
     if wrong:
         error.add_note("from_module: " + "; ".join(wrong[:10]))
 
 
 def _place(error: Exception, application: Application) -> str | None:
     """Return the path of the innermost module in whose code an error was raised."""
-    found = None
+    innermost = None
     trace = error.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
         if code.co_argcount:
             path = application.run.path_of(trace.tb_frame.f_locals.get(code.co_varnames[0]))
-            found = found if path is None else path
+            innermost = innermost if path is None else path
         trace = trace.tb_next
-    return found
+    return innermost
 
 
 def _check_signature(module: torch.nn.Module, kind: str, method: str, x: Any, unpack: bool) -> None:

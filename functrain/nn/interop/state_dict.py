@@ -21,6 +21,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.errors import DuplicateName, TreeMismatch
 from functrain.nn.model import Buffers, Params
+from functrain.records import reprs
 
 
 def to_state_dict(params: Params, buffers: Buffers) -> dict[str, Tensor]:
@@ -56,7 +57,7 @@ def _collect(flat: dict[str, Tensor], prefix: str, *parts: Mapping[str, Any]) ->
             raise DuplicateName(f"a parameter and a buffer have the name {prefix + name}; rename one of them")
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Report:
     """What `from_state_dict(..., strict=False)` did, each a tuple of dotted names.
 
@@ -71,6 +72,8 @@ class Report:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     wrong_shape: tuple[str, ...]
+
+    __repr__ = reprs.record
 
 
 def from_state_dict(state_dict: Mapping[str, Tensor], params: Params, buffers: Buffers, strict: bool = True) -> Any:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from functrain import arguments, initializers, random, tree
 from functrain.errors import InvalidArgument
+from functrain.nn.functions import as_model
 from functrain.nn.mode import EVALUATION, Mode
 from functrain.nn.model import Buffers, Model, Params
 from functrain.nn.surgery.merging import MadeFrom, chooser, frozen_entry, joined, split, with_frozen, without_frozen
@@ -50,6 +51,7 @@ def lora(
     >>> tree.paths(params)
     ['body.weight.lora_down', 'body.weight.lora_up', 'head.weight', 'head.bias']
     """
+    model = as_model("model", model)
     arguments.whole("rank", rank)
     if alpha is not None and not (isinstance(alpha, int | float) and alpha > 0):
         raise InvalidArgument(f"alpha must be a positive number or None, got {alpha!r}")

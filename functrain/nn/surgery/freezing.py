@@ -8,6 +8,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.errors import InvalidArgument
+from functrain.nn.functions import as_model
 from functrain.nn.mode import EVALUATION, Mode
 from functrain.nn.model import Buffers, Model, Params
 from functrain.nn.surgery.merging import MadeFrom, chooser, frozen_entry, joined, split, with_frozen, without_frozen
@@ -35,6 +36,7 @@ def freeze(model: Model, where: str | Sequence[str] | Callable[[str], bool]) -> 
     >>> list(params), list(buffers["frozen"])
     (['head'], ['body'])
     """
+    model = as_model("model", model)
     is_frozen, entry = chooser("where", where), frozen_entry(model)
 
     def init(key: Tensor, example: Any) -> tuple[Params, Buffers]:

@@ -41,7 +41,7 @@ def adam(
         InvalidArgument: a number is out of range.
 
     >>> adam(lr=0.01)
-    adam(b1=0.9, b2=0.999, eps=1e-08, lr=0.01)
+    adam(lr=0.01, b1=0.9, b2=0.999, eps=1e-08)
     """
     return alias(
         "adam",
@@ -80,7 +80,7 @@ def adamw(
         InvalidArgument: a number is out of range.
 
     >>> adamw(lr=0.01)
-    adamw(b1=0.9, b2=0.999, eps=1e-08, weight_decay=0.01, lr=0.01)
+    adamw(lr=0.01, b1=0.9, b2=0.999, eps=1e-08, weight_decay=0.01)
     """
     return alias(
         "adamw",
@@ -115,7 +115,7 @@ def amsgrad(
         InvalidArgument: a number is out of range.
 
     >>> amsgrad(lr=0.01)
-    amsgrad(b1=0.9, b2=0.999, eps=1e-08, lr=0.01)
+    amsgrad(lr=0.01, b1=0.9, b2=0.999, eps=1e-08)
     """
     return alias(
         "amsgrad",
@@ -150,7 +150,7 @@ def adamax(
         InvalidArgument: a number is out of range.
 
     >>> adamax(lr=0.01)
-    adamax(b1=0.9, b2=0.999, eps=1e-08, lr=0.01)
+    adamax(lr=0.01, b1=0.9, b2=0.999, eps=1e-08)
     """
     return alias(
         "adamax",
@@ -189,7 +189,7 @@ def nadam(
         InvalidArgument: a number is out of range.
 
     >>> nadam(lr=0.01)
-    nadam(b1=0.9, b2=0.999, eps=1e-08, momentum_decay=0.004, lr=0.01)
+    nadam(lr=0.01, b1=0.9, b2=0.999, eps=1e-08, momentum_decay=0.004)
     """
     return alias(
         "nadam",
@@ -226,7 +226,7 @@ def nadamw(
         InvalidArgument: a number is out of range.
 
     >>> nadamw(lr=0.01)
-    nadamw(b1=0.9, b2=0.999, eps=1e-08, momentum_decay=0.004, weight_decay=0.01, lr=0.01)
+    nadamw(lr=0.01, b1=0.9, b2=0.999, eps=1e-08, momentum_decay=0.004, weight_decay=0.01)
     """
     return alias(
         "nadamw",
@@ -263,7 +263,7 @@ def radam(
         InvalidArgument: a number is out of range.
 
     >>> radam(lr=0.01)
-    radam(b1=0.9, b2=0.999, eps=1e-08, lr=0.01)
+    radam(lr=0.01, b1=0.9, b2=0.999, eps=1e-08)
     """
     return alias(
         "radam",

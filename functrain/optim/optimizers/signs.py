@@ -20,7 +20,7 @@ def lion(lr: Hyper = 1e-4, b1: Hyper = 0.9, b2: Hyper = 0.99, weight_decay: Hype
         InvalidArgument: a number is out of range.
 
     >>> lion(lr=1e-4, weight_decay=0.1)
-    lion(b1=0.9, b2=0.99, weight_decay=0.1, lr=0.0001)
+    lion(lr=0.0001, b1=0.9, b2=0.99, weight_decay=0.1)
     """
     return alias("lion", scale_by_lion(b1, b2), decay(weight_decay), scale_by_learning_rate(lr))
 

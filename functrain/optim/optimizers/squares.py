@@ -47,7 +47,7 @@ def rmsprop(
         InvalidArgument: a number is out of range.
 
     >>> rmsprop(lr=0.01, momentum=0.9)
-    rmsprop(decay=0.99, eps=1e-08, momentum=0.9, lr=0.01)
+    rmsprop(lr=0.01, decay=0.99, eps=1e-08, momentum=0.9)
     """
     momentums = trace(momentum)  # checks the argument, even when it is void
     return alias(
@@ -84,7 +84,7 @@ def adagrad(
         InvalidArgument: a number is out of range.
 
     >>> adagrad(lr=0.1)
-    adagrad(eps=1e-10, lr=0.1)
+    adagrad(lr=0.1, eps=1e-10)
     """
     return alias(
         "adagrad",
@@ -114,7 +114,7 @@ def adadelta(
         InvalidArgument: a number is out of range.
 
     >>> adadelta()
-    adadelta(rho=0.9, eps=1e-06, lr=1.0)
+    adadelta(lr=1.0, rho=0.9, eps=1e-06)
     """
     return alias(
         "adadelta",
@@ -152,7 +152,7 @@ def adafactor(
         InvalidArgument: a number is out of range.
 
     >>> adafactor(lr=0.05)
-    adafactor(decay_power=-0.8, threshold=1.0, least=0.001, lr=0.05)
+    adafactor(lr=0.05, decay_power=-0.8, threshold=1.0, least=0.001)
     """
     return alias(
         "adafactor",

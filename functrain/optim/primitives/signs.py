@@ -7,7 +7,7 @@ from functrain.optim.arithmetic import lerp, scalar_like, sign
 from functrain.optim.hypers import decays, fixed, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
-from functrain.schedule import Hyper, check_hyper
+from functrain.schedule import Hyper, Number, check_hyper
 
 
 def scale_by_lion(b1: Hyper = 0.9, b2: Hyper = 0.99) -> Transform:
@@ -34,7 +34,7 @@ def scale_by_lion(b1: Hyper = 0.9, b2: Hyper = 0.99) -> Transform:
 
 
 def scale_by_rprop(
-    initial: float = 0.01, shrink: Hyper = 0.5, grow: Hyper = 1.2, least: Hyper = 1e-6, most: Hyper = 50.0
+    initial: Number = 0.01, shrink: Hyper = 0.5, grow: Hyper = 1.2, least: Hyper = 1e-6, most: Hyper = 50.0
 ) -> Transform:
     """Return the transform that steps by signs, with a step size for each element.
 

@@ -7,7 +7,7 @@ from functrain.optim.arithmetic import lerp, mean_square, plus_square, root, unh
 from functrain.optim.hypers import decays, fixed, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
-from functrain.schedule import Hyper
+from functrain.schedule import Hyper, Number
 
 
 def scale_by_rms(decay: Hyper = 0.99, eps: Hyper = 1e-8) -> Transform:
@@ -61,7 +61,7 @@ def scale_by_stddev(decay: Hyper = 0.99, eps: Hyper = 1e-8) -> Transform:
     return per_leaf("scale_by_stddev", formula, decays(decay=decay) | nonnegative(eps=eps), ["square", "mean"])
 
 
-def scale_by_rss(initial: float = 0.0, eps: Hyper = 1e-10) -> Transform:
+def scale_by_rss(initial: Number = 0.0, eps: Hyper = 1e-10) -> Transform:
     """Return the transform that divides by the root of the sum of all squares: v = v + g^2, u = g / (sqrt(v) + eps).
 
     (Duchi et al., 2011, https://jmlr.org/papers/v12/duchi11a.html.)

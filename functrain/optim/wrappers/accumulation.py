@@ -44,6 +44,9 @@ def accumulate(k: int, transform: Transform | None = None) -> Any:
     transform inside does not run; nor does it where all weights of the k batches are zero. The loss and the weight that
     it sees are those of the k batches together; `Context.updates` is passed on as it is. See `updates_made`.
 
+    A group may reach over the end of an epoch. Where training ends within a group, its fewer than k batches make no
+    update: their sum stays in the state (`Accumulated.batches` says how many they are), from which a later run goes on.
+
     Args:
         k: how many batches, at least 1.
         transform: the transform inside; without it, a function that takes one is returned.

@@ -1,4 +1,4 @@
-"""Freezing: some parameters stay as they are."""
+"""Some parameters stay as they are, or their gradients do."""
 
 from functools import partial
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import attrs
 
 from functrain import tree
-from functrain.optim.transform import Transform, check_transform
+from functrain.optim.transform import Transform, check_transform, identity
 from functrain.optim.wrappers.claiming import Where, check_where
 from functrain.optim.wrappers.partitioning import partition
 
@@ -48,6 +48,43 @@ def freeze(where: Where, transform: Transform | None = None) -> Any:
         groups,
         hypers=transform.hypers,
         label=lambda: f"freeze({getattr(where, '__name__', repr(where))}, {transform!r})",
+    )
+
+
+def masked(where: Where, transform: Transform | None = None) -> Any:
+    """Return the transform that sees some parameters alone; what comes in for the others goes out as it is.
+
+    So it is for a piece of a chain: weight decay of the matrices alone, say. In an optimizer that ends with its
+    learning rate, the raw gradients of the others would be *added* to them; there `freeze` or `partition` is meant.
+
+    Args:
+        where: which: a shell pattern of dotted paths (`*` also matches dots), several of them, or a predicate of
+            (path, leaf).
+        transform: what they are given to; without it, a function that takes one is returned.
+
+    Returns:
+        A `Transform`; or without one, the function that makes it of one.
+
+    Raises:
+        InvalidArgument: `where` is none of these, or the transform is none. In `init` and `update`, a pattern matches
+            nothing.
+
+    >>> import torch
+    >>> from functrain import optim
+    >>> decay = masked("*.weight", optim.add_decayed_weights(0.5))
+    >>> params = {"0": {"weight": torch.ones(1), "bias": torch.ones(1)}}
+    >>> decay.update(params, decay.init(params), params)[0]
+    {'0': {'weight': tensor([1.5000]), 'bias': tensor([1.])}}
+    """
+    if transform is None:
+        return partial(masked, where)
+    check_transform(transform)
+    check_where("masked", where)
+    groups = partition({"seen": transform, "others": identity}, {"seen": where, "others": ...})
+    return attrs.evolve(
+        groups,
+        hypers=transform.hypers,
+        label=lambda: f"masked({getattr(where, '__name__', repr(where))}, {transform!r})",
     )
 
 

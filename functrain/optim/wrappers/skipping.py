@@ -1,11 +1,13 @@
-"""Skipping: gradients that are not finite make no update, so that one bad batch does not spoil the parameters."""
+"""Skipping: what is not finite makes no update, so that one bad batch does not spoil the parameters."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from functrain import tree
+from functrain.errors import InvalidArgument
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated, only_where
 from functrain.optim.shapes import counter, device
@@ -72,6 +74,74 @@ def skip_nonfinite(transform: Transform) -> Transform:
         made=lambda state: state.updates,
         needs=transform.needs,
         label=lambda: f"skip_nonfinite({transform!r})",
+    )
+
+
+@tree.node
+class Rejected:
+    """The state of `apply_if_finite`.
+
+    Attributes:
+        updates: updates that were made, an int64 scalar.
+        rejected: how often there was none, because the update was not finite, an int64 scalar.
+        in_a_row: how many calls up to the last one came to what is not finite, an int64 scalar.
+        inner: the state of the transform inside.
+    """
+
+    updates: Tensor
+    rejected: Tensor
+    in_a_row: Tensor
+    inner: Any
+
+
+def apply_if_finite(most: int, transform: Transform | None = None) -> Any:
+    """Return the transform that makes an update only where all of it is finite, and gives up after some in a row.
+
+    Where the updates that the transform inside makes hold NaN or an infinity, there is no update and its state stays.
+    After `most` such calls in a row the next one goes through whatever it holds, so that the loss shows what is wrong.
+
+    Args:
+        most: how many calls in a row are let go by, at least 0.
+        transform: the transform inside; without it, a function that takes one is returned.
+
+    Raises:
+        InvalidArgument: most is no whole number of at least 0, or the transform is none.
+
+    See also: `skip_nonfinite`, which looks at the gradients, and never gives up.
+
+    >>> from functrain import optim
+    >>> careful, params = apply_if_finite(5, optim.sgd(lr=0.5)), {"w": torch.ones(2)}
+    >>> bad = {"w": torch.tensor([1.0, float("nan")])}
+    >>> updates, state = careful.update(bad, careful.init(params), params)
+    >>> updates, state.updates, state.rejected
+    ({'w': tensor([0., 0.])}, tensor(0), tensor(1))
+    """
+    if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+        raise InvalidArgument(f"most must be a whole number of calls, at least 0, got {most!r}")
+    if transform is None:
+        return partial(apply_if_finite, most)
+    check_transform(transform)
+
+    def init(params: Any) -> Rejected:
+        return Rejected(counter(params), counter(params), counter(params), transform.init(params))
+
+    def update(updates: Any, state: Rejected, params: Any, context: Context) -> tuple[Any, Rejected]:
+        changed, inner = transform.update(updates, state.inner, params, context)
+        finite = _all_finite(changed)
+        in_a_row = torch.where(finite, torch.zeros_like(state.in_a_row), state.in_a_row + 1)
+        accepted = finite | (in_a_row > most)
+        happened = has_updated(transform, state.inner, inner)
+        after = Rejected(state.updates + (1 if happened is None else happened), state.rejected, in_a_row, inner)
+        before = tree.evolve(state, rejected=state.rejected + 1, in_a_row=in_a_row)
+        return only_where(accepted, lambda: (changed, after), updates, before)
+
+    return Transform(
+        init,
+        update,
+        transform.hypers,
+        made=lambda state: state.updates,
+        needs=transform.needs,
+        label=lambda: f"apply_if_finite({most}, {transform!r})",
     )
 
 

@@ -302,3 +302,9 @@ def _new(x: Tensor, size: Sequence[int], *value: Any, dtype: Any = None, layout:
 
 _DTYPES = {bool: torch.bool, int: torch.int64, float: None}
 """Type of a number -> the dtype of a tensor filled with it; None for the default dtype."""
+
+
+@_rule("_new_zeros_with_same_feature_meta")
+def _zero_tangent(x: Tensor, other: Tensor, self_num_batch_dims: int = 0) -> Inferred:
+    # It looks at how much memory there is behind a tensor, which that of a trial may not show.
+    return torch.ops.aten._new_zeros_with_same_feature_meta(x, other, self_num_batch_dims=self_num_batch_dims)

@@ -157,7 +157,12 @@ def _zeros(tensors: list[Tensor], number: int) -> list[Tensor]:
     if sum(ends.values()) > MOST_BYTES:
         raise Refused("value")
     device = {t.meta.untyped_storage()._cdata: t.device for t in tensors}  # pyright: ignore
-    memories = {k: torch.zeros((n + 15) // 16 * 16, dtype=torch.uint8, device=device[k]) for k, n in ends.items()}
+    units: dict[int, int] = {}
+    for t in tensors:  # a tensor is made of bytes, and no byte more: some operations look at how many there are
+        memory = t.meta.untyped_storage()._cdata  # pyright: ignore
+        units[memory] = max(units.get(memory, 1), t.itemsize)
+    sizes = {k: -(-n // units[k]) * units[k] for k, n in ends.items()}
+    memories = {k: torch.zeros(n, dtype=torch.uint8, device=device[k]) for k, n in sizes.items()}
     return [_placed(t, memories[t.meta.untyped_storage()._cdata], number) for t in tensors]  # pyright: ignore
 
 

@@ -195,10 +195,11 @@ class _Scan(torch.autograd.Function):
         count = len(ctx.needs_input_grad) - 1
         if all(c is None for c in cotangents):
             return (None,) * (count + 1)
-        _, xs, consts = p.cut([*([None] * p.carry), *ctx.saved_tensors[: count - p.carry]])
-        kept = list(ctx.saved_tensors[count - p.carry :])
+        saved = ctx.saved_tensors
+        _, xs, consts = p.cut([*([None] * p.carry), *saved[: count - p.carry]])
+        kept = list(saved[count - p.carry :])
         present = [c for c in cotangents if c is not None]
-        with torch.set_grad_enabled(is_differentiated_besides([*ctx.saved_tensors, *present], ctx.level)):
+        with torch.set_grad_enabled(is_differentiated_besides([*saved, *present], ctx.level)):
             back = plan.back(xs, consts, kept, cotangents)
             found = _gradients(back, p, run(back.program, back.tensors))
         return None, *(found.get(k) for k in range(count))

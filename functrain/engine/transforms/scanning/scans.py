@@ -3,11 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from functrain import arguments, tree
-from functrain.dispatch_state import forward_levels
+from functrain.dispatch_state import is_differentiated_by_hand
 from functrain.engine.tracing.recording import recording
 from functrain.engine.transforms.folding import Stop
 from functrain.engine.transforms.scanning.discovering import recorded
@@ -56,9 +55,8 @@ def is_recorded_as_loop() -> bool:
     >>> is_recorded_as_loop()
     False
     """
-    # What differentiates forward without a transform of torch.func leaves no mark on a tensor that could be asked for.
-    by_hand = forward_ad._current_level >= 0 and not forward_levels()
-    return recording() is not None and get_proxy_mode() is None and not by_hand
+    # What differentiates forward by hand leaves no mark on a tensor that could be asked for.
+    return recording() is not None and get_proxy_mode() is None and not is_differentiated_by_hand()
 
 
 def _length(xs: Any, length: int | None) -> int:

@@ -7,7 +7,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.dispatch_state import is_batchedtensor, unseen
+from functrain.dispatch_state import is_batched_here, unseen
 from functrain.engine.tracing.abstract_tensor import abstract
 from functrain.engine.tracing.to_graph import trace
 from functrain.engine.transforms.scanning.masking import masked
@@ -65,19 +65,22 @@ def vectorized(
 
 def _step(program: Program, batched: list[bool], ys: list[bool], size: int, random: str) -> Any:
     n = program.carry
-
-    def one(*inputs: Tensor) -> tuple[Tensor, ...]:
-        carry, made = program.step(*program.cut(inputs))
-        return (*carry, *made)
-
-    dims = tuple(0 if b else None for b in batched)
-    out: Any = tuple(0 if b else None for b in (*batched[:n], *ys))
+    dims, made_batched = tuple(0 if b else None for b in batched), [*batched[:n], *ys]
 
     def step(carry: Tensors, row: Tensors, consts: Tensors) -> tuple[Tensors, Tensors]:
         inputs = (*carry, *row, *consts)
-        # What a trace closes over besides comes after the batched inputs.
-        made = torch.func.vmap(one, (*dims, *(None for _ in inputs[len(dims) :])), out, random)(*inputs)
-        return list(made[:n]), list(made[n:])
+        made: Tensors = []
+
+        def one(*inputs: Tensor) -> tuple[Tensor, ...]:
+            after, rows = program.step(*program.cut(inputs))
+            made[:] = [*after, *rows]
+            return tuple(t for t, b in zip(made, made_batched, strict=True) if b)
+
+        # What a trace closes over besides comes after the batched inputs. What has no batch here goes past PyTorch's
+        # `vmap`, which would refuse it where it has one of a `vmap` further out (2.14).
+        several = iter(torch.func.vmap(one, (*dims, *(None for _ in inputs[len(dims) :])), 0, random)(*inputs))
+        made = [next(several) if b else t for t, b in zip(made, made_batched, strict=True)]
+        return made[:n], made[n:]
 
     return step
 
@@ -90,7 +93,7 @@ def _batched_results(
 
     def one(*inputs: Tensor) -> tuple[Tensor, ...]:
         carry, ys = program.step(*program.cut(inputs))
-        seen[:] = [is_batchedtensor(t) for t in (*carry, *ys)]
+        seen[:] = [is_batched_here(t) for t in (*carry, *ys)]
         return (*carry, *ys)
 
     dims = tuple(0 if b else None for b in batched)

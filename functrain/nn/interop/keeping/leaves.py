@@ -53,11 +53,11 @@ def leaves_of(module: torch.nn.Module) -> Leaves:
         *module.named_buffers(remove_duplicate=False),
     ]
     for name, tensor in named:
-        known = first.setdefault(id(tensor), name)
-        if known == name:
+        first_name = first.setdefault(id(tensor), name)
+        if first_name == name:
             tensors[name] = tensor
         else:
-            aliases[name] = known
+            aliases[name] = first_name
     registered = {name for name, _ in module.named_parameters()}
     kinds = {name: _kind(tensor, name in registered) for name, tensor in tensors.items()}
     numbers = {name: number for number, name in enumerate(tensors)}

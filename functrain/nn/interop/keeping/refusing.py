@@ -24,8 +24,7 @@ def check_module(module: Any) -> None:
         raise InvalidArgument(f"module must be a torch.nn.Module, got the class {module.__name__}; call it first")
     if not isinstance(module, torch.nn.Module):
         raise InvalidArgument(
-            f"module must be a torch.nn.Module, got {type(module).__name__}; a function of a tensor is made a layer by "
-            "nn.lam"
+            f"module must be a torch.nn.Module, got {type(module).__name__}; a function of a tensor is a layer as it is"
         )
     for path, part in module.named_modules():
         _check_part(path, part)

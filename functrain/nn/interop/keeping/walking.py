@@ -100,11 +100,11 @@ class Walk:
         self._alive.append((thing, parts))
         self.functions.setdefault(id(type(thing)), type(thing))
         bare = _hooks(thing)
-        found = [
+        refs = [
             Ref("fixed", type(part)()) if key in bare else self._ref(part, f"{path}.{key}" if path else str(key))
             for key, part in parts.items()
         ]
-        self._things[ref.at] = Thing(thing, list(parts), found, late)
+        self._things[ref.at] = Thing(thing, list(parts), refs, late)
         return ref
 
 

@@ -61,7 +61,7 @@ def _disabled(raw: Callable) -> Callable:
 
 def modules_in(function: Any, is_module: Callable[[Any], bool]) -> list[Any]:
     """Return the modules that a function was made of: its `self`, and what it closes over or was given."""
-    found: dict[int, Any] = {}
+    modules: dict[int, Any] = {}
     waiting, met = [function], set()
     while waiting:
         thing = waiting.pop()
@@ -69,10 +69,10 @@ def modules_in(function: Any, is_module: Callable[[Any], bool]) -> list[Any]:
             continue
         met.add(id(thing))
         if is_module(thing):
-            found[id(thing)] = thing
+            modules[id(thing)] = thing
         else:
             waiting += _parts(thing)
-    return list(found.values())
+    return list(modules.values())
 
 
 def _parts(thing: Any) -> list[Any]:

@@ -114,11 +114,11 @@ def _randperm(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any])
 @rule(torch.normal)
 def _normal(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
     check_generator(run, kwargs, "normal")
-    given = dict(zip(("mean", "std", "size"), args, strict=False)) | kwargs
-    mean, std = given.get("mean", 0.0), given.get("std", 1.0)
+    bound = dict(zip(("mean", "std", "size"), args, strict=False)) | kwargs
+    mean, std = bound.get("mean", 0.0), bound.get("std", 1.0)
     tensors = [t for t in (mean, std) if isinstance(t, Tensor)]
-    shape = torch.broadcast_shapes(*[t.shape for t in tensors]) if tensors else tuple(given["size"])
-    dtype = tensors[0].dtype if tensors else given.get("dtype") or torch.get_default_dtype()
+    shape = torch.broadcast_shapes(*[t.shape for t in tensors]) if tensors else tuple(bound["size"])
+    dtype = tensors[0].dtype if tensors else bound.get("dtype") or torch.get_default_dtype()
     value = normal(run.key("normal"), shape, dtype)
     value = value.to(tensors[0].device) if tensors else _options(value, kwargs)
     return _write_out(value * std + mean, kwargs)
@@ -141,10 +141,10 @@ def _probability(p: Any) -> Any:
 @rule(torch.multinomial, Tensor.multinomial)
 def _multinomial(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
     check_generator(run, kwargs, "multinomial")
-    given = dict(zip(("input", "num_samples", "replacement"), args, strict=False)) | kwargs
-    weights, count = given["input"], given["num_samples"]
+    bound = dict(zip(("input", "num_samples", "replacement"), args, strict=False)) | kwargs
+    weights, count = bound["input"], bound["num_samples"]
     logits = weights.detach().double().log()
-    if given.get("replacement", False):
+    if bound.get("replacement", False):
         shape = (*logits.shape[:-1], count, logits.shape[-1])
         race = logits.unsqueeze(-2) - exponential(run.key("multinomial"), shape, torch.float64).log()
         return _write_out(race.argmax(-1), kwargs)
@@ -165,10 +165,10 @@ def _into(name: str, draw: Callable[..., Tensor], *defaults: tuple[str, Any]) ->
     def answer(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
         check_generator(run, kwargs, name)
         tensor, *rest = args
-        given = dict(defaults) | dict(zip(names, rest, strict=False)) | {k: v for k, v in kwargs.items() if k in names}
+        bound = dict(defaults) | dict(zip(names, rest, strict=False)) | {k: v for k, v in kwargs.items() if k in names}
         run.check(args)
         run.guard(tensor, name)
-        value = draw(run.key(name), tensor, *given.values())
+        value = draw(run.key(name), tensor, *bound.values())
         with torch.no_grad():
             return tensor.copy_(value)
 

@@ -48,12 +48,12 @@ def _of_features(x: Tensor) -> tuple[int, ...]:
 
 def _dropout(features: bool, alpha: bool, inplace: bool | None) -> Callable:
     def answer(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
-        given = dict(zip(("input", "p", "train", "inplace"), args, strict=False)) | kwargs
-        x, p = given["input"], given.get("p", 0.5)
-        write = given.get("inplace", False) if inplace is None else inplace
+        bound = dict(zip(("input", "p", "train", "inplace"), args, strict=False)) | kwargs
+        x, p = bound["input"], bound.get("p", 0.5)
+        write = bound.get("inplace", False) if inplace is None else inplace
         run.check((x,))
         # F.dropout says "training" and trains by default, alpha dropout does not.
-        if not given.get("training", given.get("train", not alpha)) or p == 0 or x.numel() == 0:
+        if not bound.get("training", bound.get("train", not alpha)) or p == 0 or x.numel() == 0:
             return x
         if not 0 <= p <= 1:
             raise InvalidArgument(f"dropout probability has to be between 0 and 1, but got {p}")
@@ -97,14 +97,14 @@ def _native_dropout(run: Running, func: Callable, args: tuple, kwargs: dict[str,
 
 @rule(F.rrelu, torch.rrelu, torch.rrelu_)
 def _rrelu(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
-    given = dict(zip(("input", "lower", "upper", "training", "inplace"), args, strict=False)) | kwargs
-    if not given.get("training", False):
+    bound = dict(zip(("input", "lower", "upper", "training", "inplace"), args, strict=False)) | kwargs
+    if not bound.get("training", False):
         return func(*args, **kwargs)
-    x, low, high = given["input"], given.get("lower", 1 / 8), given.get("upper", 1 / 3)
+    x, low, high = bound["input"], bound.get("lower", 1 / 8), bound.get("upper", 1 / 3)
     run.check((x,))
     slope = uniform(run.key("rrelu"), x.shape, x.dtype).to(x.device) * (high - low) + low
     y = torch.where(x <= 0, x * slope, x)
-    return _result(run, x, y, func is torch.rrelu_ or given.get("inplace", False) is True, "rrelu")
+    return _result(run, x, y, func is torch.rrelu_ or bound.get("inplace", False) is True, "rrelu")
 
 
 # Attention
@@ -113,12 +113,12 @@ def _rrelu(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) ->
 @rule(F.scaled_dot_product_attention)
 def _attention(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
     names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
-    given = dict(zip(names, args, strict=False)) | kwargs
-    p = given.get("dropout_p", 0.0)
+    bound = dict(zip(names, args, strict=False)) | kwargs
+    p = bound.get("dropout_p", 0.0)
     if not p:
         run.check(args)
         return func(*args, **kwargs)
-    return _attention_with_dropout(run, **given)
+    return _attention_with_dropout(run, **bound)
 
 
 def _attention_with_dropout(

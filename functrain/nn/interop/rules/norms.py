@@ -18,12 +18,12 @@ _NAMES = ("input", "running_mean", "running_var", "weight", "bias", "training", 
 @rule(F.batch_norm, torch.batch_norm)
 def _batch_norm(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
     names = _NAMES if func is F.batch_norm else ("input", "weight", "bias", "running_mean", "running_var", *_NAMES[5:])
-    given = dict(zip(names, args, strict=False)) | kwargs
-    run.check([*given.values()])
-    if not given.get("training", False):
+    bound = dict(zip(names, args, strict=False)) | kwargs
+    run.check([*bound.values()])
+    if not bound.get("training", False):
         return func(*args, **kwargs)
-    mean, var = given.get("running_mean"), given.get("running_var")
-    momentum = given.get("momentum", 0.1)
+    mean, var = bound.get("running_mean"), bound.get("running_var")
+    momentum = bound.get("momentum", 0.1)
     weight = run.mode.weight
     if weight is None and not is_transformed() and not isinstance(momentum, Tensor):
         # The buffers are copies, so PyTorch's own function may write to them; it only does not say so.
@@ -32,7 +32,7 @@ def _batch_norm(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any
             if id(statistic) not in run.slots:
                 run.guard(statistic, "batch_norm")
         return func(*args, **kwargs)
-    x, options = given["input"], (given.get("weight"), given.get("bias"), given.get("eps", 1e-5))
+    x, options = bound["input"], (bound.get("weight"), bound.get("bias"), bound.get("eps", 1e-5))
     check_several(x)
     if weight is None:
         y, new_mean, new_var, counts = normalise(x, *options)
@@ -65,16 +65,16 @@ def _instance_norm(run: Running, func: Callable, args: tuple, kwargs: dict[str, 
     names = (*_NAMES[:5], "use_input_stats", "momentum", "eps")
     if func is torch.instance_norm:
         names = ("input", "weight", "bias", "running_mean", "running_var", "use_input_stats", "momentum", "eps")
-    given = dict(zip(names, args, strict=False)) | kwargs
-    run.check([*given.values()])
-    mean, var = given.get("running_mean"), given.get("running_var")
-    if mean is None or var is None or not given.get("use_input_stats", True):
+    bound = dict(zip(names, args, strict=False)) | kwargs
+    run.check([*bound.values()])
+    mean, var = bound.get("running_mean"), bound.get("running_var")
+    if mean is None or var is None or not bound.get("use_input_stats", True):
         return func(*args, **kwargs)
-    x = given["input"]
-    y = F.instance_norm(x, None, None, given.get("weight"), given.get("bias"), True, 0.0, given.get("eps", 1e-5))
+    x = bound["input"]
+    y = F.instance_norm(x, None, None, bound.get("weight"), bound.get("bias"), True, 0.0, bound.get("eps", 1e-5))
     space = x.detach().flatten(2)
     for old, new in ((mean, space.mean(2)), (var, space.var(2))):
-        _move(run, old, *_over_batch(run, new, given.get("momentum", 0.1)))
+        _move(run, old, *_over_batch(run, new, bound.get("momentum", 0.1)))
     return y
 
 

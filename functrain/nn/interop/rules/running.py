@@ -161,8 +161,8 @@ class Running(TorchFunctionMode):
         if memory is None:
             return
         if self._memories is None:
-            found = [(_memory(guarded), name) for name, guarded in self.guarded]
-            self._memories = {m: name for m, name in found if m}
+            pairs = [(_memory(guarded), name) for name, guarded in self.guarded]
+            self._memories = {m: name for m, name in pairs if m}
         if memory in self._memories:
             where = self.place()
             raise InvalidArgument(
@@ -193,6 +193,7 @@ class Running(TorchFunctionMode):
 def _memory(tensor: Tensor) -> int | None:
     """Return the address of the memory of a tensor, None where it has none (in a trace, which guards its arguments)."""
     tensor = plain(tensor)
-    if type(tensor) is not Tensor and (not isinstance(tensor, torch.nn.Parameter) or is_lazy(tensor)):
+    # `isinstance` says of a tensor of a trace, too, that it is a parameter.
+    if type(tensor) is not Tensor and (not issubclass(type(tensor), torch.nn.Parameter) or is_lazy(tensor)):
         return None
     return tensor.untyped_storage().data_ptr() or None

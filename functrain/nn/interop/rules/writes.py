@@ -75,14 +75,14 @@ def _embedding(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]
     names = ("input", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse")
     if func is F.embedding_bag:
         names = ("input", "weight", "offsets", "max_norm", "norm_type", "scale_grad_by_freq", "mode", "sparse")
-    given = dict(zip(names, args, strict=False)) | kwargs
+    bound = dict(zip(names, args, strict=False)) | kwargs
     run.check(args)
-    if given.get("max_norm") is not None:
+    if bound.get("max_norm") is not None:
         raise InvalidArgument(
             f"from_module: {run.place() or 'the module'} looks up an embedding with max_norm, which changes the "
             "weight in place; leave max_norm out, and bound the norms of the rows in the loss or after each update"
         )
-    if given.get("sparse") and torch.is_grad_enabled():
+    if bound.get("sparse") and torch.is_grad_enabled():
         raise InvalidArgument(
             f"from_module: {run.place() or 'the module'} looks up an embedding with sparse=True, whose gradients are "
             "sparse tensors; functrain's are dense: leave sparse out"

@@ -1,0 +1,128 @@
+"""Rows by number: `x[k]` where k is a tensor without axes, of which PyTorch asks for the value; a trace has none.
+
+The row is taken by an operation that reads the number when it runs. PyTorch's row is a view of the tensor, this one is
+a copy; what would show the difference, a write to either of them while the other is still used, is refused.
+"""
+
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from functrain.dispatch_state import innermost, unseen
+from functrain.engine.tracing.copied_rows import index_of
+from functrain.engine.tracing.recording import recording
+from functrain.engine.tracing.refusals import Refused
+
+_BASIC = (int, slice, type(None), type(...))
+
+
+def get_item(x: Tensor, index: Any) -> Any:
+    """Return the rows; what a mask of no axes selects has none or one, which is no fixed shape.
+
+    >>> get_item(torch.arange(3), torch.tensor(-1))
+    tensor(2)
+    """
+    parts = index_of(index)
+    if not any(map(_is_number, parts)):
+        return _by_views(x, index, parts)
+    rows = x
+    for k, axis in _numbers(x, parts):
+        rows = Tensor.__getitem__(rows, (*itertools.repeat(slice(None), axis), parts[k].reshape(1).long()))
+    row = _by_views(rows, tuple(0 if _is_number(part) else part for part in parts), parts)
+    current = recording()
+    if current is not None and all(isinstance(part, _BASIC) or _is_number(part) for part in parts):
+        with unseen():
+            current.copied(innermost(row), innermost(x), parts)
+    return row
+
+
+def set_item(x: Tensor, index: Any, value: Any) -> None:
+    """Write rows by number; and where a mask of no axes is true: PyTorch asks for its value, one of one axis says it.
+
+    >>> x = torch.zeros(3)
+    >>> set_item(x, torch.tensor(-1), 2.0)
+    >>> x
+    tensor([0., 0., 2.])
+    """
+    parts = index_of(index)
+    flags = [k for k, part in enumerate(parts) if _is_flag(part)]
+    others = [part for part in parts if not (_is_flag(part) or _is_number(part))]
+    is_basic = all(isinstance(part, _BASIC) and not isinstance(part, bool) for part in others)
+    if is_basic and not flags and len(others) < len(parts):
+        _set_rows(x, parts, value)
+    elif is_basic and len(flags) == 1 and len(others) == len(parts) - 1:
+        _set_where(x, parts, flags[0], value)
+    else:
+        Tensor.__setitem__(x, index, value)
+
+
+def _is_flag(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dim() == 0 and index.dtype is torch.bool
+
+
+def _is_number(index: Any) -> bool:
+    if not isinstance(index, Tensor) or index.dim() or index.is_floating_point() or index.is_complex():
+        return False
+    return index.dtype not in (torch.bool, torch.uint8)  # these are masks
+
+
+def _by_views(x: Tensor, index: Any, parts: tuple) -> Tensor:
+    try:
+        return Tensor.__getitem__(x, index)
+    except Refused as refused:
+        raise (Refused("shape") if any(map(_is_flag, parts)) and refused.kind == "value" else refused) from None
+
+
+def _numbers(x: Tensor, parts: tuple) -> list[tuple[int, int]]:
+    """Return for each number among the parts of an index its place there, and the axis that it belongs to."""
+    taken = [_axes(part) for part in parts]
+    rest = x.dim() - sum(taken)
+    made, axis = [], 0
+    for k, part in enumerate(parts):
+        if _is_number(part):
+            made.append((k, axis))
+        axis += rest if part is ... else taken[k]
+    if axis > x.dim():
+        raise IndexError(f"too many indices for tensor of dimension {x.dim()}")
+    return made
+
+
+def _axes(part: Any) -> int:
+    """Return how many axes of a tensor a part of an index stands for; an ellipsis is counted apart."""
+    if part is None or part is ... or isinstance(part, bool):
+        return 0
+    if isinstance(part, Tensor):
+        return part.dim() if part.dtype in (torch.bool, torch.uint8) else 1
+    depth = 0
+    while isinstance(part, (list, tuple)) and part:
+        part, depth = part[0], depth + 1
+    return depth if isinstance(part, bool) else 1
+
+
+def _set_rows(x: Tensor, parts: tuple, value: Any) -> None:
+    current = recording()
+    if current is not None and isinstance(value, Tensor):
+        with unseen():
+            current.put_back(innermost(value), innermost(x), parts)
+    # The axes of the numbers come first: then the value belongs to what is left, as if these were not there.
+    rows = Tensor.__getitem__(x, tuple(slice(None) if _is_number(part) else part for part in parts))
+    made, axis = [], 0
+    rest = x.dim() - sum(map(_axes, parts))
+    for part in parts:
+        if _is_number(part):
+            made.append(axis)
+        axis += rest if part is ... else part is None or isinstance(part, slice) or _is_number(part)
+    numbers = tuple(part.reshape(1).long() for part in parts if _is_number(part))
+    value = value.to(x.dtype) if isinstance(value, Tensor) else value
+    Tensor.__setitem__(rows.movedim(made, list(range(len(made)))), numbers, value)
+
+
+def _set_where(x: Tensor, parts: tuple, k: int, value: Any) -> None:
+    rows = Tensor.__getitem__(x, (*parts[:k], None, *parts[k + 1 :]))
+    before = sum(part is None or isinstance(part, slice) for part in parts[:k])
+    if any(part is ... for part in parts[:k]):
+        others = [part for part in parts if not _is_flag(part)]
+        before += x.dim() - sum(isinstance(part, (int, slice)) for part in others)
+    Tensor.__setitem__(rows, (*itertools.repeat(slice(None), before), parts[k].reshape(1)), value)

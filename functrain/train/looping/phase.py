@@ -1,0 +1,196 @@
+"""One phase of an epoch: a fold over the chunks of its batches, from any batch and event on."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import torch
+
+from functrain import tree
+from functrain.train.events import STEP_EVENTS, Callback, naming
+from functrain.train.looping.chunks import Chunk, Feed, enter
+from functrain.train.looping.emitting import emit_apart
+from functrain.train.looping.interruption import Interruption, carry_run
+from functrain.train.run import Cursor, Run, steps_of
+from functrain.train.stop import joined, within
+from functrain.train.tally import merged
+
+
+@attrs.frozen
+class Phase:
+    """How one phase is run: the same for fit and for a loop of one's own.
+
+    Attributes:
+        feed: how its batches reach the step.
+        begin: device -> the tally before any batch.
+        settled: the tally with nothing waiting, for a compiled step.
+        values: run -> what the phase has measured, by name.
+    """
+
+    feed: Feed
+    begin: Callable[[torch.device], Any]
+    settled: Callable[[Any], Any]
+    values: Callable[[Run], dict[str, Any]]
+
+
+@attrs.frozen
+class Task:
+    """What stays the same throughout a run.
+
+    Attributes:
+        callbacks: the callbacks, ordered.
+        phases: how each phase is run, by name: "train", then the validations.
+        passed: (state, batches) -> the state after batches that were left out.
+        row: state before an epoch -> what joins its row: the schedules' values, as the first step uses them.
+        device: where the state is.
+    """
+
+    callbacks: tuple[Callback, ...]
+    phases: Mapping[str, Phase]
+    passed: Callable[[Any, int], Any]
+    row: Callable[[Any], dict[str, float]]
+    device: torch.device
+
+    @property
+    def validations(self) -> list[str]:
+        """The names of the validations, in order."""
+        return [name for name in self.phases if name != "train"]
+
+
+@attrs.frozen
+class Live:
+    """What is live while a loop runs, and never in the run.
+
+    Attributes:
+        interruption: what holds Ctrl-C back.
+        resources: the callbacks' resources, by name.
+    """
+
+    interruption: Interruption
+    resources: Mapping[str, Any]
+
+
+def tell(task: Task, live: Live, event: str, run: Run) -> Run:
+    """Return the run after a host event, with its cursor at that event."""
+    if run.cursor.event != event:
+        run = tree.evolve(run, cursor=tree.evolve(run.cursor, event=event, answered=0))
+    donates = any(phase.feed.donates for phase in task.phases.values())
+    return emit_apart(event, task.callbacks, run, live.resources, donates)
+
+
+def at_boundary(task: Task, live: Live, run: Run) -> None:
+    """Show the callbacks that want it a run from which the loop can go on; a stop is over first."""
+    if run.stopped is not None and run.point is None:
+        return
+    for callback in task.callbacks:
+        if callback.boundary is not None:
+            with naming(callback.name, "boundary"):
+                callback.boundary(run, *([] if callback.resource is None else [live.resources[callback.name]]))
+
+
+def run_phase(task: Task, live: Live, run: Run) -> Run:
+    """Return the run after the rest of its phase, or at a stop."""
+    phase, cursor = task.phases[run.cursor.phase], run.cursor
+    if cursor.batch == 0 and cursor.event == "begin_batch" and cursor.answered == 0:
+        run = tree.evolve(run, tally=phase.begin(task.device), logged={}, batch=None)
+    run = _after_the_step(task, live, run)  # what was left of the last chunk, where a run goes on
+    if run.stopped is None:
+        run = _fold_over_chunks(task, live, phase, run)
+    return run
+
+
+def _fold_over_chunks(task: Task, live: Live, phase: Phase, run: Run) -> Run:
+    cursor = run.cursor
+    chunks = phase.feed.chunks(run.key, cursor.epoch, cursor.batch, steps_of(run.plan, cursor))
+    try:
+        while run.stopped is None and (chunk := next(chunks, None)) is not None:
+            run = _begin_batch(task, live, run, chunk)
+            if run.stopped is None and run.cursor.event == "step":
+                if phase.feed.donates:  # in plain Python the old state stays, and a dataset may hang in the call
+                    live.interruption.hold()
+                run = _advance(task, phase.feed, run, chunk)
+                live.interruption.release()
+            run = _after_the_step(task, live, run)
+            at_boundary(task, live, run)
+        live.interruption.hold()  # until the loop has bound the run
+        return run
+    except BaseException as error:
+        live.interruption.holding = False
+        carry_run(error, run, task)
+        raise
+
+
+def _begin_batch(task: Task, live: Live, run: Run, chunk: Chunk) -> Run:
+    """Return the run with its batch, ready for the step; a stop of the batch alone has taken it out."""
+    if chunk.batch is None:
+        return _at(run, "step")
+    if run.batch is None:  # else a run goes on in the middle of its batch, which a handler may have replaced
+        run = tree.evolve(run, batch=chunk.batch)
+    if run.cursor.event == "begin_batch":
+        run = tree.evolve(run, logs={})
+        run = tell(task, live, "begin_batch", run)
+        if run.stopped is None:
+            run = _at(run, "step")
+        elif run.stopped.scope == "batch":
+            state = task.passed(run.state, 1) if run.phase == "train" else run.state
+            run = _at(tree.evolve(run, stopped=None, state=state), "after_batch", 1)
+    return run
+
+
+def _at(run: Run, event: str, done: int = 0) -> Run:
+    cursor = run.cursor
+    return tree.evolve(run, cursor=Cursor(cursor.epoch, cursor.phase, cursor.batch + done, event))
+
+
+def _advance(task: Task, feed: Feed, run: Run, chunk: Chunk) -> Run:
+    """Return the run after the steps of a chunk; this is where training happens."""
+    inputs = chunk.inputs if chunk.batch is None else (run.batch,)
+    traced = {c.name: run.memory[c.name] for c in task.callbacks if c.handles(*STEP_EVENTS)}
+    tally = run.tally if feed.plain else task.phases[run.phase].settled(run.tally)
+    execute = feed.short if chunk.short else feed.execute
+    carry, logs = execute(enter(run.state, traced, tally, task.device), *inputs)
+    number = int(carry.stop) if feed.stops.end_more_than_a_batch() else 0
+    done = int(carry.done) if number else chunk.size
+    run = tree.evolve(run, state=carry.state, memory={**run.memory, **carry.memory}, tally=carry.tally)
+    run = _with_logs(run, logs, done)
+    if chunk.short and feed.note and feed.note not in run.notes:
+        run = tree.evolve(run, notes=(*run.notes, feed.note))
+    if not number:
+        return _at(run, "after_batch", done)
+    said = feed.stops.of(number)
+    where = {"epoch": run.epoch, "phase": run.phase}
+    where["batch"] = run.cursor.batch + done - (said.event in ("after_step", "step"))
+    also = None if said.also is None else attrs.evolve(said.also, **where)
+    stopped = attrs.evolve(said, **where, also=also)
+    return tree.evolve(_at(run, "after_batch" if done else "step", done), stopped=stopped)
+
+
+def _with_logs(run: Run, logs: Any, done: int) -> Run:
+    """Return the run with the logs of its chunk: what handlers look at, and what the loop merges."""
+    if logs is None or not done:
+        return tree.evolve(run, logs={})
+    logs = tree.map(lambda rows: rows[:done], logs)
+    logged = run.logged
+    if logs["merged"]:
+        logged = merged(logged, logs["merged"], logs["weight"])
+    return tree.evolve(run, logs=logs["shown"], logged=logged)
+
+
+def _after_the_step(task: Task, live: Live, run: Run) -> Run:
+    """Return the run after the events that follow a chunk; what is done is told of before a stop takes effect."""
+    if run.cursor.event not in ("after_batch", "after_chunk"):
+        return run
+    stopped, run = run.stopped, tree.evolve(run, stopped=None)
+    if run.cursor.event == "after_batch":
+        run = _tell(task, live, "after_batch", run) if run.batch is not None else run
+    if run.stopped is None or run.stopped.scope != "fit":
+        ended, run = run.stopped, tree.evolve(run, stopped=None)
+        run = _tell(task, live, "after_chunk", run)
+        stopped = joined(stopped, ended)
+    if run.stopped is None:
+        run = _at(tree.evolve(run, batch=None, logs={}), "begin_batch")
+    return tree.evolve(run, stopped=joined(stopped, run.stopped))
+
+
+def _tell(task: Task, live: Live, event: str, run: Run) -> Run:
+    return within(("batch",), tell(task, live, event, run))

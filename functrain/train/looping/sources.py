@@ -1,0 +1,165 @@
+"""Where batches come from: a loader, which can begin anywhere, or any iterable of batches, which begins as it does."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from functrain import data, foreign, tree
+from functrain.data import Batch
+from functrain.errors import InvalidArgument, SourceEnded
+
+
+@attrs.frozen
+class Source:
+    """A source of batches.
+
+    Attributes:
+        batches: a `data.Loader`, or an iterable of batches.
+        name: "train", or the name of the validation.
+        length: how many batches an epoch has; None where nobody knows.
+        device: where the batches go; None for where they are.
+        plain: whether the step takes what the source yields as it is, instead of a `Batch`.
+    """
+
+    batches: Any
+    name: str
+    length: int | None
+    device: Any = None
+    plain: bool = False
+
+    @property
+    def is_loader(self) -> bool:
+        """Whether its batches can be reached from anywhere."""
+        return isinstance(self.batches, data.Loader)
+
+    @property
+    def resident(self) -> bool:
+        """Whether a compiled call may gather the batches from arrays by itself."""
+        return self.is_loader and data.is_resident(self.batches)
+
+    @property
+    def batch_size(self) -> int | None:
+        """The rows of a full batch; None where nobody knows."""
+        return self.batches.sampler.batch_size if self.is_loader else getattr(self.batches, "batch_size", None)
+
+
+def source(batches: Any, name: str, device: Any = None, plain: bool = False) -> Source:
+    """Return a source of batches.
+
+    Raises:
+        InvalidArgument: it is neither a loader nor an iterable of batches.
+
+    >>> source([(1, 2), (3, 4)], "train").length
+    2
+    """
+    if isinstance(batches, data.Loader):
+        return Source(_moved(batches, device), name, len(batches), device, plain)
+    if not isinstance(batches, Iterable) or isinstance(batches, Tensor | str | Mapping | Batch | data.ArrayDataset):
+        raise InvalidArgument(
+            f"{name} must be a Loader, or an iterable of batches, got {type(batches).__name__}; "
+            f"data.loader(dataset, sampler) makes one{foreign.way_in(batches)}"
+        )
+    try:
+        length = len(batches)  # pyright: ignore[reportArgumentType]
+    except TypeError:  # a generator, or a DataLoader over an iterable dataset
+        length = None
+    if length == 0:
+        raise InvalidArgument(f"{name} is empty; an epoch needs at least one batch")
+    return Source(batches, name, length, device, plain)
+
+
+def _moved(loader: data.Loader, device: Any) -> data.Loader:
+    if device is None or not data.is_resident(loader):
+        return loader
+    arrays: Any = loader.dataset
+    return attrs.evolve(loader, dataset=data.ArrayDataset(tree.to(arrays.arrays, device)))
+
+
+def sources(valid: Any, device: Any = None, plain: bool = False) -> dict[str, Source]:
+    """Return the sources to validate with by name: several by the names of a dict, one as "valid", or none.
+
+    >>> list(sources(None)), list(sources([(1, 2)])), list(sources({"clean": [(1, 2)], "noisy": [(1, 2)]}))
+    ([], ['valid'], ['clean', 'noisy'])
+    """
+    if valid is None:
+        return {}
+    named = valid if isinstance(valid, Mapping) else {"valid": valid}
+    for name in named:
+        if not isinstance(name, str) or name == "train" or not name:
+            raise InvalidArgument(f"valid: a validation must have a name other than 'train', got {name!r}")
+    return {name: source(batches, name, device, plain) for name, batches in named.items()}
+
+
+def open_source(source: Source, key: Tensor, epoch: int, start: int, stop: int | None) -> Iterator[Any]:
+    """Yield the batches of an epoch from one on; an iterable that is no loader begins where it begins.
+
+    Raises:
+        SourceEnded: it has fewer batches than are needed.
+
+    >>> list(open_source(source([1, 2, 3], "train", plain=True), None, 0, 1, 3))
+    [1, 2]
+    """
+    if source.is_loader:
+        batches: Iterator[Any] = iter(data.batches(source.batches, key, epoch, start))
+    else:
+        batches = iter(source.batches)
+    at = start
+    while stop is None or at < stop:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            if at == start or stop is not None:
+                _ended(source, at - start, stop)
+            return
+        yield _prepared(source, batch)
+        at += 1
+
+
+def _prepared(source: Source, batch: Any) -> Any:
+    if not source.is_loader and (isinstance(batch, Batch) or not source.plain):
+        batch = data.as_batch(batch)
+    return batch if source.device is None else tree.to(batch, source.device)
+
+
+def are_batches(inputs: Any) -> bool:
+    """Return whether these are batches to go over, and not what a model takes, a tree of tensors.
+
+    A list is taken for batches where it holds nothing but pairs, triples and `Batch`es.
+
+    >>> import torch
+    >>> are_batches(torch.zeros(2)), are_batches([torch.zeros(2)]), are_batches([(torch.zeros(2), None)])
+    (False, False, True)
+    """
+    if isinstance(inputs, list):
+        pairs = (isinstance(one, Batch) or (isinstance(one, list | tuple) and len(one) in (2, 3)) for one in inputs)
+        return len(inputs) > 0 and all(pairs)
+    if not tree.structure(inputs).is_leaf() or isinstance(inputs, Tensor) or hasattr(inputs, "__array__"):
+        return False
+    return isinstance(inputs, Iterable | data.Loader) or hasattr(inputs, "__getitem__")
+
+
+def open_inputs(source: Source, key: Tensor) -> Iterator[Any]:
+    """Yield the inputs of the batches of an epoch; where the source is no loader, a batch may be an input alone.
+
+    >>> import torch
+    >>> pairs = [(torch.zeros(2), None), (torch.ones(1), None)]
+    >>> list(open_inputs(Source(pairs, "inputs", 2, plain=True), None))
+    [tensor([0., 0.]), tensor([1.])]
+    """
+    for batch in open_source(source, key, 0, 0, source.length):
+        if isinstance(batch, Tensor | Mapping):
+            yield batch
+        elif isinstance(batch, list | tuple) and len(batch) == 1:
+            yield batch[0]
+        else:
+            yield data.as_batch(batch, what="a batch of the inputs").input
+
+
+def _ended(source: Source, gave: int, stop: int | None) -> None:
+    planned = "at least one" if stop is None else str(stop)
+    raise SourceEnded(
+        f"{source.name} gave {gave} batches, and {planned} were planned; a generator can be gone through once: pass "
+        "fewer steps, or something that can be iterated again, such as a DataLoader"
+    )
