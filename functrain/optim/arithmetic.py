@@ -95,6 +95,26 @@ def sign(a: Tensor) -> Tensor:
     return unhidden(a.sign(), a)
 
 
+def scalar_like(a: Tensor, value: Number) -> Tensor:
+    """Return a number as a scalar tensor of the dtype and device of a.
+
+    >>> scalar_like(torch.ones(2), 0.5)
+    tensor(0.5000)
+    """
+    if isinstance(value, Tensor):
+        return value.to(a.dtype)
+    return torch.full((), value, dtype=a.dtype, device=a.device)
+
+
+def rms(a: Tensor) -> Tensor:
+    """Return the root of the mean square of all elements, 0 of none.
+
+    >>> rms(torch.tensor([3.0, -3.0]))
+    tensor(3.)
+    """
+    return root((a * a).sum() / max(a.numel(), 1))
+
+
 def add_to_param(param: Tensor, update: Tensor, factor: Number = 1) -> Tensor:
     """Return param + factor * update, in the parameter's dtype.
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from functrain import schedule
 from functrain.errors import InvalidArgument
-from functrain.schedule import Hyper, Schedule
+from functrain.schedule import Hyper, Number, Schedule
 from functrain.schedule.hyper import is_readable
 
 
@@ -32,6 +32,18 @@ def nonnegative(**hypers: Hyper) -> dict[str, Hyper]:
     functrain.errors.InvalidArgument: lr must be a number of at least 0, or a Schedule; got -0.1
     """
     return {name: _finite(name, schedule.check_hyper(name, hyper, minimum=0)) for name, hyper in hypers.items()}
+
+
+def fixed(**numbers: Number) -> dict[str, Number]:
+    """Return numbers by name after checking that each is finite, at least 0, and no schedule.
+
+    >>> fixed(initial=0.1)
+    {'initial': 0.1}
+    """
+    for name, number in numbers.items():
+        if isinstance(number, Schedule):
+            raise InvalidArgument(f"{name} must be a number that stays as it is, got the schedule {number!r}")
+    return nonnegative(**numbers)  # pyright: ignore
 
 
 def finite(**hypers: Hyper) -> dict[str, Hyper]:

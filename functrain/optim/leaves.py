@@ -11,7 +11,7 @@ from torch import Tensor
 from functrain import schedule, tree
 from functrain.errors import InvalidArgument, TreeMismatch
 from functrain.optim.context import Context
-from functrain.optim.shapes import check_trainable, counter, explain_mismatch
+from functrain.optim.shapes import check_trainable, counter, device, explain_mismatch
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper
 
@@ -25,13 +25,15 @@ def per_leaf(
     slots: Sequence[str] | Slots = (),
     *,
     counts: bool = False,
+    shared: Mapping[str, float] | None = None,
     once: Callable[[SimpleNamespace], Mapping[str, Any]] | None = None,
+    real: bool = False,
 ) -> Transform:
     """Return the transform of all leaves that a formula of one array states.
 
     The formula computes in float32 at least and in real numbers: a leaf of a short dtype is widened before and its
     update rounded after, a complex number counts as two real ones (as in `torch.optim`), and a scalar is an array of
-    one element. It must return new tensors and change none.
+    one element. It changes no tensor.
 
     Args:
         label: what the transform's repr calls it.
@@ -42,15 +44,18 @@ def per_leaf(
             that makes the first value of the parameter (as the formula sees it).
         counts: whether the formula looks at `now.t`, the number of this update, which is 1 in the first, a float64
             scalar.
+        shared: numbers that are kept between updates for all leaves together, by name with their first value; float64
+            scalars. `now` has their last values, and `once` returns the next.
         once: now -> more values by name, which all leaves share; so they are computed once an update.
+        real: whether complex parameters are refused.
 
     Returns:
-        A `Transform`. Its state is a dict of trees like the parameters, by the slots' names, in float32 at least, and
-        "count", the updates seen, where it counts; or `()` when there is nothing to keep.
+        A `Transform`. Its state is a dict of trees like the parameters, by the slots' names, in float32 at least, of
+        the shared numbers, and of "count", the updates seen, where it counts; or `()` when there is nothing to keep.
 
     Raises:
         InvalidArgument: a slot is called "count". In `update`, the formula returned another number of slots.
-        DtypeMismatch: in `init`, a parameter is neither floating-point nor complex.
+        DtypeMismatch: in `init`, a parameter is neither floating-point nor complex, or complex and refused.
         TreeMismatch: in `update`, gradients, parameters and state do not fit.
 
     >>> def lion(now, g, p, m):
@@ -62,25 +67,29 @@ def per_leaf(
     """
     makers = dict(slots) if isinstance(slots, Mapping) else dict.fromkeys(slots, torch.zeros_like)
     shaped_like_params = [slot for slot, make in makers.items() if make is torch.zeros_like]
-    hypers = dict(hypers or {})
+    hypers, shared = dict(hypers or {}), dict(shared or {})
     if "count" in makers:
         raise InvalidArgument('a slot must not be called "count", which is what counts updates')
 
     def init(params: Any) -> Any:
-        check_trainable(params)
-        kept = {slot: tree.map(partial(_first_value, make), params) for slot, make in makers.items()}
+        check_trainable(params, real=real)
+        kept: dict[str, Any] = {slot: tree.map(partial(_first_value, make), params) for slot, make in makers.items()}
         if counts:
             kept["count"] = counter(params)
+        for key, first in shared.items():
+            kept[key] = torch.full((), first, dtype=torch.float64, device=device(params))
         return kept or ()
 
     def update(updates: Any, state: Any, params: Any, context: Context) -> tuple[Any, Any]:
         now = SimpleNamespace(**{key: schedule.value(hyper, context) for key, hyper in hypers.items()})
-        kept = {}
+        kept: dict[str, Any] = {}
         if counts:
             kept["count"] = state["count"] + 1
             now.t = kept["count"].double()
+        vars(now).update({key: state[key] for key in shared})
         if once is not None:
             vars(now).update(once(now))
+        kept.update({key: getattr(now, key) for key in shared})
         try:
             columns = _columns(partial(_of_leaf, formula, now), updates, params, [state[slot] for slot in makers])
         except (TreeMismatch, RuntimeError):

@@ -46,8 +46,8 @@ def explain_mismatch(updates: Any, params: Any, states: Sequence[Any]) -> None:
         )
 
 
-def check_trainable(params: Any) -> None:
-    """Raise `DtypeMismatch` unless all parameters are tensors of real or complex numbers with a fraction.
+def check_trainable(params: Any, real: bool = False) -> None:
+    """Raise `DtypeMismatch` unless all parameters are tensors of real (or complex) numbers with a fraction.
 
     >>> check_trainable({"steps": torch.tensor(3)})
     Traceback (most recent call last):
@@ -56,11 +56,13 @@ def check_trainable(params: Any) -> None:
 it in the model's buffers
     """
     for leaf in tree.leaves(params):
-        if not isinstance(leaf, Tensor) or not (leaf.is_floating_point() or leaf.is_complex()):
+        complex_ = isinstance(leaf, Tensor) and leaf.is_complex()
+        if not isinstance(leaf, Tensor) or not (leaf.is_floating_point() or complex_) or (real and complex_):
             path = next(path for path, one in tree.leaves_with_path(params) if one is leaf)
+            kinds = "real floating-point" if real else "floating-point or complex"
+            remedy = "give it to another transform with partition" if complex_ else "keep it in the model's buffers"
             raise DtypeMismatch(
-                f"parameters must be floating-point or complex tensors, but {path or 'the one'} is "
-                f"{tree.describe(leaf)}; keep it in the model's buffers"
+                f"parameters must be {kinds} tensors, but {path or 'the one'} is {tree.describe(leaf)}; {remedy}"
             )
 
 

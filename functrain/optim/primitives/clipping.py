@@ -3,10 +3,13 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from functrain import schedule, tree
 from functrain.norms import scaled_norm
+from functrain.optim.arithmetic import rms
 from functrain.optim.context import Context
+from functrain.optim.leaves import per_leaf
 from functrain.optim.primitives.scaling import scale_leaves
 from functrain.optim.transform import Transform, stateless
 from functrain.schedule import Hyper
@@ -24,7 +27,6 @@ def clip_by_global_norm(max_norm: Hyper) -> Transform:
     Raises:
         InvalidArgument: the norm is no number, or negative.
 
-    >>> import torch
     >>> clip_by_global_norm(1.0).update({"w": torch.tensor([3.0, 4.0])}, (), {"w": torch.zeros(2)})
     ({'w': tensor([0.6000, 0.8000])}, ())
     """
@@ -41,3 +43,28 @@ def clip_by_global_norm(max_norm: Hyper) -> Transform:
         return scale_leaves(scale_leaves(updates, first), factor / first)
 
     return stateless(f, {"max_norm": max_norm}, label="clip_by_global_norm")
+
+
+def clip_by_block_rms(threshold: Hyper) -> Transform:
+    """Return the transform that shortens each leaf whose elements are too large: u = g / max(1, RMS(g) / threshold).
+
+    RMS is the root of the mean square of a leaf's elements. Where an element is NaN or infinite all of its leaf becomes
+    NaN. (Shazeer and Stern, 2018, section 6, https://arxiv.org/abs/1804.04235.)
+
+    Args:
+        threshold: above 0; the hyperparameter "threshold".
+
+    Raises:
+        InvalidArgument: the threshold is no number, or negative.
+
+    >>> clip_by_block_rms(1.0).update({"w": torch.tensor([4.0, -4.0])}, (), {"w": torch.zeros(2)})[0]
+    {'w': tensor([ 1., -1.])}
+    """
+    schedule.check_hyper("threshold", threshold, minimum=0)
+
+    def formula(now, g: Tensor, p: Tensor) -> Tensor:
+        size = rms(g)
+        excess = torch.maximum(size / now.threshold, torch.ones_like(size))
+        return g / torch.where(size.isfinite(), excess, torch.nan)
+
+    return per_leaf("clip_by_block_rms", formula, {"threshold": threshold})

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from functrain.errors import InvalidArgument
-from functrain.optim.arithmetic import is_zero, plus, times
-from functrain.optim.hypers import finite, nonnegative
+from functrain.optim.arithmetic import is_zero, lerp, plus, times
+from functrain.optim.hypers import decays, finite, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper
@@ -50,3 +50,30 @@ def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Tr
     if not damped:
         return per_leaf("trace", formula, hypers, ["buffer"])
     return per_leaf("trace", formula, hypers | damping, ["buffer"], counts=True, once=once)
+
+
+def ema(decay: Hyper, nesterov: bool = False) -> Transform:
+    """Return the transform that averages what came in: m = decay m + (1 - decay) g, and u = m.
+
+    The mean begins at 0, to which the first updates are drawn. With `nesterov`, u = decay m + (1 - decay) g.
+
+    Args:
+        decay: in [0, 1); the hyperparameter "momentum".
+        nesterov: whether to look one step ahead.
+
+    Raises:
+        InvalidArgument: the decay is out of range.
+
+    See also: `trace`, which sums.
+
+    >>> import torch
+    >>> piece, params = ema(0.75), {"w": torch.zeros(1)}
+    >>> piece.update({"w": torch.tensor([4.0])}, piece.init(params), params)
+    ({'w': tensor([1.])}, {'mean': {'w': tensor([1.])}})
+    """
+
+    def formula(now, g: Tensor, p: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        m = lerp(m, g, 1 - now.momentum)
+        return (lerp(g, m, now.momentum) if nesterov else m), m
+
+    return per_leaf("ema", formula, decays(momentum=decay), ["mean"])

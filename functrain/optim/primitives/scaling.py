@@ -10,6 +10,7 @@ from functrain import schedule, tree
 from functrain.optim.arithmetic import times
 from functrain.optim.context import Context
 from functrain.optim.hypers import finite, nonnegative
+from functrain.optim.leaves import per_leaf
 from functrain.optim.shapes import check_trainable
 from functrain.optim.stepping import add_scaled
 from functrain.optim.transform import Transform, stateless
@@ -25,7 +26,6 @@ def scale(factor: Hyper) -> Transform:
     Raises:
         InvalidArgument: the factor is no finite number.
 
-    >>> import torch
     >>> scale(0.5).update({"w": torch.tensor([4.0])}, (), {"w": torch.zeros(1)})
     ({'w': tensor([2.])}, ())
     """
@@ -41,7 +41,6 @@ def scale_by_learning_rate(lr: Hyper) -> Transform:
     Raises:
         InvalidArgument: the learning rate is no finite number, or negative.
 
-    >>> import torch
     >>> scale_by_learning_rate(0.5).update({"w": torch.tensor([4.0])}, (), {"w": torch.zeros(1)})
     ({'w': tensor([-2.])}, ())
     """
@@ -65,13 +64,36 @@ def _scaling(label: str, factor: Callable[[Context], Number], hypers: Mapping[st
 def scale_leaves(updates: Any, factor: Number) -> Any:
     """Return the tree of `times(leaf, factor)`.
 
-    >>> import torch
     >>> scale_leaves({"w": torch.ones(2)}, 0.5)
     {'w': tensor([0.5000, 0.5000])}
     """
     if isinstance(factor, Tensor):
         return tree.map(lambda g: times(g, factor), updates)
     return tree.map(lambda g: g * factor, updates)
+
+
+def scale_by_inverse_time(decay: Hyper) -> Transform:
+    """Return the transform that makes updates smaller with time: in the t-th update u = g / (1 + (t - 1) decay).
+
+    Args:
+        decay: at least 0; the hyperparameter "lr_decay".
+
+    Raises:
+        InvalidArgument: the decay is out of range.
+
+    >>> piece, params = scale_by_inverse_time(1.0), {"w": torch.zeros(1)}
+    >>> state = {"count": torch.tensor(3)}
+    >>> piece.update({"w": torch.tensor([4.0])}, state, params)
+    ({'w': tensor([1.])}, {'count': tensor(4)})
+    """
+
+    def once(now) -> dict:
+        return {"factor": 1 / (1 + (now.t - 1) * now.lr_decay)}
+
+    def formula(now, g: Tensor, p: Tensor) -> Tensor:
+        return g * now.factor
+
+    return per_leaf("scale_by_inverse_time", formula, nonnegative(lr_decay=decay), counts=True, once=once)
 
 
 negate: Transform = stateless(lambda updates, params, context: tree.map(torch.neg, updates), label="negate")
