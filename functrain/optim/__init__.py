@@ -65,6 +65,7 @@ from functrain.optim.primitives import (
     scale_by_stddev,
     trace,
 )
+from functrain.optim.quasi_newton import lbfgs, scale_by_lbfgs, strong_wolfe
 from functrain.optim.stepping import apply_updates, step
 from functrain.optim.torch_states import from_torch, to_torch
 from functrain.optim.transform import Transform, hyperparameters, identity, named, stateless
@@ -134,6 +135,7 @@ __all__ = [
     "identity",
     "inject",
     "injected",
+    "lbfgs",
     "lion",
     "lookahead",
     "masked",
@@ -158,6 +160,7 @@ __all__ = [
     "scale_by_factored_rms",
     "scale_by_falling_rate",
     "scale_by_inverse_time",
+    "scale_by_lbfgs",
     "scale_by_learning_rate",
     "scale_by_lion",
     "scale_by_nadam",
@@ -174,6 +177,7 @@ __all__ = [
     "spread",
     "stateless",
     "step",
+    "strong_wolfe",
     "to_torch",
     "trace",
     "unfreeze_gradually",

@@ -34,7 +34,17 @@ def tensors(step, steps):
     return optim.Context(scalar, torch.tensor(step), scalar, torch.tensor(step), None, torch.tensor(1.0), scalar + 1)
 
 
+REAL = {"orthogonalize", "scale by shape", "muon", "adafactor", "adafactor with all"}
+"""Those that refuse complex parameters."""
+
 RISE = schedule.linear(0.1, 0.9)
+
+
+def of_matrices(transform):
+    """What takes matrices alone, and nothing for the rest."""
+    return optim.partition({"matrices": transform, "others": optim.identity}, {"matrices": "*.weight", "others": ...})
+
+
 TRANSFORMS = {
     "identity": optim.identity,
     "scale": optim.scale(-0.5),
@@ -63,6 +73,31 @@ TRANSFORMS = {
     "scale by lion": optim.scale_by_lion(),
     "lion": optim.lion(RISE, weight_decay=0.1),
     "negate": optim.negate,
+    "ema": optim.ema(RISE, nesterov=True),
+    "clip by block rms": optim.clip_by_block_rms(RISE),
+    "scale by param rms": optim.scale_by_param_rms(),
+    "scale by shape": of_matrices(optim.scale_by_shape()),
+    "orthogonalize": of_matrices(optim.orthogonalize(dtype=None)),
+    "average iterates": optim.average_iterates(1),
+    "adam with all": optim.adam(RISE, RISE, RISE, RISE, RISE, amsgrad=True, maximize=True),
+    "amsgrad": optim.amsgrad(0.01),
+    "adamax": optim.adamax(RISE, RISE, RISE, RISE, RISE),
+    "nadam": optim.nadam(0.01, weight_decay=0.1),
+    "nadamw": optim.nadamw(RISE, RISE, RISE, RISE, RISE, RISE),
+    "radam": optim.radam(0.01, b2=0.5, weight_decay=0.1),
+    "radam with all": optim.radam(RISE, RISE, RISE, RISE, RISE, decoupled=True, maximize=True),
+    "rmsprop": optim.rmsprop(0.01, weight_decay=0.1),
+    "rmsprop with all": optim.rmsprop(RISE, RISE, RISE, centered=True, momentum=RISE, weight_decay=RISE),
+    "adagrad": optim.adagrad(0.1, initial=0.1, weight_decay=0.1),
+    "adagrad with all": optim.adagrad(RISE, RISE, RISE, eps=RISE),
+    "adadelta": optim.adadelta(RISE, RISE, RISE, weight_decay=RISE),
+    "rprop": optim.rprop(0.1),
+    "asgd": optim.asgd(0.1, start=1),
+    "asgd with all": optim.asgd(RISE, RISE, RISE, weight_decay=RISE),
+    "adafactor": optim.adafactor(0.1),
+    "adafactor with all": optim.adafactor(RISE, -0.5, 1e-3, RISE, RISE, RISE),
+    "muon": optim.muon(RISE, dtype=None),
+    "lbfgs without a search": optim.lbfgs(RISE, history_size=3, line_search=None),
     "named chain": optim.named_chain({"clip": optim.clip_by_global_norm(1.0), "sgd": optim.sgd(0.1, momentum=0.9)}),
     "named chain with a gate": optim.named_chain({"sum": optim.accumulate(2, optim.trace(0.5)), "adam": optim.adam()}),
     "masked": optim.masked("*.weight", optim.add_decayed_weights(0.1)),

@@ -77,6 +77,7 @@ def scale_by_shape(rule: str = "original") -> Transform:
 
     Raises:
         InvalidArgument: the rule is another.
+        DtypeMismatch: in `init`, a parameter is complex.
         ShapeMismatch: in `update`, something is no matrix.
 
     >>> scale_by_shape().update({"w": torch.ones(4, 1)}, (), {"w": torch.zeros(4, 1)})[0]["w"][0]
@@ -89,7 +90,7 @@ def scale_by_shape(rule: str = "original") -> Transform:
             raise ShapeMismatch(f"scale_by_shape needs matrices, got shape {tuple(g.shape)}")
         return g * _RULES[rule](max(g.shape[0], 1), max(g.shape[1], 1))
 
-    return per_leaf("scale_by_shape", formula)
+    return per_leaf("scale_by_shape", formula, real=True)
 
 
 _RULES = {
