@@ -127,9 +127,9 @@ def batches(loader: Loader, key: Tensor | None = None, epoch: int = 0, start: in
         start: the first batch to yield, from 0.
 
     Yields:
-        A `Batch` each; from a sequential sampler and an `ArrayDataset`, views of its arrays. The weight is the
-        dataset's, None where it has none; with remainder "pad" and a last batch that needs filling, it is a tensor in
-        every batch, and zero for the rows that fill it.
+        A `Batch` each; from a sequential sampler and an `ArrayDataset`, without a transform, views of its arrays. The
+        weight is the dataset's, None where it has none; with remainder "pad" and a last batch that needs filling, it
+        is a tensor in every batch, and zero for the rows that fill it.
 
     Raises:
         InvalidArgument: there is no such epoch or step, the examples are no pairs or triples, or a weight is negative
@@ -144,7 +144,7 @@ def batches(loader: Loader, key: Tensor | None = None, epoch: int = 0, start: in
     if key is not None:
         random.check_key(key)
     rows = _in_memory(loader)
-    if rows is not None and loader.sampler.order is samplers.in_order:
+    if rows is not None and loader.sampler.order is samplers.in_order and loader.transform is None:
         stream = _in_views(loader, rows, start)
     else:
         stream = _by_index(loader, key, epoch, start)
@@ -171,6 +171,18 @@ def is_resident(loader: Loader) -> bool:
     [True, True, True]
     """
     return _in_memory(loader) is not None and loader.transform is None
+
+
+def yields_views(loader: Loader) -> bool:
+    """Return whether the batches are views of the dataset's arrays, so that who writes to one changes the dataset.
+
+    A transform gets copies, for it may write to what it gets.
+
+    >>> rows = ArrayDataset((torch.zeros(10, 2), torch.zeros(10)))
+    >>> yields_views(loader(rows, samplers.sequential(3))), yields_views(loader(rows, samplers.shuffled(3)))
+    (True, False)
+    """
+    return is_resident(loader) and loader.sampler.order is samplers.in_order
 
 
 def _in_views(loader: Loader, rows: ArrayDataset, start: int) -> Iterator[Batch]:

@@ -89,7 +89,7 @@ def _probes(state: TrainState, source: Source, callbacks: tuple[Callback, ...]) 
         return None
 
     def prepared(batch: data.Batch) -> data.Batch:
-        transform = source.batches.transform
+        batch, transform = tree.clone(batch), source.batches.transform  # user code may write to it
         batch = batch if transform is None else as_batch(transform(random.key(1), batch))
         batch = batch if source.device is None else tree.to(batch, source.device)
         return _with_targets_in_range(_by_begin_batch(state, source.name, batch, callbacks))

@@ -128,7 +128,7 @@ def _first_batch(source: Source) -> data.Batch | None:
         batch = data.as_batch(source.batches[0])
     else:
         return None
-    return batch if source.device is None else tree.to(batch, source.device)
+    return tree.clone(batch if source.device is None else tree.to(batch, source.device))  # for who writes to it
 
 
 def _ends_with_one_row(source: Source) -> bool:

@@ -239,13 +239,17 @@ def _as_record(
 
 
 def _memories(saved: Saved, callbacks: tuple[Callback, ...], anything: Anything, strict: bool) -> dict[str, Any]:
-    """Return the callbacks' memories; one that is traced keeps its structure. That of a stranger is not read."""
+    """Return the callbacks' memories; one that is traced keeps its structure. That of a stranger is not read.
+
+    One that begins without a tensor gets its structure when the fit begins, so what was saved says it.
+    """
 
     def memory(name: str) -> Any:
         callback = next((callback for callback in callbacks if callback.name == name), None)
         if callback is None:  # the plans are compared later
             return None
-        traced = strict and callback.handles(*STEP_EVENTS)
+        begun = any(isinstance(leaf, Tensor) for leaf in tree.leaves(callback.memory))  # else by `begin_fit`
+        traced = strict and begun and callback.handles(*STEP_EVENTS)
         hint = "" if traced else "; a class that it comes to hold later is named in Callback(records=...)"
         like = tree.map(_meta, callback.memory) if traced else anything
         return into(part(saved, name), like, f"the memory of callback {name!r}{hint}")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from functrain import data, tree
 from functrain.engine import Stop, fold, scan
+from functrain.errors import SideEffect
 from functrain.train.looping.compiling import compiled, kept
 from functrain.train.looping.sources import Source, open_source
 from functrain.train.stop import Stops
@@ -121,7 +122,8 @@ def feed(
         compile_shapes: "first" or "all": what the backend "inductor" compiles; the rest runs by "aten".
     """
     if not jit:
-        step = _one_row(advance.f) if shown else _in_turn(advance.f)
+        pure = _without_writing(advance.f, source)
+        step = _one_row(pure) if shown else _in_turn(pure)
         chunks = partial(_single, source) if shown else partial(_in_a_row, source, chunk)
         return Feed(chunks, step, step, advance.stops, False, shown, plain=True)
     resident = not shown and source.resident
@@ -166,6 +168,28 @@ def _one_row(f: Callable) -> Callable[[Carry, Any], tuple[Carry, Any]]:
         return _as_row(f(carry, batch))
 
     return step
+
+
+def _without_writing(f: Callable, source: Source) -> Callable[[Carry, Any], Any]:
+    """Return the function, in plain Python, as one that changes nothing that others hold, as compiled ones do.
+
+    A write to a batch of views goes to a copy, one to a batch of the user's own is refused.
+    """
+    if source.is_loader:
+        return f if not source.yields_views else lambda carry, batch: f(carry, tree.clone(batch))
+
+    def checked(carry: Carry, batch: Any) -> Any:
+        lent = [leaf for leaf in tree.leaves(batch) if isinstance(leaf, Tensor) and not leaf.is_inference()]
+        before = [leaf._version for leaf in lent]
+        result = f(carry, batch)
+        if [leaf._version for leaf in lent] != before:
+            raise SideEffect(
+                f"a step wrote in place to its batch of {source.name}, which belongs to who made it: a handler, the "
+                "loss, a metric or the step itself; compute a new tensor instead"
+            )
+        return result
+
+    return checked
 
 
 def _as_row(result: Any) -> tuple[Carry, Any]:

@@ -40,6 +40,11 @@ class Source:
         return self.is_loader and data.is_resident(self.batches)
 
     @property
+    def yields_views(self) -> bool:
+        """Whether its batches are views of the dataset's arrays."""
+        return self.is_loader and data.yields_views(self.batches)
+
+    @property
     def batch_size(self) -> int | None:
         """The rows of a full batch; None where nobody knows."""
         return self.batches.sampler.batch_size if self.is_loader else getattr(self.batches, "batch_size", None)
