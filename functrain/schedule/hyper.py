@@ -110,6 +110,9 @@ class Schedule:
 
     __rmul__ = __mul__
 
+    def __truediv__(self, divisor: Number) -> "Schedule":
+        return NotImplemented if isinstance(divisor, Schedule) else _combined("*", self, 1 / divisor)
+
     def __pow__(self, power: Number) -> "Schedule":
         return NotImplemented if isinstance(power, Schedule) else _combined("**", self, power)
 

@@ -174,3 +174,11 @@ def test_what_is_no_number_does_not_combine(other):
 
 def test_a_schedule_of_any_function_combines():
     assert (Schedule(lambda p: p * p) + LINE)(0.5) == 0.75
+
+
+def test_a_schedule_divided_is_one_times_the_inverse():
+    assert (schedule.linear(1.0, 0.0) / 4)(0.5) == 0.125
+    with pytest.raises(TypeError):
+        schedule.linear(1.0, 0.0) / schedule.linear(2.0, 1.0)
+    with pytest.raises(ZeroDivisionError):
+        schedule.linear(1.0, 0.0) / 0

@@ -7,8 +7,9 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 import functrain as ft
-from functrain import callbacks, data, losses, nn, optim, schedule, tree
+from functrain import callbacks, checkpoint, data, losses, nn, optim, schedule, tree
 from functrain.errors import InvalidArgument
+from functrain.train import remember
 
 GENERATOR = torch.Generator().manual_seed(0)
 ROWS = data.ArrayDataset((torch.randn(40, 3, generator=GENERATOR), torch.randint(2, (40,), generator=GENERATOR)))
@@ -119,3 +120,28 @@ def test_the_averaged_state_can_be_evaluated():
 def test_bad_input_is_refused_in_words(make, message):
     with pytest.raises(InvalidArgument, match=message):
         make()
+
+
+def own_mean():
+    """A user's mean of the weights: its memory is empty until the fit begins, and holds no record."""
+    return ft.Callback(
+        "own",
+        {
+            "begin_fit": lambda run: remember(run, "own", run.memory["own"] or {"mean": run.state.params}),
+            "after_step": lambda step: remember(
+                step, "own", {"mean": tree.map(lambda m, p: (m + p) / 2, step.memory["own"]["mean"], step.state.params)}
+            ),
+        },
+        memory=(),
+    )
+
+
+@pytest.mark.parametrize("mean", [lambda: callbacks.ema(0.8), callbacks.swa, own_mean], ids=["ema", "swa", "own"])
+def test_a_mean_goes_on_from_each_file_to_the_bit(mean, tmp_path):
+    whole = fit([mean(), callbacks.save_checkpoints(tmp_path / "all", every=2, keep_last=None)], chunk=1)
+    entries = checkpoint.entries(tmp_path / "all")
+    assert len(entries) > 5
+    for number, entry in enumerate([*entries[::3], entries[-1]]):
+        saving = callbacks.save_checkpoints(tmp_path / str(number), every=2)
+        again = fit([mean(), saving], begin=checkpoint.restore(entry.path), chunk=1)
+        assert tree.equal(again.state, whole.state) and tree.equal(again.memory, whole.memory)
