@@ -161,8 +161,8 @@ def exponential(start, end, position):
     """
     if not isinstance(start, Tensor) and not isinstance(end, Tensor) and not start * end > 0:
         raise InvalidArgument(
-            f"exponential needs a start and an end of one sign, neither of them 0, got start={start:g} and end={end:g}; "
-            "to go to 0, take cosine or linear, or a small end"
+            f"exponential needs a start and an end of one sign, neither of them 0, got start={start:g} and "
+            f"end={end:g}; to go to 0, take cosine or linear, or a small end"
         )
     return _ending(end, position, start * (end / start) ** position)
 

@@ -41,9 +41,7 @@ def test_updates_are_those_in_float64_rounded(name, dtype):
     """The same gradients and parameters in float64: what differs is the rounding of the updates, not of the state."""
     transform, params = TRANSFORMS[name], draw(0, dtype)
     if name in REAL and dtype.is_complex:
-        with pytest.raises(
-            DtypeMismatch, match="parameters must be real floating-point tensors, but .* with partition"
-        ):
+        with pytest.raises(DtypeMismatch, match=r"must be real floating-point tensors, but .* with partition"):
             transform.init(params)
         return
     state, exact = transform.init(params), transform.init(wider(params))
