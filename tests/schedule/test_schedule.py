@@ -307,7 +307,7 @@ def test_warmup_rises_to_where_the_schedule_begins():
         (lambda: schedule.over_epochs(-1, LINE), "n must be a positive number of epochs, got -1"),
         (lambda: schedule.over_epochs(1, 0.1), "schedule must be a Schedule"),
         (lambda: schedule.exponential(0.0, 1.0), "exponential needs a start and an end of one sign.*start=0 and end=1"),
-        (lambda: schedule.exponential(-1.0, 1.0), "exp needs"),
+        (lambda: schedule.exponential(-1.0, 1.0), "exponential needs"),
         (lambda: schedule.polynomial(1, 0, power=0), "power must be a positive number, got 0"),
         (lambda: schedule.linear(math.inf, 1), "start must be a finite number, got inf"),
         (lambda: schedule.cosine(1, "2"), "end must be a finite number, got '2'"),
