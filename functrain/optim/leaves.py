@@ -66,7 +66,6 @@ def per_leaf(
     ({'w': tensor([ 1., -1.])}, {'momentum': {'w': tensor([ 0.0300, -0.0010])}})
     """
     makers = dict(slots) if isinstance(slots, Mapping) else dict.fromkeys(slots, torch.zeros_like)
-    shaped_like_params = [slot for slot, make in makers.items() if make is torch.zeros_like]
     hypers, shared = dict(hypers or {}), dict(shared or {})
     if "count" in makers:
         raise InvalidArgument('a slot must not be called "count", which is what counts updates')
@@ -93,7 +92,7 @@ def per_leaf(
         try:
             columns = _columns(partial(_of_leaf, formula, now), updates, params, [state[slot] for slot in makers])
         except (TreeMismatch, RuntimeError):
-            explain_mismatch(updates, params, [state[slot] for slot in shaped_like_params])
+            explain_mismatch(updates, params, {slot: (init(params)[slot], state[slot]) for slot in makers})
             raise
         after, *columns = columns
         return after, {**dict(zip(makers, columns, strict=True)), **kept} or ()
@@ -132,13 +131,13 @@ def _of_leaf(formula: Callable[..., Any], now: Any, g: Any, p: Tensor, *slots: T
     else:
         dtype = _wide(torch.promote_types(g.dtype, p.dtype))
         results = formula(now, *(_seen(leaf, dtype) for leaf in (g, p)), *(_seen(s, s.dtype) for s in slots))
-    results = results if isinstance(results, tuple) else (results,)
+    results = results if type(results) is tuple else (results,)
     if len(results) != 1 + len(slots):
         raise InvalidArgument(
             f"the formula must return the update and {len(slots)} slots, a tuple of {1 + len(slots)} tensors; it "
             f"returned {len(results)}"
         )
-    return tuple(_unseen(new, old) for new, old in zip(results, (g, *slots), strict=True))
+    return tuple(map(_unseen, results, (g, *slots)))
 
 
 _AS_THEY_ARE = (torch.float32, torch.float64)
@@ -158,6 +157,8 @@ def _seen(leaf: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _unseen(new: Tensor, old: Tensor) -> Tensor:
     """Return what a formula made of a leaf, with the leaf's dtype and shape."""
+    if new.shape == old.shape and new.dtype is old.dtype:  # most are: this runs for each leaf of each update
+        return new
     if old.is_complex():
         new = torch.view_as_complex(new.contiguous())
     elif old.dim() == 0 and new.dim() == 1:

@@ -1,6 +1,6 @@
 """Checks that the trees of one update fit: gradients, parameters and the optimizer's state."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -37,12 +37,18 @@ def _are_alike(a: Any, b: Any) -> bool:
     return all(tree.leaves(same))
 
 
-def explain_mismatch(updates: Any, params: Any, states: Sequence[Any]) -> None:
-    """Raise `TreeMismatch` where gradients or parts of a state do not fit, after something else has gone wrong."""
+def explain_mismatch(updates: Any, params: Any, states: Mapping[str, tuple[Any, Any]]) -> None:
+    """Raise `TreeMismatch` where gradients or parts of a state do not fit, after something else has gone wrong.
+
+    Args:
+        updates: the gradients.
+        params: the parameters.
+        states: by name, what a part of the state would be at the beginning, and what it is.
+    """
     check_gradients(updates, params)
-    for state in states:
+    for expected, got in states.values():
         tree.check_same(
-            updates, state, "the optimizer state", "the gradients (was it made by init for other parameters?)"
+            expected, got, "the optimizer state", "the gradients (was it made by init for other parameters?)"
         )
 
 

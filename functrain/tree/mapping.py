@@ -58,7 +58,12 @@ def _map_dicts(f, tree, rest):
     for other in rest:
         if type(other) is not dict or other.keys() != tree.keys():
             raise _Differs
-    return {k: _map(f, v, *[other[k] for other in rest]) for k, v in tree.items()}
+    made = {}
+    for k, v in tree.items():
+        others = [other[k] for other in rest]
+        plain = type(v) is Tensor and dict not in builtins.map(type, others)
+        made[k] = f(v, *others) if plain else _map(f, v, *others)
+    return made
 
 
 def _flatten_as(spec, tree):

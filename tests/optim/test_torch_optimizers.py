@@ -157,7 +157,7 @@ SHAPES = {"wide": (2, 5), "tall": (5, 2), "square": (3, 3)}
 
 
 def pull(params, step):
-    """A gradient that depends on no parameter, since Muon iterates in bfloat16, which magnifies differences."""
+    """A gradient that does not depend on the parameters: Muon iterates in bfloat16, which magnifies differences."""
     generator = torch.Generator().manual_seed(step)
     return tree.map(lambda p: torch.randn(p.shape, generator=generator, dtype=p.dtype), params)
 

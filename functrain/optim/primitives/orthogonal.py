@@ -7,6 +7,7 @@ from torch import Tensor
 
 from functrain import arguments
 from functrain.errors import InvalidArgument, ShapeMismatch
+from functrain.optim.hypers import fixed
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
 
@@ -44,6 +45,7 @@ def orthogonalize(
     if len(coefficients) != 3:
         raise InvalidArgument(f"coefficients must be three numbers, got {coefficients!r}")
     arguments.whole("steps", steps, 0)
+    fixed(eps=eps)
 
     def formula(now, g: Tensor, p: Tensor) -> Tensor:
         if g.dim() != 2:

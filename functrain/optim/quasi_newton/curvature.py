@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from functrain import arguments, tree
+from functrain.errors import TreeMismatch
 from functrain.optim.context import Context
 from functrain.optim.quasi_newton.vectors import ravel, unravel
 from functrain.optim.shapes import check_gradients, check_trainable, counter
@@ -70,6 +71,11 @@ def scale_by_lbfgs(history_size: int = 10) -> Transform:
     def update(updates: Any, state: Memory, params: Any, context: Context) -> tuple[Any, Memory]:
         check_gradients(updates, params)
         g, p = ravel(updates), ravel(params)
+        if p.shape != state.params.shape:
+            raise TreeMismatch(
+                "the optimizer state must have the structure of the gradients (was it made by init for other "
+                f"parameters?), but it is of {state.params.numel()} numbers, and they are {p.numel()}"
+            )
         memory = _remembered(state, g, p)
         newton = _product(memory, g)
         first = g * (1 / g.abs().sum().clamp(min=1))

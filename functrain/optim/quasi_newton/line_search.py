@@ -202,10 +202,14 @@ def _cubic(a: Point, b: Point, least: Tensor, most: Tensor) -> Tensor:
     """Return the minimum of the cubic through two points with their slopes, between two bounds, or their middle."""
     ordered = a.t <= b.t
     a, b = _where(ordered, a, b), _where(ordered, b, a)
-    d1 = a.slope + b.slope - 3 * (a.loss - b.loss) / (a.t - b.t)
+    # Each division and root is of something safe, so that no derivative of what is not used is NaN.
+    apart = (a.t < b.t) & a.loss.isfinite() & b.loss.isfinite() & a.slope.isfinite() & b.slope.isfinite()
+    a, b = (Point(p.t, *(torch.where(apart, x, 0.0) for x in (p.loss, p.slope))) for p in (a, b))
+    width = torch.where(apart, b.t - a.t, 1.0)
+    d1 = a.slope + b.slope - 3 * (b.loss - a.loss) / width
     square = d1 * d1 - a.slope * b.slope
-    real = square >= 0
-    d2 = torch.where(real, square, 1.0).sqrt()
-    t = b.t - (b.t - a.t) * ((b.slope + d2 - d1) / (b.slope - a.slope + 2 * d2))
-    clamped = torch.minimum(torch.maximum(t, least), most)
-    return torch.where(real & t.isfinite(), clamped, (least + most) / 2)
+    d2 = torch.where(square > 0, torch.where(square > 0, square, 1.0).sqrt(), 0.0)
+    below = b.slope - a.slope + 2 * d2
+    t = b.t - width * ((b.slope + d2 - d1) / torch.where(below == 0, 1.0, below))
+    usable = apart & (square >= 0) & (below != 0)
+    return torch.where(usable, torch.minimum(torch.maximum(t, least), most), (least + most) / 2)

@@ -117,7 +117,7 @@ def _add_gradients(updates: Any, total: Any, weight: Any) -> Any:
     try:
         return tree.map(lambda g, sum_: plus(sum_, g, weight), updates, total)
     except TreeMismatch:
-        explain_mismatch(updates, updates, [total])
+        explain_mismatch(updates, updates, {"total": (updates, total)})
         raise
 
 

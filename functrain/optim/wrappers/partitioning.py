@@ -1,6 +1,6 @@
 """Parameter groups: a transform for each part of the parameters, chosen by dotted path or by a predicate."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -81,7 +81,8 @@ def partition(transforms: Mapping[str, Transform], where: Mapping[str, Where]) -
         owned = owners(params)
         gradients = _split(tree.map(lambda p, g: g, params, updates), owned, transforms)  # in the parameters' order
         values, before = _split(params, owned, transforms), state.groups if gated else state
-        done = {name: f(t, gradients[name], before[name], values[name], context) for name, t in transforms.items()}
+        seen = {name: _of_group(name, t, context, params, owned) for name, t in transforms.items()}
+        done = {name: f(t, gradients[name], before[name], values[name], seen[name]) for name, t in transforms.items()}
         merged = tree.unflatten(tree.structure(params), [done[name][0][path] for name, path in owned])
         after = {name: state for name, (_, state) in done.items()}
         if not gated:
@@ -105,6 +106,24 @@ def _split(params: Any, owned: Iterable[tuple[str, str]], names: Iterable[str]) 
     for (name, path), leaf in zip(owned, tree.leaves(params), strict=True):
         parts[name][path] = leaf
     return parts
+
+
+def _of_group(
+    name: str, transform: Transform, context: Context, params: Any, owned: Sequence[tuple[str, str]]
+) -> Context:
+    """Return the context as a group sees it: what it evaluates is its own part of the parameters."""
+    whole = context.evaluate
+    if "evaluate" not in transform.needs or whole is None:
+        return context
+    leaves, structure = tree.flatten(params)
+
+    def evaluate(part: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+        here = [part[path] if owner == name else leaf for (owner, path), leaf in zip(owned, leaves, strict=True)]
+        loss, grads = whole(tree.unflatten(structure, here))
+        grads = tree.map(lambda p, g: g, params, grads)  # in the parameters' order
+        return loss, _split(grads, owned, dict.fromkeys(owner for owner, _ in owned)).get(name, {})
+
+    return tree.evolve(context, evaluate=evaluate)
 
 
 def _some_updated(transforms: Mapping[str, Transform], before: Any, after: Any) -> Tensor | int:

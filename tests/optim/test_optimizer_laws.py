@@ -1,0 +1,261 @@
+"""The laws of every named optimizer: it converges, is one trace, and has no trouble with what is empty or frozen."""
+
+import inspect
+import math
+
+import pytest
+import torch
+from every_optimizer import OPTIMIZERS
+
+import functrain as ft
+from functrain import losses, nn, optim, random, testing, tree
+from functrain.errors import InvalidArgument
+
+DOUBLE = torch.float64
+every = pytest.mark.parametrize("name", OPTIMIZERS)
+
+
+def step_of(transform, f):
+    evaluate = ft.value_and_grad(f)
+
+    def step(carry, _=None):
+        params, state = carry
+        loss, grads = evaluate(params)
+        return optim.step(transform, grads, state, params, optim.Context(loss=loss, evaluate=evaluate)), loss
+
+    return step
+
+
+def minimized(transform, f, params, steps):
+    """The parameters after some updates, in one compiled call."""
+    step = step_of(transform, f)
+    run = ft.jit(lambda carry: ft.scan(step, carry, torch.zeros(steps))[0])
+    return run((params, transform.init(params)))[0]
+
+
+def made(name, problem):
+    make, rates = OPTIMIZERS[name]
+    return make(rates[problem])
+
+
+# --- it converges ---
+
+
+def quadratic(params):
+    curvature = torch.tensor([[1.0, 2.0, 5.0], [1.0, 3.0, 10.0]], dtype=DOUBLE)
+    goal = torch.tensor([[1.0, -1.0, 0.5], [0.3, -0.7, 2.0]], dtype=DOUBLE)
+    return 0.5 * (curvature * (params["w"] - goal).square()).sum() + 0.5 * (params["b"] - 1).square()
+
+
+@every
+def test_it_finds_the_minimum_of_a_quadratic(name):
+    start = {"w": torch.zeros(2, 3, dtype=DOUBLE), "b": torch.zeros((), dtype=DOUBLE)}
+    end = minimized(made(name, 0), quadratic, start, 50 if name == "lbfgs" else 1000)
+    assert quadratic(end) < 1e-5 * quadratic(start)
+
+
+def valley(params):
+    x, y = params["x"][0, 0], params["x"][0, 1]
+    return (1 - x).square() + 100 * (y - x * x).square()
+
+
+@every
+def test_it_goes_along_rosenbrocks_valley(name):
+    start = {"x": torch.tensor([[-1.2, 1.0]], dtype=DOUBLE)}
+    end = minimized(made(name, 1), valley, start, 50 if name == "lbfgs" else 2000)
+    # RAdam's first steps are not divided by anything, and the valley is steep.
+    assert valley(end) < (4.0 if name == "radam" else 0.3)
+
+
+@every
+def test_it_learns_to_classify(name):
+    labels = torch.arange(60) % 3
+    centres = torch.tensor([[2.0, 0.0], [-1.0, 1.7], [-1.0, -1.7]])
+    inputs = centres[labels] + 0.5 * torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
+    model = nn.serial(nn.dense(8), nn.relu, nn.dense(3))
+    params, _ = model.init(random.key(0), inputs)
+
+    def loss(params):
+        return losses.cross_entropy(model.apply(params, {}, inputs)[0], labels).mean()
+
+    end = minimized(made(name, 2), loss, params, 20 if name == "lbfgs" else 300)
+    assert (model.apply(end, {}, inputs)[0].argmax(1) == labels).double().mean() >= 0.95
+    assert loss(end) < 0.15
+
+
+# --- it is a pure function that compiles once ---
+
+
+@every
+def test_it_obeys_the_laws_of_every_transform(name):
+    testing.check_transform(made(name, 0))
+
+
+@every
+def test_it_is_traced_once_for_any_number_of_updates(name):
+    transform, params = made(name, 0), {"w": torch.zeros(2, 3, dtype=DOUBLE), "b": torch.zeros((), dtype=DOUBLE)}
+    step = step_of(transform, quadratic)
+    fast = ft.jit(step)
+    eager = compiled = (params, transform.init(params))
+    for _ in range(8):
+        eager, compiled = step(eager)[0], fast(compiled)[0]
+    assert len(fast.traces) == 1
+    assert not tree.differences(eager, compiled, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "lbfgs"])
+def test_vmap_over_the_rate_is_a_loop(name):
+    make, rates = OPTIMIZERS[name]
+    lrs = torch.tensor([0.5, 1.0, 2.0], dtype=DOUBLE) * rates[0]
+    start = {"w": torch.zeros(2, 3, dtype=DOUBLE), "b": torch.zeros((), dtype=DOUBLE)}
+
+    def run(lr):
+        transform = make(lr)
+        carry, step = (start, transform.init(start)), step_of(transform, quadratic)
+        for _ in range(6):
+            carry, _ = step(carry)
+        return carry[0]
+
+    looped = tree.stack([run(lr) for lr in lrs])
+    numbers = tree.stack([run(float(lr)) for lr in lrs])
+    for got in (ft.vmap(run)(lrs), ft.jit(ft.vmap(run))(lrs), numbers):
+        assert not tree.differences(got, looped, rtol=1e-8, atol=1e-10)
+
+
+# --- what is empty, scalar, frozen ---
+
+
+@every
+def test_empty_trees_and_leaves_of_no_elements(name):
+    transform = made(name, 0)
+    for params in ({}, {"w": torch.zeros(0), "m": torch.zeros(0, 3), "n": torch.zeros(3, 0), "s": torch.ones(())}):
+        state = transform.init(params)
+        for _ in range(3):
+            context = optim.Context(loss=0.0, evaluate=lambda p: (torch.zeros(()), tree.map(torch.ones_like, p)))
+            gradients = tree.map(torch.ones_like, params)
+            after, state = optim.step(transform, gradients, state, params, context)
+            assert tree.map(tree.describe, after) == tree.map(tree.describe, params)
+            assert all(leaf.isfinite().all() for leaf in tree.leaves((after, state)))
+
+
+def loss_of(params):
+    """Of which the gradients where all is 1 are 1."""
+    return sum((params[key].square() / 2).sum() for key in ("w", "b"))
+
+
+@every
+def test_nan_in_a_frozen_leaf_does_no_harm(name):
+    make = OPTIMIZERS[name][0]
+    params = {"frozen": torch.ones(2, 2), "w": torch.ones(2, 2), "b": torch.ones(2)}
+    gradients = {"frozen": torch.full((2, 2), math.nan), "w": torch.ones(2, 2), "b": torch.ones(2)}
+    frozen, alone = optim.freeze("frozen", make(0.1)), make(0.1)
+    rest = {"w": params["w"], "b": params["b"]}
+    if name == "lbfgs":  # the loss must have those gradients
+
+        def context(p):
+            return optim.Context(loss=loss_of(p), evaluate=ft.value_and_grad(loss_of))
+
+    else:
+
+        def context(p):
+            return optim.Context()
+
+    got, state = optim.step(frozen, gradients, frozen.init(params), params, context(params))
+    expected, _ = optim.step(alone, {"w": gradients["w"], "b": gradients["b"]}, alone.init(rest), rest, context(rest))
+    assert tree.equal(got, {"frozen": params["frozen"], **expected})
+    assert all(leaf.isfinite().all() for leaf in tree.leaves(state))
+
+
+# --- what is refused ---
+
+
+def options(name):
+    return [key for key in inspect.signature(getattr(optim, name)).parameters if key != "self"]
+
+
+NAMED = sorted({name.split()[0] for name in OPTIMIZERS})
+RATES = {
+    "lr": (-0.1, math.inf, math.nan, "fast", None, [0.1], lambda position: 0.1),
+    "b1": (1.0, -0.1, math.nan, 1.5),
+    "b2": (1.0, -0.1, math.nan),
+    "rho": (1.0, -0.1),
+    "decay_rate": (1.0, -0.1),
+    "eps": (-1e-8, math.inf),
+    "momentum": (-0.1, math.inf),
+    "weight_decay": (-0.1, math.inf),
+    "momentum_decay": (-0.1,),
+    "lr_decay": (-0.1,),
+    "initial": (-0.1, math.inf),
+    "lambd": (-0.1,),
+    "alpha": (-0.1,),
+    "start": (-1,),
+    "shrink": (1.0, -0.1),
+    "grow": (0.9,),
+    "least": (-0.1,),
+    "most": (-0.1, math.inf),
+    "decay_power": (0.1,),
+    "threshold": (-0.1,),
+    "dampening": (math.inf, "a"),
+}
+BAD = [
+    (name, key, value)
+    for name in NAMED
+    for key in options(name)
+    for value in RATES.get(key, ())
+    if key != "coefficients"
+]
+
+
+@pytest.mark.parametrize("name, key, value", BAD)
+def test_a_number_out_of_range_is_named(name, key, value):
+    called = {"decay_rate": "decay"}.get(key, key)
+    rest = {} if key == "lr" or name != "sgd" else {"lr": 0.1}
+    with pytest.raises(InvalidArgument, match=rf"^({called}|momentum) must be a"):
+        getattr(optim, name)(**rest, **{key: value})
+
+
+def test_a_schedule_where_a_number_is_wanted_is_refused():
+    rise = ft.schedule.linear(0, 1)
+    for make, key in ((optim.rprop, "lr"), (lambda s: optim.adagrad(initial=s), "initial")):
+        with pytest.raises(
+            InvalidArgument, match=f"{key} must be a number that stays as it is, got the schedule linear"
+        ):
+            make(rise)
+    with pytest.raises(InvalidArgument, match="start must be a number that stays as it is"):
+        optim.asgd(start=rise)
+
+
+@every
+def test_parameters_of_integers_are_named(name):
+    with pytest.raises(ft.errors.DtypeMismatch, match=r"but a\.steps is int64"):
+        made(name, 0).init({"a": {"steps": torch.tensor(1), "w": torch.ones(1)}})
+
+
+@every
+def test_parameters_that_changed_since_init_are_named(name):
+    transform = made(name, 0)
+    state, params = (
+        transform.init({"w": torch.ones(2, 2), "b": torch.ones(2)}),
+        {"w": torch.ones(2, 3), "b": torch.ones(2)},
+    )
+    if not tree.leaves(state):
+        return
+    context = optim.Context(loss=0.0, evaluate=lambda p: (torch.zeros(()), p))
+    with pytest.raises(ft.errors.TreeMismatch, match=r"(?s)the optimizer state must have .*(w: expected|of 6 num)"):
+        optim.step(transform, params, state, params, context)
+
+
+def test_matrices_are_wanted_by_what_makes_them_orthogonal():
+    params = {"w": torch.ones(2)}
+    for piece, message in (
+        (optim.orthogonalize(), "orthogonalize needs"),
+        (optim.scale_by_shape(), "scale_by_shape needs"),
+    ):
+        with pytest.raises(ft.errors.ShapeMismatch, match=rf"{message} matrices, got shape \(2,\)"):
+            piece.update(params, (), params)
+    with pytest.raises(InvalidArgument, match="coefficients must be three numbers"):
+        optim.orthogonalize((1.0, 2.0))
+    with pytest.raises(InvalidArgument, match="steps must be a whole number"):
+        optim.muon(steps=-1)
+    with pytest.raises(InvalidArgument, match="rule must be one of 'original', 'match_rms_adamw', got 'x'"):
+        optim.muon(rule="x")
