@@ -110,11 +110,11 @@ def try_sample(watch: Watch, op: Any, sample: Any, form: Callable, number: int) 
 
 def try_op(watch: Watch, op: Any, dtype: torch.dtype, seconds: float) -> None:
     """The samples of one operation in all forms, until the time is over; plain ones first."""
-    end = time.monotonic() + seconds
+    end = time.thread_time() + seconds  # so that other programs do not make it shorter
     grad = op.supports_autograd and (dtype.is_floating_point or dtype.is_complex)
     samples = list(itertools.islice(op.sample_inputs("cpu", dtype, requires_grad=grad), 60))
     for form, (number, sample) in itertools.product(FORMS, enumerate(samples)):
-        if time.monotonic() > end:
+        if time.thread_time() > end:
             return
         values = [x for x in tree_flatten((sample.input, sample.args, sample.kwargs))[0] if torch.is_tensor(x)]
         if is_other(form, [x for x in values if x.layout is torch.strided]):
@@ -131,7 +131,7 @@ def database() -> list:
 
 
 def try_database(watch: Watch, ops: list, seconds: float) -> None:
-    """Every operation in every dtype it knows, each at most about so many seconds."""
+    """Every operation in every dtype it knows, each at most about so many seconds of CPU time."""
     for op, dtype in itertools.product(ops, DTYPES):
         if dtype in op.supported_dtypes("cpu"):
             with warnings.catch_warnings():
