@@ -15,8 +15,8 @@ PerAxis = int | Sequence[int]
 """A whole number for all axes, or one for each."""
 
 
-def whole(name: str, value: Any, minimum: int = 1) -> int:
-    """Return a whole number after checking that it is one, and large enough.
+def whole(name: str, value: Any, minimum: int = 1, of: str = "") -> int:
+    """Return a whole number after checking that it is one, and large enough; `of` names in the message what it counts.
 
     >>> whole("out", 10)
     10
@@ -26,7 +26,8 @@ def whole(name: str, value: Any, minimum: int = 1) -> int:
     functrain.errors.InvalidArgument: out must be a whole number of at least 1, got True
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise InvalidArgument(f"{name} must be a whole number of at least {minimum}, got {value!r}")
+        kind = f"of {of}, at" if of else "of at"
+        raise InvalidArgument(f"{name} must be a whole number {kind} least {minimum}, got {value!r}")
     return value
 
 

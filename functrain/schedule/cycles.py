@@ -8,6 +8,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain import arguments
 from functrain.errors import InvalidArgument
 from functrain.schedule.hyper import Number, Schedule, is_number
 from functrain.schedule.phases import join, slack
@@ -76,7 +77,7 @@ def cosine_restarts(
     >>> falls(0.0), falls(0.125), falls(0.25), falls(1.0)
     (1.0, 0.5, 1.0, 0.0)
     """
-    _check_cycles(cycles)
+    arguments.whole("cycles", cycles)
     check_factor("growth", growth)
     check_factor("decay", decay)
     lengths = [growth**cycle for cycle in range(cycles)]
@@ -144,11 +145,6 @@ def exp_range(low: float, high: float, cycles: float = 1, part: float = 0.5, dec
     """
     check_factor("decay", decay)
     return low + triangular(0.0, high - low, cycles, part) * exponential(1.0, decay)
-
-
-def _check_cycles(cycles: Any) -> None:
-    if isinstance(cycles, bool) or not isinstance(cycles, int) or cycles < 1:
-        raise InvalidArgument(f"cycles must be a whole number of at least 1, got {cycles!r}")
 
 
 @attrs.frozen

@@ -7,6 +7,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain import arguments
 from functrain.errors import InvalidArgument
 from functrain.schedule.cycles import Shape
 from functrain.schedule.hyper import Number, Schedule, is_number
@@ -115,8 +116,7 @@ def noam(width: int, warmup: int, factor: float = 1.0) -> Schedule:
     [0.125, 0.5, 0.25]
     """
     for name, number in (("width", width), ("warmup", warmup)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise InvalidArgument(f"{name} must be a whole number of at least 1, got {number!r}")
+        arguments.whole(name, number)
     check_factor("factor", factor)
     return Schedule(_Noam(width, warmup, factor), "progress")
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import tree
+from functrain import arguments, tree
 from functrain.errors import InvalidArgument, TreeMismatch
 from functrain.optim.arithmetic import plus
 from functrain.optim.context import Context
@@ -65,8 +65,7 @@ def accumulate(k: int, transform: Transform | None = None) -> Any:
     >>> between, done
     ({'w': tensor([0.])}, {'w': tensor([-2.])})
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InvalidArgument(f"k must be a whole number of batches, at least 1, got {k!r}")
+    arguments.whole("k", k, of="batches")
     if transform is None:
         return partial(accumulate, k)
     check_transform(transform)

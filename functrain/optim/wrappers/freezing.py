@@ -41,14 +41,7 @@ def freeze(where: Where, transform: Transform | None = None) -> Any:
     """
     if transform is None:
         return partial(freeze, where)
-    check_transform(transform)
-    check_where("freeze", where)
-    groups = partition({"frozen": _still, "trained": transform}, {"frozen": where, "trained": ...})
-    return attrs.evolve(
-        groups,
-        hypers=transform.hypers,
-        label=lambda: f"freeze({getattr(where, '__name__', repr(where))}, {transform!r})",
-    )
+    return _of_some("freeze", where, transform, {"frozen": _still, "trained": transform})
 
 
 def masked(where: Where, transform: Transform | None = None) -> Any:
@@ -78,13 +71,18 @@ def masked(where: Where, transform: Transform | None = None) -> Any:
     """
     if transform is None:
         return partial(masked, where)
+    return _of_some("masked", where, transform, {"seen": transform, "others": identity})
+
+
+def _of_some(word: str, where: Where, transform: Transform, groups: dict[str, Transform]) -> Transform:
+    """Return the partition of the parameters that are meant, the first group, and the rest, called by this word."""
     check_transform(transform)
-    check_where("masked", where)
-    groups = partition({"seen": transform, "others": identity}, {"seen": where, "others": ...})
+    check_where(word, where)
+    chosen, others = groups
     return attrs.evolve(
-        groups,
+        partition(groups, {chosen: where, others: ...}),
         hypers=transform.hypers,
-        label=lambda: f"masked({getattr(where, '__name__', repr(where))}, {transform!r})",
+        label=lambda: f"{word}({getattr(where, '__name__', repr(where))}, {transform!r})",
     )
 
 

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import schedule, tree
-from functrain.errors import InvalidArgument
+from functrain import arguments, schedule, tree
 from functrain.optim.arithmetic import plus
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated
@@ -62,8 +61,7 @@ def lookahead(k: int, slow_lr: Hyper = 0.5, transform: Transform | None = None) 
     >>> params
     {'w': tensor([-1.])}
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
-        raise InvalidArgument(f"k must be a whole number of updates, at least 1, got {k!r}")
+    arguments.whole("k", k, of="updates")
     hypers = nonnegative(slow_lr=slow_lr)
     if transform is None:
         return partial(lookahead, k, slow_lr)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import tree
+from functrain import arguments, tree
 from functrain.errors import InvalidArgument
 from functrain.optim.arithmetic import times
 from functrain.optim.context import Context
@@ -77,8 +77,7 @@ def reduce_on_plateau(
     if not is_number(factor) or not 0 < factor < 1:
         raise InvalidArgument(f"factor must be a number in (0, 1), got {factor!r}")
     for name, count, least in (("patience", patience, 0), ("every", every, 1), ("cooldown", cooldown, 0)):
-        if isinstance(count, bool) or not isinstance(count, int) or count < least:
-            raise InvalidArgument(f"{name} must be a whole number of at least {least}, got {count!r}")
+        arguments.whole(name, count, least)
     for name, number in (("rtol", rtol), ("atol", atol), ("min_scale", min_scale)):
         if not is_number(number) or not 0 <= number < math.inf:
             raise InvalidArgument(f"{name} must be a number of at least 0, got {number!r}")

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import tree
-from functrain.errors import InvalidArgument
+from functrain import arguments, tree
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated, only_where
 from functrain.optim.shapes import counter, device
@@ -116,8 +115,7 @@ def apply_if_finite(most: int, transform: Transform | None = None) -> Any:
     >>> updates, state.updates, state.rejected
     ({'w': tensor([0., 0.])}, tensor(0), tensor(1))
     """
-    if isinstance(most, bool) or not isinstance(most, int) or most < 0:
-        raise InvalidArgument(f"most must be a whole number of calls, at least 0, got {most!r}")
+    arguments.whole("most", most, 0, of="calls")
     if transform is None:
         return partial(apply_if_finite, most)
     check_transform(transform)
