@@ -5,7 +5,7 @@ from torch import Tensor
 from functrain.optim.arithmetic import plus
 from functrain.optim.hypers import nonnegative
 from functrain.optim.leaves import per_leaf
-from functrain.optim.transform import Transform
+from functrain.optim.transform import Transform, as_primitive
 from functrain.schedule import Hyper
 
 
@@ -29,4 +29,5 @@ def add_decayed_weights(weight_decay: Hyper) -> Transform:
     def formula(now, g: Tensor, p: Tensor) -> Tensor:
         return plus(g, p, now.weight_decay)
 
-    return per_leaf("add_decayed_weights", formula, nonnegative(weight_decay=weight_decay))
+    hypers = nonnegative(weight_decay=weight_decay)
+    return as_primitive("decay", per_leaf("add_decayed_weights", formula, hypers), hypers)
