@@ -87,7 +87,7 @@ def adam(
     columns: tuple[list[Tensor], ...] = ([], [], [])
     for part in parts(params, CHUNK):
         copies = [[t.clone() for t in tensors[part]] for tensors in (params, means, squares)]
-        adam_(*copies, gradients[part], *rest)
+        adam_(*copies, gradients[part], *rest)  # pyright: ignore
         for column, made in zip(columns, copies, strict=True):
             column += made
     return [t for column in columns for t in column]

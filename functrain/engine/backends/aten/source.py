@@ -33,6 +33,7 @@ _SUMS = (torch.ops.aten.add.Tensor, torch.ops.aten.sub.Tensor)
 _OF_NUMBERS = frozenset((*_SUMS, torch.ops.aten.mul.Tensor, torch.ops.aten.div.Tensor))
 """Operations that take 2.4 us with a number and 0.8 us with a tensor that holds it; of lists too."""
 
+_COPY_ALL = torch._C._VariableFunctions._foreach_copy_  # pyright: ignore
 _SMALL = 256
 """Elements up to which a group takes a number as a tensor of each value's shape: a fifth quicker than of no axes."""
 
@@ -247,7 +248,7 @@ class _Source:
                 self.first_write = len(self.lines)
             to = ", ".join(self.names[i] for _, i in self.plan.copies)
             what = ", ".join(returned[taken[i]] for _, i in self.plan.copies)
-            self.lines.append(f"{self._constant(torch._foreach_copy_)}([{to}], [{what}])")
+            self.lines.append(f"{self._constant(_COPY_ALL)}([{to}], [{what}])")
         for i, k in self.donated:
             returned[k] = self.names[self.inputs[i]]
         return returned
