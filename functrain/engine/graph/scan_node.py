@@ -112,12 +112,17 @@ class Loop:
         now = first if checked is None else checked()
         stops, skips = self.kind.stops, self.kind.skips
         for row in rows:
-            if stops and bool(carry[0].all()):
+            if stops and _whole(carry[0], torch.all):
                 return
-            if skips and not bool(row[0].any()):
+            if skips and not _whole(row[0], torch.any):
                 continue
             now([*carry, *row[:split], *consts, *row[split:]])
             now = first
+
+
+def _whole(flags: Tensor, of_all: Callable[[Tensor], Tensor]) -> bool:
+    """Return what a loop's flags say together; of one flag it is the quickest to ask itself."""
+    return bool(flags.item() if flags.dim() == 0 else of_all(flags))
 
 
 def _device(tensors: tuple[Tensor, ...], like: Tensor) -> torch.device:

@@ -64,11 +64,23 @@ def make_plan(gm: Any, donated: tuple[tuple[int, int], ...]) -> Plan:
     inputs, results = placeholders(gm.graph), outputs(gm.graph)
     target = {inputs[i]: results[k] for i, k in donated if results[k] is not inputs[i]}
     aliasing = Aliasing(gm.graph)
-    placing = _Placing(gm.graph, scheduled(gm.graph, target, aliasing), target, aliasing)
+    steps = scheduled(gm.graph, target, aliasing)
+    needless = {n for step in steps for n in step.nodes if _is_copied_again(n, target, results)}
+    placing = _Placing(gm.graph, [step for step in steps if needless.isdisjoint(step.nodes)], target, aliasing)
+    placing.home.update({node: node.args[0] for node in needless})
     steps = placing.run()
     copies = [(result, i) for i, result in target.items() if placing.home[result] is not i]
     writes = min(placing.first_write, len(steps)) if copies else placing.first_write
     return Plan(steps, copies, _to_clone(placing, results, donated, inputs), placing.home, writes)
+
+
+def _is_copied_again(node: Any, target: dict[Any, Any], results: list[Any]) -> bool:
+    """Return whether a node is a copy of an input that nobody writes to, made only to be copied into donated memory."""
+    if node.target is not aten.clone.default or results.count(node) != 1 or node not in target.values():
+        return False
+    source, value = node.args[0], node.args[0].meta["val"]
+    kept = source.op == "placeholder" and source not in target and not (value.is_conj() or value.is_neg())
+    return kept and all(user.op == "output" for user in node.users)
 
 
 def _to_clone(placing: "_Placing", results: list[Any], donated: Iterable[tuple[int, int]], inputs: list[Any]) -> set:

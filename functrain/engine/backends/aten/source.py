@@ -176,6 +176,7 @@ class _Source:
         self.numbers: dict[Any, Tensor] = {}
         self.ids: dict[int, str] = {}
         self.names = {n: f"x{k}" for k, n in enumerate(self.inputs)}
+        self.names.update({n: self.names[i] for n, i in plan.home.items() if n is not i and i in self.names})
         self.lines: list[str] = []
         self.first_write = NEVER
         self.checked: list[Any] = []
