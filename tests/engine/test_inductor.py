@@ -104,7 +104,7 @@ def test_line_is_written_to_stderr_and_can_be_silenced(capsys):
 
 
 def test_second_compilation_is_loaded(compiled, folder, monkeypatch):
-    monkeypatch.setattr(inductor, "_compiled", never)
+    monkeypatch.setattr(inductor, "_compile", never)
     check_all(again())
     assert len(list(folder.iterdir())) == 1
 
@@ -171,7 +171,7 @@ def test_damaged_entry_is_compiled_again(compiled, folder, monkeypatch, damage):
     if damage == "bad json":
         digests.write_text("{")
     called = []
-    monkeypatch.setattr(inductor, "_compiled", lambda plan, key, name: called.append(key))
+    monkeypatch.setattr(inductor, "_compile", lambda plan, key, name: called.append(key))
     again()
     assert called == [entry.name] and not entry.exists()
     entry.mkdir()
@@ -318,7 +318,7 @@ def test_scan_compiles_its_body_and_is_kept_on_disk(folder, monkeypatch):
     gm, examples = traced(epoch, *epoch_inputs())
     gm.meta["name"] = "epoch"
     made, real = [], inductor._compiled
-    monkeypatch.setattr(inductor, "_compiled", lambda plan, key, name: made.append(name) or real(plan, key, name))
+    monkeypatch.setattr(inductor, "_compile", lambda plan, key, name: made.append(name) or real(plan, key, name))
     for donated in ((), ((0, 0), (1, 1))):
         given = epoch_inputs()
         result = inductor.compile(gm, examples, donated)(given)
