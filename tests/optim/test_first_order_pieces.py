@@ -176,7 +176,7 @@ def test_caution_refuses_what_it_cannot_compare():
 
 
 def test_weights_decay_and_biases_and_norms_do_not():
-    model = nn.serial(nn.conv(4, kernel_size=3), nn.batch_norm(), nn.flatten(), nn.dense(3), nn.layer_norm())
+    model = nn.serial(nn.conv(4, kernel_size=3), nn.batch_norm(), nn.flatten, nn.dense(3), nn.layer_norm())
     params, _ = model.init(KEY, torch.zeros(2, 1, 5, 5))
     where = optim.no_biases_or_norms
     chosen = [path for path, leaf in tree.leaves_with_path(params) if where(path, leaf)]
