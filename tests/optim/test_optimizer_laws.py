@@ -65,7 +65,7 @@ def test_it_goes_along_rosenbrocks_valley(name):
     start = {"x": torch.tensor([[-1.2, 1.0]], dtype=DOUBLE)}
     end = minimized(made(name, 1), valley, start, 50 if name == "lbfgs" else 2000)
     # RAdam's first steps are not divided by anything, and the valley is steep.
-    assert valley(end) < (4.0 if name == "radam" else 0.3)
+    assert valley(end) < (4.0 if name in ("radam", "ranger") else 0.3)
 
 
 @every
@@ -126,7 +126,8 @@ def test_vmap_over_the_rate_is_a_loop(name):
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "lbfgs"])
 def test_the_derivative_by_the_rate_is_a_difference_quotient(name):
     make, rates = OPTIMIZERS[name]
-    start = {"w": torch.linspace(-1, 1, 6, dtype=DOUBLE).reshape(2, 3), "b": torch.tensor(0.3, dtype=DOUBLE)}
+    # Numbers from which no step of a whole rate comes to where a gradient is 0, and signs turn.
+    start = {"w": torch.linspace(-1.037, 0.911, 6, dtype=DOUBLE).reshape(2, 3), "b": torch.tensor(0.317, dtype=DOUBLE)}
 
     def after(lr):
         transform = make(lr)
@@ -309,7 +310,9 @@ def test_parameters_that_changed_since_init_are_named(name):
     if tree.map(tree.describe, state) == tree.map(tree.describe, transform.init(params)):
         return  # it keeps nothing that depends on the shapes
     context = optim.Context(key=KEY, loss=0.0, evaluate=lambda p: (torch.zeros(()), p))
-    with pytest.raises(ft.errors.TreeMismatch, match=r"(?s)the optimizer state must have .*(w: expected|of 6 num)"):
+    with pytest.raises(
+        ft.errors.TreeMismatch, match=r"(?s)the optimizer state must have .*((w|float32): expected|of 6 num)"
+    ):
         optim.step(transform, params, state, params, context)
 
 
