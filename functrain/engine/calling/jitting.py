@@ -32,6 +32,7 @@ from functrain.engine.graph.printing import printed
 from functrain.engine.graph.queries import outputs, placeholders
 from functrain.engine.graph.replaying import replay
 from functrain.engine.graph.simplifying import simplify
+from functrain.engine.graph.without_vectors import without_vectors
 from functrain.engine.statics.surroundings import surroundings
 from functrain.engine.tracing.to_graph import Traced, trace
 from functrain.errors import InvalidArgument, TooManyTraces
@@ -50,7 +51,6 @@ MOST_LESSONS = 4
 """How often a function is traced again because a value was laid out another way; then it runs as it was recorded."""
 P = ParamSpec("P")
 R = TypeVar("R")
-
 REPLAY = "FUNCTRAIN_REPLAY"
 """Where this environment variable is set, compiled functions run as recorded: no pass, no plan, no backend."""
 
@@ -303,6 +303,7 @@ class Jitted(Generic[P, R]):
 
         self._look_around()
         traced = trace(flat, call.tensors, call.tensor_paths)
+        without_vectors(traced.gm.graph)
         if not self._around.same():  # what the trace itself changes, such as a memo, is no reason for another
             self._around = self._around.traced()
         return traced, results

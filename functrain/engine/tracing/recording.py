@@ -33,6 +33,8 @@ from functrain.engine.tracing.refusals import Refused
 
 aten = torch.ops.aten
 _OTHER_MEMORY = ("set_", "resize_", "resize_as_", "_resize_output_")
+VALUES_ONLY = "values_only"
+"""Under this name the metadata of a node says that the function asked for values without vectors."""
 
 
 class Tracer(TorchDispatchMode):
@@ -118,6 +120,7 @@ class Recording:
         self.places = Places()
         self.inferred: Counter[str] = Counter()
         self._assumed: tuple[bool, str] | None = None
+        self._values_only = False
         self._closed: dict[int, Abstract] = {}
         self._owners: dict[int | None, str] = {}
         self._inputs: dict[int | None, int] = {}
@@ -207,6 +210,15 @@ class Recording:
             yield
         finally:
             self._assumed = before
+
+    @contextmanager
+    def values_only(self) -> Iterator[None]:
+        """Note of each operation of a block that nobody asked for vectors, see `graph.without_vectors`."""
+        before, self._values_only = self._values_only, True
+        try:
+            yield
+        finally:
+            self._values_only = before
 
     def looks_at_offset(self, tensor: Abstract) -> None:
         """Note that the storage offset of a tensor was looked at, which matters where its memory is an argument's."""
@@ -304,6 +316,8 @@ class Recording:
     def _node(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Node:
         node = call_node(self.graph, func, args, kwargs, func._opname)
         node.meta[AT] = self.places.here()
+        if self._values_only:
+            node.meta[VALUES_ONLY] = True
         return node
 
     def _taken_apart(self, node: Node, parts: list[Any]) -> list[Any]:
