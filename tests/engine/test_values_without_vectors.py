@@ -1,4 +1,4 @@
-"""Singular values and eigenvalues alone: a trace computes vectors beside them where eager execution does, to the bit."""
+"""Singular values and eigenvalues alone: a trace computes vectors where eager execution does."""
 
 import pytest
 import torch
@@ -84,7 +84,7 @@ def test_in_a_scan_there_are_none_until_it_is_differentiated():
     def f(s):
         return ft.scan(lambda c, x: (c + torch.linalg.svdvals(x), torch.linalg.cond(x)), torch.zeros(9), s)
 
-    last, ys = ft.jit(f)(S)
+    _, ys = ft.jit(f)(S)
     assert torch.equal(ys, torch.stack([torch.linalg.cond(x) for x in S]))
     expected = ft.grad(lambda s: ft.fold(lambda c, x: (c + torch.linalg.svdvals(x), None), torch.zeros(9), s)[0].sum())(
         S

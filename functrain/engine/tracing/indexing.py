@@ -51,6 +51,8 @@ def set_item(x: Tensor, index: Any, value: Any) -> None:
     flags = [k for k, part in enumerate(parts) if _is_flag(part)]
     others = [part for part in parts if not (_is_flag(part) or _is_number(part))]
     is_basic = all(isinstance(part, _BASIC) and not isinstance(part, bool) for part in others)
+    if flags:
+        _check_dtype(x, value)
     if is_basic and not flags and len(others) < len(parts):
         _set_rows(x, parts, value)
     elif is_basic and len(flags) == 1 and len(others) == len(parts) - 1:
@@ -59,6 +61,16 @@ def set_item(x: Tensor, index: Any, value: Any) -> None:
         _set_where_all(x, parts, value)
     else:
         Tensor.__setitem__(x, index, value)
+
+
+def _check_dtype(x: Tensor, value: Any) -> None:
+    # As PyTorch does here; a mask of one axis, which stands for this one, takes a number of any dtype.
+    if isinstance(value, Tensor) and value.dtype is not x.dtype:
+        names = (str(t.dtype).removeprefix("torch.") for t in (x, value))
+        raise RuntimeError(
+            "Index put requires the source and destination dtypes match, got {} for the destination and {} for the "
+            "source.".format(*names)
+        )
 
 
 def _is_flag(index: Any) -> bool:
@@ -124,16 +136,16 @@ def _set_rows(x: Tensor, parts: tuple, value: Any) -> None:
 
 
 def _set_where_all(x: Tensor, parts: tuple, value: Any) -> None:
-    """Write where several masks of no axes are true, or one beside numbers: elsewhere what is there is written again."""
+    """Write where several masks of no axes are true, or one beside numbers; elsewhere, what is there."""
     rest = tuple(part for part in parts if not _is_flag(part)) or (...,)
     rows = get_item(x, rest)
-    value = value.to(x.dtype) if isinstance(value, Tensor) else torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    value = value if isinstance(value, Tensor) else torch.full((), value, dtype=x.dtype, device=x.device)
     while value.dim() > rows.dim() and value.shape[0] == 1:  # PyTorch drops these too
         value = value[0]
     if value.dim() > rows.dim():  # its axes belong to those that the masks make
         Tensor.__setitem__(x, parts, value)
         return
-    condition = functools.reduce(torch.logical_and, filter(_is_flag, parts))
+    condition = functools.reduce(torch.logical_and, [part.bool() for part in parts if _is_flag(part)])
     set_item(x, rest, torch.where(condition, value, rows))
 
 
