@@ -59,7 +59,8 @@ class Tracer(TorchDispatchMode):
             raise Refused("operator")
         if not isinstance(func, torch._ops.OpOverload) or func.namespace == "profiler":
             return func(*args, **(kwargs or {}))
-        return self.recordings[-1].call(func, args, kwargs or {})
+        with torch._C.DisableTorchFunction():  # what is asked of a tensor here is nothing that `Watching` wants to see
+            return self.recordings[-1].call(func, args, kwargs or {})
 
 
 def recording() -> "Recording | None":
