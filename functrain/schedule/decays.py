@@ -145,7 +145,7 @@ class _Noam:
     factor: float
 
     @property
-    def shown_updates(self) -> float:
+    def updates_to_show(self) -> float:
         return 8.0 * self.warmup
 
     def __call__(self, progress: Any) -> Number:

@@ -86,7 +86,7 @@ class Schedule:
                 f"{self!r} looks at more than a position; evaluate it by schedule.value(it, schedule.Progress(...))"
             )
         if isinstance(position, Tensor):
-            return self.f(_checked_tensor(position))
+            return self.f(_check_tensor(position))
         if type(position) is not float:
             position = _as_float(position)
         if not 0.0 <= position <= 1.0:
@@ -94,27 +94,27 @@ class Schedule:
         return self.f(position)
 
     def __add__(self, other: "Hyper") -> "Schedule":
-        return _combined("+", self, other)
+        return _combine("+", self, other)
 
     def __radd__(self, other: Number) -> "Schedule":
-        return _combined("+", other, self)
+        return _combine("+", other, self)
 
     def __sub__(self, other: "Hyper") -> "Schedule":
-        return _combined("-", self, other)
+        return _combine("-", self, other)
 
     def __rsub__(self, other: Number) -> "Schedule":
-        return _combined("-", other, self)
+        return _combine("-", other, self)
 
     def __mul__(self, other: "Hyper") -> "Schedule":
-        return _combined("*", other, self)  # the number first, as people write it
+        return _combine("*", other, self)  # the number first, as people write it
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Number) -> "Schedule":
-        return NotImplemented if isinstance(divisor, Schedule) else _combined("*", self, 1 / divisor)
+        return NotImplemented if isinstance(divisor, Schedule) else _combine("*", self, 1 / divisor)
 
     def __pow__(self, power: Number) -> "Schedule":
-        return NotImplemented if isinstance(power, Schedule) else _combined("**", self, power)
+        return NotImplemented if isinstance(power, Schedule) else _combine("**", self, power)
 
     def __neg__(self) -> "Schedule":
         return -1 * self
@@ -131,7 +131,7 @@ class Schedule:
         printer.text(repr(self) if cycle else str(self))
 
     def _repr_html_(self) -> str:
-        values, shown = _course(self, 101), _shown_updates(self)
+        values, shown = _course(self, 101), _updates_to_show(self)
         last, clock = (self.length, self.clock) if shown is None else (shown, "updates")
         points = [(last * k / 100, value) for k, value in enumerate(values)]
         return showing.html_lines(repr(self)) + showing.curves({"": points}, clock)
@@ -147,7 +147,7 @@ Hyper = Number | Schedule
 
 def _course(schedule: Schedule, places: int) -> list[float]:
     """Return the values at places from begin to end, none where they cannot be computed now."""
-    shown, positions = _shown_updates(schedule), [k / (places - 1) for k in range(places)]
+    shown, positions = _updates_to_show(schedule), [k / (places - 1) for k in range(places)]
     try:
         if not is_plain():
             return []
@@ -158,9 +158,9 @@ def _course(schedule: Schedule, places: int) -> list[float]:
         return []
 
 
-def _shown_updates(schedule: Schedule) -> float | None:
+def _updates_to_show(schedule: Schedule) -> float | None:
     """Return over how many updates to draw what has no end itself, None where it has one or does not say."""
-    return getattr(schedule.f, "shown_updates", None)
+    return getattr(schedule.f, "updates_to_show", None)
 
 
 def _as_float(position: Any) -> float:
@@ -169,7 +169,7 @@ def _as_float(position: Any) -> float:
     return float(position)
 
 
-def _checked_tensor(position: Tensor) -> Tensor:
+def _check_tensor(position: Tensor) -> Tensor:
     if position.dtype == torch.bool or position.is_complex():
         raise InvalidArgument(f"position must be a real number in [0, 1], got a tensor of {position.dtype}")
     if not position.is_floating_point():
@@ -288,7 +288,7 @@ def _readable(number: Any) -> float | None:
     return float(number) if is_number(number) else math.nan
 
 
-def _combined(sign: str, a: Hyper, b: Hyper) -> Schedule:
+def _combine(sign: str, a: Hyper, b: Hyper) -> Schedule:
     for one in (a, b):
         if not (isinstance(one, (Schedule, Tensor)) or is_number(one)):
             return NotImplemented
@@ -321,7 +321,7 @@ class _Combined:
         return _OPERATIONS[self.sign](*(_at(one, at) for one in (self.left, self.right)))
 
     def __repr__(self):
-        return f"{_bracketed(self.left)} {self.sign} {_bracketed(self.right)}"
+        return f"{_bracket(self.left)} {self.sign} {_bracket(self.right)}"
 
 
 def _at(one: Any, at: Any) -> Any:
@@ -330,6 +330,6 @@ def _at(one: Any, at: Any) -> Any:
     return one(at) if callable(one) else one
 
 
-def _bracketed(one: Any) -> str:
+def _bracket(one: Any) -> str:
     within = one.f if isinstance(one, Schedule) and one.clock in ("position", "progress") else one
     return f"({reprs.short(within)})" if isinstance(within, _Combined) else reprs.short(within)

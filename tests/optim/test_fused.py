@@ -7,7 +7,7 @@ import torch
 import functrain as ft
 from functrain import optim, schedule, tree
 from functrain.engine.backends.aten.source import compile
-from functrain.engine.graph.functionalizing import functionalized
+from functrain.engine.graph.functionalizing import functionalize
 from functrain.engine.graph.queries import is_item
 from functrain.engine.graph.simplifying import simplify
 from functrain.engine.tracing.to_graph import trace
@@ -65,7 +65,7 @@ def stepped(transform, params, steps=4, gradients=None, jit=False):
 def calls(monkeypatch):
     """How often a kernel was used."""
     counted = []
-    for name in ("_at_once", "_recorded"):
+    for name in ("_run_at_once", "_record"):
         run = getattr(paths, name)
         monkeypatch.setattr(paths, name, lambda *args, run=run: (counted.append(args[0]), run(*args))[1])
     return counted
@@ -185,7 +185,7 @@ def test_a_training_step_updates_a_large_parameter_as_soon_as_its_gradient_is_th
 
     leaves, structure = tree.flatten(((params, transform.init(params)), x))
     traced = trace(lambda *flat: tree.leaves(step(*tree.unflatten(structure, flat))), leaves)
-    run = compile(simplify(functionalized(traced.gm)), traced.inputs, tuple((k, k) for k in range(len(leaves) - 1)))
+    run = compile(simplify(functionalize(traced.gm)), traced.inputs, tuple((k, k) for k in range(len(leaves) - 1)))
     updates = [k for k, line in enumerate(run.source.splitlines()) if line.count("[x") >= 3]
     products = [k for k, line in enumerate(run.source.splitlines()) if " = c" in line and "tanh" not in line]
     assert len(updates) == 4 and sum(k < products[-1] for k in updates) >= 3

@@ -7,10 +7,6 @@ import torch
 from torch import Tensor
 
 from functrain.optim.fused.operator import define, functions, parts
-from functrain.optim.primitives.decaying import add_decayed_weights
-from functrain.optim.primitives.moments import scale_by_adam
-from functrain.optim.primitives.scaling import scale_by_learning_rate
-from functrain.optim.stepping import apply_updates
 from functrain.optim.transform import identity
 
 CHUNK = 1 << 15
@@ -106,6 +102,12 @@ def _parts_of_adam(
     weight_decay: float,
     decoupled: bool,
 ) -> list[Tensor]:
+    # Here, as the pieces may be chains themselves.
+    from functrain.optim.primitives.decaying import add_decayed_weights
+    from functrain.optim.primitives.moments import scale_by_adam
+    from functrain.optim.primitives.scaling import scale_by_learning_rate
+    from functrain.optim.stepping import apply_updates
+
     decay = add_decayed_weights(weight_decay) if weight_decay else identity
     state: Any = {"mean": means, "square": squares, "count": count - 1}
     updates, _ = (identity if decoupled else decay).update(gradients, (), params)

@@ -16,7 +16,7 @@ _LIBRARY = torch.library.Library("functrain", "FRAGMENT")
 def define(schema: str, quick: Callable, overwriting: Callable, pure: Callable, count: int) -> Any:
     """Define an operation of lists of tensors, and return it.
 
-    Where something is differentiated or mapped over, it is its parts.
+    Where something is differentiated or map_over over, it is its parts.
 
     Args:
         schema: its name and arguments; it returns `Tensor[]`.
@@ -32,7 +32,7 @@ def define(schema: str, quick: Callable, overwriting: Callable, pure: Callable, 
         with below_autograd():
             return op(*args)
 
-    def mapped(info: Any, in_dims: tuple, *args: Any) -> tuple[list[Tensor], list[int]]:
+    def map_over(info: Any, in_dims: tuple, *args: Any) -> tuple[list[Tensor], list[int]]:
         made = torch.vmap(pure, in_dims=tuple(in_dims))(*args)
         return list(made), [0] * len(made)
 
@@ -44,7 +44,7 @@ def define(schema: str, quick: Callable, overwriting: Callable, pure: Callable, 
     _LIBRARY.impl(name, quick, "CompositeExplicitAutograd")
     _LIBRARY.impl(name, with_gradients, "Autograd")
     torch.library.register_fake(f"functrain::{name}", layout, lib=_LIBRARY)
-    torch.library.register_vmap(f"functrain::{name}", mapped, lib=_LIBRARY)
+    torch.library.register_vmap(f"functrain::{name}", map_over, lib=_LIBRARY)
     op = getattr(torch.ops.functrain, name).default
     KERNELS[op], PURE[op], LAYOUTS[op], OVERWRITING[op] = quick, pure, layout, (overwriting, count)
     return op

@@ -55,11 +55,11 @@ class Path:
             return None
         counted = {"count": kept["count"] + 1} if "count" in kept else {}
         rest = self.rest(counted, _scalar(lr) if recorded else lr)
-        run = _recorded if recorded else _at_once
+        run = _record if recorded else _run_at_once
         after, *columns = (iter(column) for column in run(self.operator, rows, rest))
-        slots = {slot: _filled(params, column) for slot, column in zip(self.slots, columns, strict=True)}
+        slots = {slot: _fill(params, column) for slot, column in zip(self.slots, columns, strict=True)}
         states = (*state[: self.at], slots | counted, *state[self.at + 1 :])
-        return _filled(params, after), states
+        return _fill(params, after), states
 
 
 def _rows(params: Any, updates: Any, slots: list[Any]) -> list[tuple[Tensor, ...]] | None:
@@ -105,7 +105,7 @@ def _scalar(lr: Any) -> Tensor:
     return lr.double() if isinstance(lr, Tensor) else torch.full((), lr, dtype=torch.float64, device="cpu")
 
 
-def _at_once(operator: Any, rows: list[tuple[Tensor, ...]], rest: tuple) -> list[Sequence[Tensor]]:
+def _run_at_once(operator: Any, rows: list[tuple[Tensor, ...]], rest: tuple) -> list[Sequence[Tensor]]:
     columns = [list(column) for column in zip(*rows, strict=True)]
     _keep_freed_memory(max(t.numel() for t in columns[0]) > SMALL)
     made: Any = KERNELS[operator](*columns, *rest)
@@ -119,7 +119,7 @@ def _keep_freed_memory(large: bool) -> None:
         keep_freed_memory(1)
 
 
-def _recorded(operator: Any, rows: list[tuple[Tensor, ...]], rest: tuple) -> list[Sequence[Tensor]]:
+def _record(operator: Any, rows: list[tuple[Tensor, ...]], rest: tuple) -> list[Sequence[Tensor]]:
     small = [k for k, row in enumerate(rows) if row[0].numel() <= SMALL]
     groups = [small] * bool(small) + [[k] for k, row in enumerate(rows) if row[0].numel() > SMALL]
     made: dict[int, list[Tensor]] = {}
@@ -131,7 +131,7 @@ def _recorded(operator: Any, rows: list[tuple[Tensor, ...]], rest: tuple) -> lis
     return list(zip(*(made[k] for k in range(len(rows))), strict=True))
 
 
-def _filled(like: Any, leaves: Any) -> Any:
+def _fill(like: Any, leaves: Any) -> Any:
     return tree.map(lambda _: next(leaves), like)
 
 

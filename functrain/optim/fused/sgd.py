@@ -5,10 +5,6 @@ from typing import Any
 from torch import Tensor
 
 from functrain.optim.fused.operator import define, functions, parts
-from functrain.optim.primitives.decaying import add_decayed_weights
-from functrain.optim.primitives.momentum import trace
-from functrain.optim.primitives.scaling import scale_by_learning_rate
-from functrain.optim.stepping import apply_updates
 from functrain.optim.transform import identity
 
 CHUNK = 1 << 15
@@ -79,6 +75,12 @@ def _parts_of_sgd(
     nesterov: bool,
     weight_decay: float,
 ) -> list[Tensor]:
+    # Here, as the pieces may be chains themselves.
+    from functrain.optim.primitives.decaying import add_decayed_weights
+    from functrain.optim.primitives.momentum import trace
+    from functrain.optim.primitives.scaling import scale_by_learning_rate
+    from functrain.optim.stepping import apply_updates
+
     decay = add_decayed_weights(weight_decay) if weight_decay else identity
     updates, _ = decay.update(gradients, (), params)
     updates, state = trace(momentum, nesterov=nesterov).update(updates, {"buffer": buffers}, params)

@@ -46,7 +46,7 @@ GROUP_BYTES = 1 << 26
 
 
 @attrs.frozen
-class Step:
+class Group:
     """Operations that are called at once: one, or several of a kind grouped into one call."""
 
     nodes: tuple[Any, ...]
@@ -55,7 +55,7 @@ class Step:
     the memories that it changes without a copy; None when they make new tensors."""
 
 
-def scheduled(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Step]:
+def steps_of(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Group]:
     """Return the steps of a graph in order.
 
     Args:
@@ -63,7 +63,7 @@ def scheduled(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[St
         target: donated input -> the result that goes into its memory.
         aliasing: what shares memory.
     """
-    return _grouped(_ordered(graph, target, aliasing))
+    return _group(_ordered(graph, target, aliasing))
 
 
 def is_pointwise(node: Any) -> bool:
@@ -93,7 +93,7 @@ def _ordered(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Any
     for k, result in enumerate(dict.fromkeys(n for n in results if n in tail)):
         cone = _cone(result, tail)
         needed = [position.get(a, -1) for n in cone for a in n.all_input_nodes]
-        overwritten = [input_of.get(n) for n in _written_with(result, cone)]
+        overwritten = [input_of.get(n) for n in _results_with(result, cone)]
         readers = [position.get(u, -1) for i in overwritten for u in _readers(i, position, aliasing)]
         cones.append((max([*needed, *readers], default=-1), k, cone))
     cones.sort(key=lambda c: c[:2])
@@ -122,7 +122,7 @@ def _ordered(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Any
     return _topological([*order, *late, *(n for n in nodes if n in rest)])
 
 
-def _written_with(result: Any, cone: list[Any]) -> Iterator[Any]:
+def _results_with(result: Any, cone: list[Any]) -> Iterator[Any]:
     """Yield a result, and those that an operator makes at once with what the result needs."""
     yield result
     for node in cone:
@@ -134,31 +134,31 @@ def _readers(node: Any, position: dict[Any, int], aliasing: Aliasing) -> list[An
     """Return the operations that read an input, also through views of it."""
     if node is None:
         return []
-    found, waiting, memory = [], [node], aliasing.memory(node)
+    users, waiting, memory = [], [node], aliasing.memory(node)
     while waiting:
         for user in waiting.pop().users:
-            found.append(user)
+            users.append(user)
             if user.op == "call_function" and aliasing.memory(user) is memory:
                 waiting.append(user)
-    return [n for n in found if n in position]
+    return [n for n in users if n in position]
 
 
 def _cone(result: Any, tail: set[Any]) -> list[Any]:
     """Return what of the tail a result needs, in order."""
-    found: dict[Any, None] = {}
+    needed: dict[Any, None] = {}
     stack = [(result, False)]
     while stack:
         node, ready = stack.pop()
         if ready:
-            found[node] = None
-        elif node in tail and node not in found:
+            needed[node] = None
+        elif node in tail and node not in needed:
             stack.append((node, True))
             stack.extend((a, False) for a in reversed(node.all_input_nodes))
-    return list(found)
+    return list(needed)
 
 
 def _topological(nodes: list[Any]) -> list[Any]:
-    known, order, done = set(nodes), [], set()
+    members, order, done = set(nodes), [], set()
     for start in nodes:
         stack = [(start, False)]
         while stack:
@@ -169,7 +169,7 @@ def _topological(nodes: list[Any]) -> list[Any]:
                     order.append(node)
             elif node not in done:
                 stack.append((node, True))
-                stack.extend((a, False) for a in reversed(node.all_input_nodes) if a in known and a not in done)
+                stack.extend((a, False) for a in reversed(node.all_input_nodes) if a in members and a not in done)
     return order
 
 
@@ -180,7 +180,7 @@ def _groups(node: Any) -> bool:
     return value.numel() <= GROUPED if value.device.type == "cpu" else value.numel() * value.itemsize <= GROUP_BYTES
 
 
-def _grouped(order: list[Any]) -> list[Step]:
+def _group(order: list[Any]) -> list[Group]:
     """Return the steps: at the end of the order, operations of one kind and of one height are called together."""
     first = len(order)
     while first and is_pointwise(order[first - 1]) and _groups(order[first - 1]):
@@ -194,14 +194,14 @@ def _grouped(order: list[Any]) -> list[Step]:
     for node in last:
         kind = _kind(node)
         groups.setdefault((-height[node], kind if kind is not None else node), []).append(node)
-    steps = [Step((node,)) for node in head]
+    steps = [Group((node,)) for node in head]
     for _, nodes in sorted(groups.items(), key=lambda item: item[0][0]):
-        for part in _bounded(nodes):
-            steps.append(Step(tuple(part)))
+        for part in _bound(nodes):
+            steps.append(Group(tuple(part)))
     return steps
 
 
-def _bounded(nodes: list[Any]) -> list[list[Any]]:
+def _bound(nodes: list[Any]) -> list[list[Any]]:
     if nodes[0].meta["val"].device.type == "cpu" or len(nodes) == 1:
         return [nodes]
     parts, size = [[]], 0
