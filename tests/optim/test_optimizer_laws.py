@@ -10,7 +10,7 @@ from every_optimizer import OPTIMIZERS
 import functrain as ft
 from functrain import losses, nn, optim, random, testing, tree
 from functrain.errors import InvalidArgument
-from functrain.optim import optimizers
+from functrain.optim import optimizers, primitives
 
 DOUBLE, KEY = torch.float64, random.key(0)
 every = pytest.mark.parametrize("name", OPTIMIZERS)
@@ -223,7 +223,7 @@ def required(name):
     """What a call cannot do without."""
     parameters = inspect.signature(getattr(optim, name)).parameters
     needed = [key for key, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
-    return {key: {"lr": 0.1, "optimizer": optim.sgd(0.1)}[key] for key in needed}
+    return {key: optim.sgd(0.1) if key in ("optimizer", "piece") else 0.1 for key in needed}
 
 
 def test_all_named_optimizers_are_in_the_table():
@@ -260,13 +260,17 @@ RATES = {
     "threshold": (-0.1,),
     "dampening": (math.inf, "a"),
 }
-BAD = [
-    (name, key, value)
-    for name in NAMED
-    for key in options(name)
-    for value in RATES.get(key, ())
-    if key != "coefficients"
-]
+PIECES = [name for name in primitives.__all__ if inspect.isfunction(getattr(optim, name))] + ["scale_by_caution"]
+NUMBERS = RATES | {
+    "clipping": (-0.1, math.inf),
+    "decay": (-0.1,),
+    "factor": (math.inf, math.nan),
+    "max_delta": (-0.1, math.nan),
+    "max_norm": (-0.1, math.nan),
+    "radius": (-0.1, math.nan),
+    "total": (-0.1, math.nan),
+}
+BAD = [(name, key, value) for name in [*NAMED, *PIECES] for key in options(name) for value in NUMBERS.get(key, ())]
 
 
 @pytest.mark.parametrize("name, key, value", BAD)
