@@ -19,7 +19,13 @@ from functrain.optim.primitives.momentum import ema, trace
 from functrain.optim.primitives.orthogonal import orthogonalize, scale_by_shape
 from functrain.optim.primitives.scaling import negate, scale, scale_by_inverse_time, scale_by_learning_rate
 from functrain.optim.primitives.signs import scale_by_lion, scale_by_rprop
-from functrain.optim.primitives.squares import scale_by_adadelta, scale_by_rms, scale_by_rss, scale_by_stddev
+from functrain.optim.primitives.squares import (
+    scale_by_adadelta,
+    scale_by_debiased_rms,
+    scale_by_rms,
+    scale_by_rss,
+    scale_by_stddev,
+)
 
 __all__ = [
     "add_decayed_weights",
@@ -34,6 +40,7 @@ __all__ = [
     "scale_by_adam",
     "scale_by_adamax",
     "scale_by_amsgrad",
+    "scale_by_debiased_rms",
     "scale_by_factored_rms",
     "scale_by_falling_rate",
     "scale_by_inverse_time",

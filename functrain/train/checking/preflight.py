@@ -18,7 +18,8 @@ from functrain.train.looping.compiling import kept
 from functrain.train.looping.sources import Source
 from functrain.train.run import Run
 from functrain.train.state import TrainState
-from functrain.train.stepping.step import applied, begin, forward
+from functrain.train.stepping.applying import applied
+from functrain.train.stepping.step import begin, forward
 from functrain.train.tally import check_name
 
 
