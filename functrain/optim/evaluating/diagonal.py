@@ -7,7 +7,7 @@ from torch import Tensor
 
 from functrain import arguments, random, schedule, tree
 from functrain.engine import cond, vjp
-from functrain.optim.arithmetic import lerp, scalar_like, unhidden
+from functrain.optim.arithmetic import lerp, scalar_like, unhide
 from functrain.optim.context import Context
 from functrain.optim.hypers import decays, nonnegative
 from functrain.optim.leaves import per_leaf
@@ -63,7 +63,7 @@ def scale_by_sophia(
     def formula(now, g: Tensor, p: Tensor, m: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         m, limit = lerp(m, g, 1 - now.b1), scalar_like(g, now.most)
         u = m * now.factor / torch.maximum(h * now.gamma, scalar_like(g, now.eps))
-        return unhidden(torch.minimum(torch.maximum(u, -limit), limit), m), m, h
+        return unhide(torch.minimum(torch.maximum(u, -limit), limit), m), m, h
 
     hypers = decays(b1=b1, b2=b2) | nonnegative(eps=eps, gamma=gamma, most=most)
     clipped = per_leaf("scale_by_sophia", formula, hypers, ["mean", "hessian"], counts=True, once=once, real=True)

@@ -2,7 +2,7 @@
 
 from functrain.optim.arithmetic import is_zero
 from functrain.optim.chaining import alias
-from functrain.optim.hypers import fixed
+from functrain.optim.hypers import check_fixed
 from functrain.optim.optimizers.shared import decay
 from functrain.optim.primitives import (
     ema,
@@ -95,5 +95,5 @@ def rprop(
     >>> rprop(lr=0.1)
     rprop(shrink=0.5, least=1e-06, most=50.0, grow=1.2)
     """
-    pieces = scale_by_rprop(fixed(lr=lr)["lr"], shrink, grow, least, most), negate
+    pieces = scale_by_rprop(check_fixed(lr=lr)["lr"], shrink, grow, least, most), negate
     return alias("rprop", negate if maximize else None, *pieces)

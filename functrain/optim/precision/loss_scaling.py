@@ -94,11 +94,11 @@ def dynamic_loss_scale(
             changed, inner = transform.update(safe, state.inner, params, context)
             happened = has_updated(transform, state.inner, inner)
             made = state.updates + (1 if happened is None else happened)
-            return changed, LossScaled(*_grown(state), made, state.skipped, inner)
+            return changed, LossScaled(*_grow(state), made, state.skipped, inner)
 
         return only_where(finite, inside, updates, less)
 
-    def _grown(state: LossScaled) -> tuple[Tensor, Tensor]:
+    def _grow(state: LossScaled) -> tuple[Tensor, Tensor]:
         good = state.good + 1
         larger = state.scale * growth
         full = good == every

@@ -15,7 +15,7 @@ SHORT = {torch.bfloat16: (8, -133), torch.float16: (11, -24)}
 """Short dtypes: how many binary digits they have, and the power of 2 that is their smallest number."""
 
 
-def rounded(key: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+def round_by_chance(key: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
     """Return a float32 tensor in a short dtype, each element rounded up or down by chance, so that its mean is x.
 
     It is the neighbour above with the probability (x - below) / (above - below), and x itself where that has the dtype.
@@ -27,7 +27,7 @@ def rounded(key: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
         dtype: bfloat16 or float16.
 
     >>> x = torch.full((10000,), 1.001953125)  # a quarter of the way from 1 to the next bfloat16
-    >>> some = rounded(random.key(0), x, torch.bfloat16)
+    >>> some = round_by_chance(random.key(0), x, torch.bfloat16)
     >>> some.unique(), bool((some.float().mean() - x[0]).abs() < 1e-4)
     (tensor([1.0000, 1.0078], dtype=torch.bfloat16), True)
     """
@@ -78,7 +78,7 @@ def round_stochastically(transform: Transform) -> Transform:
             if p.dtype not in SHORT:
                 return u
             # The difference of neighbours is exact in float32, and so is its sum with the parameter.
-            return rounded(random.fold_in(key, path), before + u, p.dtype).float() - before
+            return round_by_chance(random.fold_in(key, path), before + u, p.dtype).float() - before
 
         return tree.map_with_path(added, params, wide, changed), state
 
@@ -130,10 +130,10 @@ def short_state(transform: Transform, dtype: torch.dtype = torch.bfloat16) -> Tr
         return Shortened(tree.map(lambda leaf: leaf.to(dtype) if _is_array(leaf) else leaf, transform.init(params)))
 
     def update(updates: Any, state: Shortened, params: Any, context: Context) -> tuple[Any, Shortened]:
-        changed, inner = transform.update(updates, tree.map(_widened, state.inner), params, context)
-        return changed, Shortened(tree.map_with_path(partial(_shortened, context.key, dtype), inner, state.inner))
+        changed, inner = transform.update(updates, tree.map(_widen, state.inner), params, context)
+        return changed, Shortened(tree.map_with_path(partial(_shorten, context.key, dtype), inner, state.inner))
 
-    def _widened(leaf: Tensor) -> Tensor:
+    def _widen(leaf: Tensor) -> Tensor:
         return leaf.float() if leaf.dtype is dtype and leaf.dim() > 0 else leaf
 
     made = transform.made
@@ -147,10 +147,10 @@ def short_state(transform: Transform, dtype: torch.dtype = torch.bfloat16) -> Tr
     )
 
 
-def _shortened(key: Any, dtype: torch.dtype, path: str, new: Tensor, old: Tensor) -> Tensor:
+def _shorten(key: Any, dtype: torch.dtype, path: str, new: Tensor, old: Tensor) -> Tensor:
     if old.dtype is not dtype or new.dtype is dtype:
         return new
-    return rounded(random.fold_in(key, "short_state", path), new, dtype)
+    return round_by_chance(random.fold_in(key, "short_state", path), new, dtype)
 
 
 def _is_array(leaf: Tensor) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from functrain import arguments
 from functrain.engine import cond
-from functrain.optim.arithmetic import lerp, root, unhidden
+from functrain.optim.arithmetic import lerp, root, unhide
 from functrain.optim.hypers import decays, positive
 from functrain.optim.leaves import per_leaf
 from functrain.optim.preconditioning.matrices import as_matrix, inverse_root
@@ -49,10 +49,10 @@ def scale_by_shampoo(b2: Hyper | None = None, eps: Number = 1e-4, every: int = 1
         correction = 1.0 if b2 is None else 1 / (1 - now.b2**now.t)
         return {"turn": (now.t - 1) % every == 0, "correction": correction}
 
-    def added(now, old: Tensor, new: Tensor) -> Tensor:
+    def add(now, old: Tensor, new: Tensor) -> Tensor:
         return old + new if b2 is None else lerp(old, new, 1 - now.b2)
 
-    def rooted(now, moments: Tensor, before: Tensor, order: int) -> Tensor:
+    def take_root(now, moments: Tensor, before: Tensor, order: int) -> Tensor:
         if moments.shape[-1] == 0:
             return before
 
@@ -66,16 +66,16 @@ def scale_by_shampoo(b2: Hyper | None = None, eps: Number = 1e-4, every: int = 1
     def formula(now, g: Tensor, p: Tensor, l: Tensor, r: Tensor, l_root: Tensor, r_root: Tensor, v: Tensor):  # noqa: E741
         sides = (l.numel() > 0) + (r.numel() > 0)
         if sides == 0:
-            v = added(now, v, g * g)
-            return unhidden(g / root(v * now.correction + floor), v), l, r, l_root, r_root, v
+            v = add(now, v, g * g)
+            return unhide(g / root(v * now.correction + floor), v), l, r, l_root, r_root, v
         matrix = u = as_matrix(g)
         if l.numel():
-            l = added(now, l, matrix @ matrix.mT)  # noqa: E741
-            l_root = rooted(now, l, l_root, 2 * sides)
+            l = add(now, l, matrix @ matrix.mT)  # noqa: E741
+            l_root = take_root(now, l, l_root, 2 * sides)
             u = l_root @ u
         if r.numel():
-            r = added(now, r, matrix.mT @ matrix)
-            r_root = rooted(now, r, r_root, 2 * sides)
+            r = add(now, r, matrix.mT @ matrix)
+            r_root = take_root(now, r, r_root, 2 * sides)
             u = u @ r_root
         hidden = (l.sum() + r.sum()) * 0  # what is not finite anywhere makes all of it NaN
         return u.reshape(g.shape) + hidden, l, r, l_root, r_root, v

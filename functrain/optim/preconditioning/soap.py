@@ -5,7 +5,7 @@ from torch import Tensor
 
 from functrain import arguments
 from functrain.engine import cond
-from functrain.optim.arithmetic import lerp, mean_square, root, unhidden
+from functrain.optim.arithmetic import lerp, mean_square, root, unhide
 from functrain.optim.hypers import decays, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.preconditioning.matrices import as_matrix, eigenbasis, refined_basis
@@ -66,15 +66,15 @@ def scale_by_soap(
 
     def formula(now, g: Tensor, p: Tensor, l: Tensor, r: Tensor, rows: Tensor, columns: Tensor, m: Tensor, v: Tensor):  # noqa: E741
         matrix = as_matrix(g)
-        seen = torch.where(now.first, 0.0, turned(matrix, rows, columns))
+        seen = torch.where(now.first, 0.0, turn(matrix, rows, columns))
         m, v = lerp(m, seen, 1 - now.b1), mean_square(v, seen, now.b2)
-        u = turned(unhidden(m * now.factor / _nonzero(root(v) + now.eps), v), rows.mT, columns.mT)
+        u = turn(unhide(m * now.factor / _nonzero(root(v) + now.eps), v), rows.mT, columns.mT)
         l = lerp(l, matrix @ matrix.mT, now.part) if l.numel() else l  # noqa: E741
         r = lerp(r, matrix.mT @ matrix, now.part) if r.numel() else r
-        rows, columns, m, v = changed(now, l, r, rows, columns, m, v)
+        rows, columns, m, v = change(now, l, r, rows, columns, m, v)
         return u.reshape(g.shape) + (g.sum() + l.sum() + r.sum()) * 0, l, r, rows, columns, m, v
 
-    def changed(now, l: Tensor, r: Tensor, rows: Tensor, columns: Tensor, m: Tensor, v: Tensor):  # noqa: E741
+    def change(now, l: Tensor, r: Tensor, rows: Tensor, columns: Tensor, m: Tensor, v: Tensor):  # noqa: E741
         if l.numel() + r.numel() == 0:
             return rows, columns, m, v
 
@@ -82,7 +82,7 @@ def scale_by_soap(
             return _eigen(l, rows), _eigen(r, columns), m * 1, v * 1
 
         def refined() -> tuple[Tensor, ...]:
-            return _refined(l, r, rows, columns, m, v)
+            return _refine(l, r, rows, columns, m, v)
 
         def kept() -> tuple[Tensor, ...]:
             return rows * 1, columns * 1, m * 1, v * 1
@@ -97,10 +97,10 @@ def scale_by_soap(
     return per_leaf("scale_by_soap", formula, hypers, slots, counts=True, once=once, real=True)
 
 
-def turned(a: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def turn(a: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Return a matrix in other bases, rows' a columns; an empty one is the basis that it has.
 
-    >>> turned(torch.ones(2, 1), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.zeros(0, 0))
+    >>> turn(torch.ones(2, 1), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.zeros(0, 0))
     tensor([[1.],
             [1.]])
     """
@@ -112,8 +112,8 @@ def _eigen(moments: Tensor, before: Tensor) -> Tensor:
     return eigenbasis(moments.nan_to_num(0.0, 0.0, 0.0)) if moments.numel() else before * 1
 
 
-def _refined(l: Tensor, r: Tensor, rows: Tensor, columns: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, ...]:  # noqa: E741
-    plain = turned(m, rows.mT, columns.mT)
+def _refine(l: Tensor, r: Tensor, rows: Tensor, columns: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, ...]:  # noqa: E741
+    plain = turn(m, rows.mT, columns.mT)
     new_rows, new_columns = rows * 1, columns * 1
     if l.numel():
         new_rows, order = refined_basis(l.nan_to_num(0.0, 0.0, 0.0), rows)
@@ -121,7 +121,7 @@ def _refined(l: Tensor, r: Tensor, rows: Tensor, columns: Tensor, m: Tensor, v: 
     if r.numel():
         new_columns, order = refined_basis(r.nan_to_num(0.0, 0.0, 0.0), columns)
         v = v.index_select(1, order)
-    return new_rows, new_columns, turned(plain, new_rows, new_columns), v * 1
+    return new_rows, new_columns, turn(plain, new_rows, new_columns), v * 1
 
 
 def _nonzero(a: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from functrain import schedule
 from functrain.errors import InvalidArgument
-from functrain.optim.arithmetic import length, scalar_like, unhidden
+from functrain.optim.arithmetic import length, scalar_like, unhide
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper, Schedule
@@ -30,7 +30,7 @@ def keep_nonnegative() -> Transform:
     """
 
     def formula(now, g: Tensor, p: Tensor) -> Tensor:
-        return unhidden(torch.where(p + g < 0, -p, g), g)
+        return unhide(torch.where(p + g < 0, -p, g), g)
 
     return per_leaf("keep_nonnegative", formula, real=True)
 
@@ -136,7 +136,7 @@ def _keeping(label: str, onto: Callable[[Any, Tensor], Tensor], hypers: dict[str
     """Return the transform that changes the updates so that the parameters come to where a projection brings them."""
 
     def formula(now, g: Tensor, p: Tensor) -> Tensor:
-        return unhidden(onto(now, p + g) - p, g)
+        return unhide(onto(now, p + g) - p, g)
 
     return per_leaf(label, formula, hypers, real=True)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from functrain.optim.arithmetic import cube_root, plus, plus_square, times, unhidden
+from functrain.optim.arithmetic import cube_root, plus, plus_square, times, unhide
 from functrain.optim.hypers import decays, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
@@ -35,7 +35,7 @@ def scale_by_madgrad(lr: Hyper = 1e-2, momentum: Hyper = 0.9, eps: Hyper = 1e-6)
 
     def formula(now, g: Tensor, p: Tensor, s: Tensor, v: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         s, v = plus(s, g, now.weight), plus_square(v, g, now.weight)
-        goal = x - unhidden(s / (cube_root(v) + now.eps), v)
+        goal = x - unhide(s / (cube_root(v) + now.eps), v)
         return times(goal - p, 1 - now.momentum), s, v, x
 
     hypers = nonnegative(lr=lr, eps=eps) | decays(momentum=momentum)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from functrain.optim.arithmetic import is_number, length, lerp, plus, root, scalar_like, times, unhidden
+from functrain.optim.arithmetic import is_number, length, lerp, plus, root, scalar_like, times, unhide
 from functrain.optim.hypers import decays, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
@@ -71,7 +71,7 @@ def scale_by_novograd(b2: Hyper = 0.25, eps: Hyper = 1e-6) -> Transform:
     def formula(now, g: Tensor, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         square = (g * g).sum()
         v = torch.where(now.later, lerp(v, square.expand_as(v), 1 - now.b2), square)
-        return unhidden(g / (root(v) + now.eps), v), v
+        return unhide(g / (root(v) + now.eps), v), v
 
     hypers = decays(b2=b2) | nonnegative(eps=eps)
     return per_leaf("scale_by_novograd", formula, hypers, {"square": lambda p: p.new_zeros(())}, counts=True, once=once)

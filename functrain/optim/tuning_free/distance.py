@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.optim.arithmetic import is_zero, lerp, mean_square, plus, root, scalar_like, unhidden
+from functrain.optim.arithmetic import is_zero, lerp, mean_square, plus, root, scalar_like, unhide
 from functrain.optim.hypers import decays, nonnegative, positive
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
@@ -50,7 +50,7 @@ def scale_by_dog(initial: Hyper = 1e-6, eps: Hyper = 1e-8) -> Transform:
         return {"distance": distance, "squares": squares, "rate": distance / root(squares + now.eps)}
 
     def formula(now, g: Tensor, p: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
-        return unhidden(g * now.rate, g), first
+        return unhide(g * now.rate, g), first
 
     return per_leaf(
         "scale_by_dog",
@@ -88,7 +88,7 @@ def scale_by_dowg(initial: Hyper = 1e-4, eps: Hyper = 1e-4) -> Transform:
         return {"distance": distance, "squares": squares, "rate": distance / _nonzero(root(squares) + now.eps)}
 
     def formula(now, g: Tensor, p: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
-        return unhidden(g * now.rate, g), first
+        return unhide(g * now.rate, g), first
 
     return per_leaf(
         "scale_by_dowg",
@@ -176,7 +176,7 @@ def scale_by_prodigy(
     def formula(now, g: Tensor, p: Tensor, m: Tensor, v: Tensor, s: Tensor, first: Tensor) -> tuple[Tensor, ...]:
         seen = g * now.before
         m, v = lerp(m, seen, 1 - now.b1), mean_square(v, seen, now.b2)
-        u = unhidden(m / (root(v) + now.estimate * now.eps), v)
+        u = unhide(m / (root(v) + now.estimate * now.eps), v)
         u = plus(u, p, now.weight_decay) if decay else u
         return u * now.rate, m, v, s * kept(now) + g * now.added, first
 

@@ -82,11 +82,11 @@ def mechanize(
         check_gradients(updates, params)
         emitted, inner = transform.update(updates, state.inner, params, context)
         total = state.scale.sum()
-        away = tree.map(lambda first, p: _divided(first - p, total + eps), state.first, params)
+        away = tree.map(lambda first, p: _divide(first - p, total + eps), state.first, params)
         pull = schedule.value(decay, context) * total * root(squared_norm(updates, params))
         pull = pull / (root(squared_norm(params, params)) + eps)
         h = dot(updates, away, params) + pull * dot(params, away, params)
-        learned = _learned(state, h, inner)
+        learned = _learn(state, h, inner)
         factor = learned.scale.sum()
         changed = tree.map(
             lambda u, first, p, d: (first - _times(d - u, factor) - p).to(u.dtype), emitted, state.first, params, away
@@ -100,7 +100,7 @@ def mechanize(
             tree.map(lambda new, old: torch.where(happened, new, old), learned, kept),
         )
 
-    def _learned(state: Mechanized, h: Tensor, inner: Any) -> Mechanized:
+    def _learn(state: Mechanized, h: Tensor, inner: Any) -> Mechanized:
         keeps = 1 - 0.1 ** torch.arange(1, memories + 1, dtype=torch.float64, device=h.device)
         reward = keeps * state.reward + torch.minimum(torch.maximum(h, -state.peak), state.peak) * state.scale
         peak = torch.maximum(keeps * state.peak, h.abs() + eps)
@@ -122,5 +122,5 @@ def _times(a: Tensor, factor: Tensor) -> Tensor:
     return a * factor.to(a.real.dtype)
 
 
-def _divided(a: Tensor, by: Tensor) -> Tensor:
+def _divide(a: Tensor, by: Tensor) -> Tensor:
     return a / by.to(a.real.dtype)

@@ -85,7 +85,7 @@ def schedule_free(make: Callable[[Hyper], Transform], lr: Hyper, b1: Number = 0.
         weight = largest**power * (1 if happened is None else happened)
         total = state.weight + weight
         part = weight / torch.where(total > 0, total, 1.0)
-        shown = tree.map(lambda u, p, z: _moved(u, p, z, part, b1).to(u.dtype), stepped, params, state.stepped)
+        shown = tree.map(lambda u, p, z: _move(u, p, z, part, b1).to(u.dtype), stepped, params, state.stepped)
         z = tree.map(lambda z, u: z + u.to(z.dtype), state.stepped, stepped)
         return shown, ScheduleFree(state.b1, largest, total, z, inner)
 
@@ -99,7 +99,7 @@ def schedule_free(make: Callable[[Hyper], Transform], lr: Hyper, b1: Number = 0.
     )
 
 
-def _moved(u: Tensor, y: Tensor, z: Tensor, part: Tensor, b1: float) -> Tensor:
+def _move(u: Tensor, y: Tensor, z: Tensor, part: Tensor, b1: float) -> Tensor:
     """Return the change of y where z moves by u, and x by a part of the way to z: x itself need not be kept."""
     part = part.to(z.real.dtype)
     return u.to(z.dtype) * (1 - b1 * (1 - part)) + (z - y) * part
@@ -133,11 +133,11 @@ def evaluation_params(opt_state: Any, params: Any) -> Any:
         # By path, for inside of `partition` the parameters of a group are a flat dict.
         shown = state.slow if isinstance(state, LookedAhead) else state.stepped
         for path, leaf in tree.leaves_with_path(shown):
-            here[path] = _evaluated(state, here[path], leaf)
+            here[path] = _evaluate(state, here[path], leaf)
     return tree.unflatten(tree.structure(params), here.values())
 
 
-def _evaluated(state: Any, p: Tensor, leaf: Tensor) -> Tensor:
+def _evaluate(state: Any, p: Tensor, leaf: Tensor) -> Tensor:
     if isinstance(state, LookedAhead):
         return leaf.to(p.dtype)
     return lerp(leaf, p.to(leaf.dtype), (1 / state.b1).to(leaf.real.dtype)).to(p.dtype)

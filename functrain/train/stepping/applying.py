@@ -7,7 +7,7 @@ from functrain import nn
 from functrain.train.stepping.weights import row_weights
 
 
-def applied(model: nn.Model) -> Callable[[Any, Any], tuple[Any, Any]]:
+def apply_model(model: nn.Model) -> Callable[[Any, Any], tuple[Any, Any]]:
     """Return the function of a step and parameters that applies the model to the step's batch, in its mode."""
 
     def apply(step: Any, params: Any) -> tuple[Any, Any]:

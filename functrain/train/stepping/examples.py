@@ -14,12 +14,12 @@ from functrain.engine import vmap
 from functrain.engine.transforms.gradients import differentiate
 from functrain.errors import InvalidArgument, ShapeMismatch
 from functrain.train.stepping.applying import mode_of
-from functrain.train.stepping.gradients import Stage, compare, unscaled, with_parts
+from functrain.train.stepping.gradients import Stage, compare, unscale, with_parts
 
 Loss = Callable[[Any, Any], Any]
 
 
-def by_example(model: nn.Model, loss: Loss, inside: Stage | None, scaled: bool = False) -> Stage:
+def differentiate_examples(model: nn.Model, loss: Loss, inside: Stage | None, scaled: bool = False) -> Stage:
     """Return the stage that takes the gradient of each example, and the mean of these as the gradient of the batch.
 
     Each example goes through the model as a batch of one row, with draws of its own; what is predicted, measured and
@@ -29,7 +29,7 @@ def by_example(model: nn.Model, loss: Loss, inside: Stage | None, scaled: bool =
         model: the model, whose buffers training does not change.
         loss: (prediction, target) -> one value per example or element.
         inside: the handlers of `after_pred` and `after_loss`; there must be none.
-        scaled: as in `differentiated`.
+        scaled: as in `differentiate_loss`.
 
     Raises:
         InvalidArgument: there are such handlers. In a step, the model changes its buffers.
@@ -59,12 +59,12 @@ def by_example(model: nn.Model, loss: Loss, inside: Stage | None, scaled: bool =
         try:
             (prediction, result, grads), buffers = vmap(graded, out_dims=(0, None))(rows.tensors, index)
         except (RuntimeError, ShapeMismatch) as raw:  # a batch norm says something else of one row
-            _check_kept(step.state.buffers, _applied(model, step, params, batch, mode_of(step))[1], raw)
+            _check_kept(step.state.buffers, _apply(model, step, params, batch, mode_of(step))[1], raw)
             raise
-        prediction, result = tree.map(_merged, (prediction, result))
+        prediction, result = tree.map(_merge, (prediction, result))
         compared = compare(result, batch.weight)
         logged = with_parts(step, compared["parts"])
-        examples = _examples(unscaled(grads, scale), compared["losses"], batch.weight)
+        examples = _examples(unscale(grads, scale), compared["losses"], batch.weight)
         return tree.evolve(
             step,
             prediction=prediction,
@@ -78,7 +78,7 @@ def by_example(model: nn.Model, loss: Loss, inside: Stage | None, scaled: bool =
     def of_row(step: Any, params: Any, row: Batch, index: Tensor, scale: Tensor | None) -> tuple[Tensor, Any]:
         mode = mode_of(step)
         mode = attrs.evolve(mode, weight=None, path=(*mode.path, "example", index))
-        prediction, buffers = _applied(model, step, params, row, mode)
+        prediction, buffers = _apply(model, step, params, row, mode)
         result = loss(prediction, row.target)
         for one in tree.leaves((prediction, result)):
             _check_row(one)
@@ -89,7 +89,7 @@ def by_example(model: nn.Model, loss: Loss, inside: Stage | None, scaled: bool =
     return stage
 
 
-def _applied(model: nn.Model, step: Any, params: Any, batch: Batch, mode: nn.Mode) -> tuple[Any, Any]:
+def _apply(model: nn.Model, step: Any, params: Any, batch: Batch, mode: nn.Mode) -> tuple[Any, Any]:
     return model.apply(params, step.state.buffers, batch.input, mode)
 
 
@@ -119,7 +119,7 @@ def _check_row(leaf: Any) -> None:
         )
 
 
-def _merged(leaf: Tensor) -> Tensor:
+def _merge(leaf: Tensor) -> Tensor:
     return leaf.flatten(0, 1)
 
 
@@ -152,7 +152,7 @@ def _examples(grads: Any, values: Tensor, weight: Tensor | None) -> optim.Exampl
     return optim.Examples(grads, count, mean)
 
 
-def kept_gradients(after_grads: Stage | None) -> Stage | None:
+def keep_gradients(after_grads: Stage | None) -> Stage | None:
     """Return the stage of the handlers of `after_grads`, which may not replace gradients that the optimizer passes by.
 
     Raises:

@@ -14,7 +14,7 @@ from functrain.train.tally import LOSS, Measured
 Stage = Callable[[Any], Any]
 
 
-def differentiated(inner: Stage, scaled: bool = False) -> Stage:
+def differentiate_loss(inner: Stage, scaled: bool = False) -> Stage:
     """Return the stage that runs the inner stages and differentiates their loss by the parameters.
 
     Where it is scaled, it differentiates the loss times the scale in the optimizer's state, and divides the gradients.
@@ -33,15 +33,15 @@ def differentiated(inner: Stage, scaled: bool = False) -> Stage:
             return after.loss if scale is None else after.loss * scale, changed
 
         (_, changed), grads = differentiate(loss_of, (step.state.params,), has_aux=True)
-        return tree.evolve(step, **changed, grads=unscaled(grads, scale))
+        return tree.evolve(step, **changed, grads=unscale(grads, scale))
 
     return stage
 
 
-def unscaled(grads: Any, scale: Tensor | None) -> Any:
+def unscale(grads: Any, scale: Tensor | None) -> Any:
     """Return gradients divided by the scale of their loss, in float32 at least; as they are where there is none.
 
-    >>> unscaled({"w": torch.tensor([1024.0], dtype=torch.float16)}, torch.tensor(2.0**20))
+    >>> unscale({"w": torch.tensor([1024.0], dtype=torch.float16)}, torch.tensor(2.0**20))
     {'w': tensor([0.0010])}
     """
     if scale is None:
@@ -49,17 +49,17 @@ def unscaled(grads: Any, scale: Tensor | None) -> Any:
     return tree.map(lambda g: g.to(torch.promote_types(g.dtype, torch.float32)) / scale, grads)
 
 
-def differentiated_mean(
+def differentiate_mean(
     apply: Callable[[Any, Any], tuple[Any, Any]], loss: Callable[[Any, Any], Tensor], scaled: bool = False
 ) -> Stage:
-    """Return `differentiated(chain(forward, compared(loss), mean_loss))`, in a fraction of the time.
+    """Return `differentiate_loss(chain(forward, compared(loss), mean_loss))`, in a fraction of the time.
 
     Nobody looks at the steps in between, so there are none; and the mean needs no place in the graph.
 
     Args:
         apply: a function of the step and parameters that gives (prediction, buffers).
         loss: (prediction, target) -> one value per example or element.
-        scaled: as in `differentiated`.
+        scaled: as in `differentiate_loss`.
     """
 
     def stage(step: Any) -> Any:
@@ -77,7 +77,7 @@ def differentiated_mean(
         new, grads = pull_back(losses_of, step.state.params)
         if parts := new.pop("parts"):
             new["logged"] = with_parts(step, parts)
-        return tree.evolve(step, **new, grads=unscaled(grads, scale))
+        return tree.evolve(step, **new, grads=unscale(grads, scale))
 
     return stage
 

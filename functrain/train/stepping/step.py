@@ -24,13 +24,13 @@ from functrain.schedule import Progress
 from functrain.train.events import Callback
 from functrain.train.learner import Learner, check_learner, metrics_of, schedules
 from functrain.train.state import TrainState, progress
-from functrain.train.stepping.applying import applied
-from functrain.train.stepping.examples import by_example, kept_gradients
-from functrain.train.stepping.gradients import Stage, compare, differentiated, differentiated_mean, with_parts
+from functrain.train.stepping.applying import apply_model
+from functrain.train.stepping.examples import differentiate_examples, keep_gradients
+from functrain.train.stepping.gradients import Stage, compare, differentiate_loss, differentiate_mean, with_parts
 from functrain.train.stepping.handlers import handlers
 from functrain.train.stepping.weights import without_influence
 from functrain.train.stop import Halt, Stops, settle
-from functrain.train.tally import Tally, add, check_name, measured_by, summed, value_of
+from functrain.train.tally import Tally, add, check_name, measured_by, sum_up, value_of
 
 
 @tree.node
@@ -105,7 +105,7 @@ class Step:
     @property
     def accumulators(self) -> Any:
         """What the phase has measured so far: the accumulators of "loss" and of each metric, by name."""
-        return summed(self.metric, self.tally).added
+        return sum_up(self.metric, self.tally).added
 
 
 def train_step(learner: Learner) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Tensor]]]:
@@ -206,16 +206,16 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: St
     """
     check_learner(learner)
     on = handlers(callbacks, "train", stops)
-    apply, needs = applied(learner.model), learner.optimizer.needs
+    apply, needs = apply_model(learner.model), learner.optimizer.needs
     after_pred, after_loss, after_grads = on("after_pred"), on("after_loss"), on("after_grads")
     if "examples" in needs:
-        graded = by_example(learner.model, learner.loss, after_pred or after_loss, "loss_scale" in needs)
-        after_grads = kept_gradients(after_grads)
+        graded = differentiate_examples(learner.model, learner.loss, after_pred or after_loss, "loss_scale" in needs)
+        after_grads = keep_gradients(after_grads)
     elif after_pred is None and after_loss is None:
-        graded = differentiated_mean(apply, learner.loss, "loss_scale" in needs)
+        graded = differentiate_mean(apply, learner.loss, "loss_scale" in needs)
     else:  # which may change anything
         stages = _chain(forward(apply), after_pred, compared(learner.loss), mean_loss, after_loss)
-        graded = differentiated(stages, "loss_scale" in needs)
+        graded = differentiate_loss(stages, "loss_scale" in needs)
     graded = _chain(graded, after_grads)
     return _chain(
         on("begin_step"),
@@ -243,7 +243,7 @@ def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: Sto
     on = handlers(callbacks, "valid", stops)
     return _chain(
         on("begin_step"),
-        forward(applied(learner.model)),
+        forward(apply_model(learner.model)),
         on("after_pred"),
         compared(learner.loss),
         on("after_loss"),
@@ -334,23 +334,23 @@ def update(optimizer: optim.Transform) -> Stage:
     def stage(step: Step) -> Step:
         state, weight = step.state, step.batch.weight
         if weight is None:
-            return tree.evolve(step, state=_updated(optimizer, step), evaluate=None, examples=None)
+            return tree.evolve(step, state=_update(optimizer, step), evaluate=None, examples=None)
         counts = (weight != 0).any()
         if is_plain() and counts.device.type == "cpu":
-            after = _updated(optimizer, step) if counts else state
+            after = _update(optimizer, step) if counts else state
         else:
-            after = tree.map(lambda new, old: torch.where(counts, new, old), _updated(optimizer, step), state)
+            after = tree.map(lambda new, old: torch.where(counts, new, old), _update(optimizer, step), state)
         return tree.evolve(step, state=after, evaluate=None, examples=None)
 
     return stage
 
 
-def _updated(optimizer: optim.Transform, step: Step) -> TrainState:
+def _update(optimizer: optim.Transform, step: Step) -> TrainState:
     state = step.state
     params, opt_state = optim.step(
         optimizer, step.grads, state.opt_state, state.params, _context(step, optimizer.needs)
     )
-    happened = has_updated(optimizer, state.opt_state, opt_state)  # None where each call makes an update
+    happened = has_update(optimizer, state.opt_state, opt_state)  # None where each call makes an update
     more = 1 if happened is None else happened
     return tree.evolve(state, params=params, buffers=step.buffers, opt_state=opt_state, updates=state.updates + more)
 

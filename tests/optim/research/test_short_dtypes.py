@@ -8,7 +8,7 @@ import torch
 import functrain as ft
 from functrain import optim, random, tree
 from functrain.errors import InvalidArgument
-from functrain.optim.precision.rounding import rounded
+from functrain.optim.precision.rounding import round_by_chance
 
 SHORT = [torch.bfloat16, torch.float16]
 
@@ -20,7 +20,7 @@ def test_a_number_is_rounded_to_a_neighbour(dtype):
     generator = torch.Generator().manual_seed(0)
     size = 2.0 ** torch.randint(-30, 15, (4000,), generator=generator)
     x = torch.cat([size * torch.randn(4000, generator=generator), torch.tensor([0.0, 1e-42, -3e-41, 1e-8, 6e-8])])
-    got = rounded(random.key(1), x, dtype)
+    got = round_by_chance(random.key(1), x, dtype)
     near = x.to(dtype)
     infinity = torch.full_like(near, math.inf)
     if dtype is torch.float16:  # of which PyTorch has no nextafter
@@ -33,21 +33,21 @@ def test_a_number_is_rounded_to_a_neighbour(dtype):
         assert ((got == near) | (got == above) | (got == below)).all()
         assert ((got.float() - x).abs() < (above.float() - below.float()).clamp(min=1e-44)).all()
     exact = near.float()
-    assert torch.equal(rounded(random.key(2), exact, dtype), near)
+    assert torch.equal(round_by_chance(random.key(2), exact, dtype), near)
 
 
 def test_what_is_not_finite_stays():
     x = torch.tensor([math.inf, -math.inf, math.nan])
-    assert torch.equal(rounded(random.key(0), x, torch.bfloat16)[:2].float(), x[:2])
-    assert rounded(random.key(0), x, torch.bfloat16)[2].isnan()
-    assert rounded(random.key(0), torch.tensor([1e6]), torch.float16)[0] == math.inf
+    assert torch.equal(round_by_chance(random.key(0), x, torch.bfloat16)[:2].float(), x[:2])
+    assert round_by_chance(random.key(0), x, torch.bfloat16)[2].isnan()
+    assert round_by_chance(random.key(0), torch.tensor([1e6]), torch.float16)[0] == math.inf
 
 
 @pytest.mark.parametrize("dtype", SHORT)
 @pytest.mark.parametrize("value", [1.001, -3.14159, 2.0**-24 * 1.3, 1.9999])
 def test_it_is_right_on_average(dtype, value):
     n = 40000
-    some = rounded(random.key(3), torch.full((n,), value), dtype).double()
+    some = round_by_chance(random.key(3), torch.full((n,), value), dtype).double()
     error = some.mean().item() - torch.tensor(value).double().item()
     assert abs(error) <= 5 * some.std().item() / math.sqrt(n)  # five standard errors
     assert some.unique().numel() == 2
@@ -55,7 +55,7 @@ def test_it_is_right_on_average(dtype, value):
 
 def test_a_gradient_goes_through_it():
     assert (
-        ft.grad(lambda x: (rounded(random.key(0), x, torch.bfloat16).float() ** 2).sum())(torch.tensor([3.0]))[0] == 6.0
+        ft.grad(lambda x: (round_by_chance(random.key(0), x, torch.bfloat16).float() ** 2).sum())(torch.tensor([3.0]))[0] == 6.0
     )
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from functrain import schedule
-from functrain.optim.arithmetic import scalar_like, unhidden
+from functrain.optim.arithmetic import scalar_like, unhide
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper
@@ -28,7 +28,7 @@ def clip(max_delta: Hyper) -> Transform:
 
     def formula(now, g: Tensor, p: Tensor) -> Tensor:
         limit = scalar_like(g, now.max_delta)
-        return unhidden(torch.minimum(torch.maximum(g, -limit), limit), g)
+        return unhide(torch.minimum(torch.maximum(g, -limit), limit), g)
 
     return per_leaf("clip", formula, {"max_delta": max_delta})
 

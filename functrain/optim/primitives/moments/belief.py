@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from functrain.optim.arithmetic import lerp, mean_square, plus, root, unhidden
+from functrain.optim.arithmetic import lerp, mean_square, plus, root, unhide
 from functrain.optim.hypers import decays, fixed, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
@@ -33,7 +33,7 @@ def scale_by_belief(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-16, eps_
     def formula(now, g: Tensor, p: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         m = lerp(m, g, 1 - now.b1)
         v = mean_square(v, g - m, now.b2) + now.eps_root
-        return unhidden(m * now.of_mean / (root(v * now.of_square) + now.eps), v), m, v
+        return unhide(m * now.of_mean / (root(v * now.of_square) + now.eps), v), m, v
 
     hypers = decays(b1=b1, b2=b2) | nonnegative(eps=eps, eps_root=eps_root)
     return per_leaf("scale_by_belief", formula, hypers, ["mean", "square"], counts=True, once=_corrections)
@@ -68,7 +68,7 @@ def scale_by_yogi(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-3, initial
     def formula(now, g: Tensor, p: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         m, squares = lerp(m, g, 1 - now.b1), g * g
         v = plus(v, (v - squares).sign() * squares, now.b2 - 1)
-        return unhidden(m * now.of_mean / (root(v * now.of_square) + now.eps), v), m, v
+        return unhide(m * now.of_mean / (root(v * now.of_square) + now.eps), v), m, v
 
     def begin(p: Tensor) -> Tensor:
         return torch.zeros_like(p) + beginning

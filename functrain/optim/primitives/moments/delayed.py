@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from functrain.optim.arithmetic import lerp, mean_square, root, scalar_like, unhidden
+from functrain.optim.arithmetic import lerp, mean_square, root, scalar_like, unhide
 from functrain.optim.hypers import decays, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
@@ -36,10 +36,10 @@ def scale_by_adopt(b1: Hyper = 0.9, b2: Hyper = 0.9999, eps: Hyper = 1e-6, clip:
         return {"later": now.t > 1, "limit": (now.t - 1) ** 0.25}
 
     def formula(now, g: Tensor, p: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        c = unhidden(g / torch.maximum(root(v), scalar_like(g, now.eps)), v)
+        c = unhide(g / torch.maximum(root(v), scalar_like(g, now.eps)), v)
         if clip:
             limit = scalar_like(g, now.limit)
-            c = unhidden(torch.minimum(torch.maximum(c, -limit), limit), g)
+            c = unhide(torch.minimum(torch.maximum(c, -limit), limit), g)
         m = torch.where(now.later, lerp(m, c, 1 - now.b1), m)
         return m, m, torch.where(now.later, mean_square(v, g, now.b2), g * g)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from functrain.optim.arithmetic import lerp, mean_square, plus, root, unhidden
+from functrain.optim.arithmetic import lerp, mean_square, plus, root, unhide
 from functrain.optim.hypers import decays, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
@@ -44,7 +44,7 @@ def scale_by_adan(b1: Hyper = 0.98, b2: Hyper = 0.92, b3: Hyper = 0.99, eps: Hyp
         d = torch.where(now.later, g - before, 0.0)
         m, s, v = lerp(m, g, 1 - now.b1), lerp(s, d, 1 - now.b2), mean_square(v, plus(g, d, now.b2), now.b3)
         ahead = m * now.of_mean + s * now.of_difference
-        return unhidden(ahead / (root(v) * now.of_root + now.eps), v), m, s, v, g
+        return unhide(ahead / (root(v) * now.of_root + now.eps), v), m, s, v, g
 
     hypers = decays(b1=b1, b2=b2, b3=b3) | nonnegative(eps=eps)
     slots = ["mean", "difference", "square", "before"]

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from functrain.optim.arithmetic import lerp, mean_square, plus, root, unhidden
+from functrain.optim.arithmetic import lerp, mean_square, plus, root, unhide
 from functrain.optim.hypers import decays, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
@@ -40,7 +40,7 @@ def scale_by_ademamix(
     def formula(now, g: Tensor, p: Tensor, m: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         m, s, v = lerp(m, g, 1 - now.b1), lerp(s, g, 1 - now.b3), mean_square(v, g, now.b2)
         ahead = plus(m * now.of_mean, s, now.alpha)
-        return unhidden(ahead / (root(v) * now.of_root + now.eps), v), m, s, v
+        return unhide(ahead / (root(v) * now.of_root + now.eps), v), m, s, v
 
     hypers = decays(b1=b1, b2=b2, b3=b3) | nonnegative(alpha=alpha, eps=eps)
     return per_leaf("scale_by_ademamix", formula, hypers, ["mean", "slow", "square"], counts=True, once=once)

@@ -5,7 +5,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from functrain.optim.arithmetic import root, unhidden
+from functrain.optim.arithmetic import root, unhide
 from functrain.optim.hypers import nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
@@ -39,7 +39,7 @@ def scale_by_sm3(eps: Hyper = 1e-8) -> Transform:
         axes = range(g.dim())
         each = [b.reshape([-1 if i == axis else 1 for i in axes]) for axis, b in enumerate(bounds.split(list(g.shape)))]
         v = reduce(torch.minimum, each) + g * g
-        return unhidden(g / root(v + now.eps), v), torch.cat([_largest(v, axis) for axis in axes])
+        return unhide(g / root(v + now.eps), v), torch.cat([_largest(v, axis) for axis in axes])
 
     return per_leaf(
         "scale_by_sm3", formula, nonnegative(eps=eps), {"bounds": lambda p: p.new_zeros(sum(p.shape))}, real=True
