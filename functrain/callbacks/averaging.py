@@ -121,8 +121,8 @@ def apply_average(state: TrainState, mean: Averaged) -> TrainState:
 def validate_averages(name: str = "validate_averages") -> Callback:
     """Return a callback that validates with the parameters that the optimizer says are to be evaluated.
 
-    They are `optim.evaluation_params`: the mean of `optim.schedule_free`, or the slow parameters of `optim.lookahead`. The
-    training goes on with its own. Outside of a fit, evaluate the state of `with_averages`.
+    They are `optim.evaluation_params`: the mean of `optim.schedule_free`, or the slow parameters of `optim.lookahead`.
+    The training goes on with its own. Outside of a fit, evaluate the state of `with_averages`.
 
     Args:
         name: the name of the callback.

@@ -42,9 +42,10 @@ def dynamic_loss_scale(
 
     A training step multiplies the loss by the scale before it is differentiated, and divides the gradients by it
     afterwards, in float32 at least; so losses, logs and what callbacks see of gradients are unscaled. Where a gradient
-    holds NaN or an infinity there is no update, the state of the transform inside stays, and the scale is multiplied by
-    `backoff`; after `every` finite ones in a row, by `growth`, where that is finite. As torch.amp.GradScaler does.
-    (Micikevicius et al., 2018, https://arxiv.org/abs/1710.03740.) Powers of 2 leave the digits of gradients as they are.
+    holds NaN or an infinity there is no update, the state of the transform inside stays, and the scale is multiplied
+    by `backoff`; after `every` finite ones in a row, by `growth`, where that is finite. As torch.amp.GradScaler does.
+    Powers of 2 leave the digits of gradients as they are. (Micikevicius et al., 2018,
+    https://arxiv.org/abs/1710.03740.)
 
     Args:
         transform: the whole optimizer inside.

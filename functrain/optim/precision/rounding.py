@@ -107,7 +107,7 @@ def short_state(transform: Transform, dtype: torch.dtype = torch.bfloat16) -> Tr
     """Return the transform that keeps the state of another one in a short dtype, rounded by chance.
 
     So the means of Adam take half of the memory. Arrays of float32 are shortened, and widened for each update; scalars
-    stay. A mean that decays slowly needs that: rounded to the nearest it would not move. It needs the step's random key.
+    stay. A mean that decays slowly needs chance: rounded to the nearest it would not move. It needs the step's key.
 
     Args:
         transform: the transform inside; parameters that it keeps, such as those of `lookahead`, lose digits too.

@@ -39,8 +39,9 @@ def low_rank(transform: Transform, rank: int, every: int = 200, scale: Hyper = 0
 
     Of a matrix (n, m) with n <= m, P are the first `rank` left singular vectors of the gradient, computed again every
     `every` updates; the transform inside sees P' G and P' p, of shape (rank, m), and U = scale P (what it makes of
-    them). With n > m it is the right ones and G P. What is no matrix passes through it as it is. So the state of Adam is
-    (rank, m) in place of (n, m); the state stays where P changes. (Zhao et al., 2024, https://arxiv.org/abs/2403.03507.)
+    them). With n > m it is the right ones and G P. What is no matrix passes through it as it is. So the state of Adam
+    is (rank, m) in place of (n, m); the state stays where P changes. (Zhao et al., 2024,
+    https://arxiv.org/abs/2403.03507.)
 
     Args:
         transform: the transform inside, such as `optim.scale_by_adam()`. What decays weights belongs outside.

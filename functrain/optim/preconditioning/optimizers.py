@@ -20,9 +20,9 @@ def shampoo(
     every: int = 1,
     max_size: int = 1024,
 ) -> Transform:
-    """Return Shampoo: matrices preconditioned by their rows and columns. See `scale_by_shampoo` for the maths and source.
+    """Return Shampoo: matrices preconditioned by their rows and columns.
 
-    Keeps 2 n^2 + 2 m^2 numbers for a matrix (n, m).
+    See `scale_by_shampoo` for the maths and its source. Keeps 2 n^2 + 2 m^2 numbers for a matrix (n, m).
 
     Args:
         lr: the learning rate, at least 0.

@@ -9,7 +9,7 @@ from torch import Tensor
 from functrain import arguments
 from functrain.engine import cond
 from functrain.optim.arithmetic import lerp, root, unhide
-from functrain.optim.hypers import decays, positive
+from functrain.optim.hypers import check_fixed, decays, positive
 from functrain.optim.leaves import per_leaf
 from functrain.optim.preconditioning.matrices import as_matrix, inverse_root
 from functrain.optim.transform import Transform
@@ -19,9 +19,9 @@ from functrain.schedule import Hyper, Number
 def scale_by_shampoo(b2: Hyper | None = None, eps: Number = 1e-4, every: int = 1, max_size: int = 1024) -> Transform:
     """Return the transform that multiplies a matrix by inverse roots of the second moments of its rows and columns.
 
-    Of a matrix (n, m), L = L + G G', R = R + G' G, and U = (L + eps)^(-1/4) G (R + eps)^(-1/4), where eps stands for eps
-    times the identity. An axis longer than `max_size` is left out; where one axis is left, and of a vector, the power is
-    -1/2; where none is, V = V + G^2 and U = G / sqrt(V + eps). With `b2` these are means in place of sums:
+    Of a matrix (n, m), L = L + G G', R = R + G' G, and U = (L + eps)^(-1/4) G (R + eps)^(-1/4), where eps stands for
+    eps times the identity. An axis longer than `max_size` is left out; where one axis is left, and of a vector, the
+    power is -1/2; where none is, V = V + G^2 and U = G / sqrt(V + eps). With `b2` these are means in place of sums:
     L = b2 L + (1 - b2) G G', divided by 1 - b2^t. (Gupta et al., 2018, https://arxiv.org/abs/1802.09568.)
 
     Args:
@@ -40,7 +40,8 @@ def scale_by_shampoo(b2: Hyper | None = None, eps: Number = 1e-4, every: int = 1
     tensor([[ 1.,  0.],
             [ 0., -1.]])
     """
-    floor = positive(eps=eps, fixed=True)["eps"]
+    positive(eps=eps)
+    floor: Any = check_fixed(eps=eps)["eps"]
     arguments.whole("every", every, of="updates")
     arguments.whole("max_size", max_size)
     hypers = {} if b2 is None else decays(b2=b2)

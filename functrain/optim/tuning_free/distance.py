@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from functrain.optim.arithmetic import is_zero, lerp, mean_square, plus, root, scalar_like, unhide
-from functrain.optim.hypers import decays, nonnegative, positive
+from functrain.optim.hypers import check_fixed, decays, nonnegative, positive
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper, Number
@@ -142,7 +142,8 @@ def scale_by_prodigy(
     >>> piece.update({"w": torch.tensor([3.0, -0.1])}, piece.init(params), params)[0]
     {'w': tensor([ 0.5000, -0.5000])}
     """
-    beginning = positive(initial=initial, fixed=True)["initial"]
+    beginning: Any = check_fixed(initial=initial)["initial"]
+    positive(initial=initial)
     decay = {} if is_zero(weight_decay) else nonnegative(weight_decay=weight_decay)
 
     def rate(now) -> Any:

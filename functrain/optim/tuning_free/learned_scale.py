@@ -9,7 +9,7 @@ from functrain import arguments, schedule, tree
 from functrain.optim.arithmetic import root
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated
-from functrain.optim.hypers import nonnegative, positive
+from functrain.optim.hypers import check_fixed, nonnegative, positive
 from functrain.optim.shapes import check_gradients, check_trainable, device
 from functrain.optim.transform import Transform, check_transform
 from functrain.optim.tuning_free.polyak import dot, squared_norm
@@ -69,7 +69,8 @@ def mechanize(
     check_transform(transform)
     arguments.whole("memories", memories)
     hypers = nonnegative(mechanic_decay=decay)
-    eps, initial = positive(eps=eps, initial=initial, fixed=True).values()  # pyright: ignore
+    positive(eps=eps, initial=initial)
+    check_fixed(eps=eps, initial=initial)
     made = transform.made
 
     def init(params: Any) -> Mechanized:

@@ -11,7 +11,7 @@ from functrain.errors import InvalidArgument
 from functrain.optim.arithmetic import lerp
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated
-from functrain.optim.hypers import fixed, nonnegative, positive
+from functrain.optim.hypers import check_fixed, nonnegative, positive
 from functrain.optim.searching import search
 from functrain.optim.shapes import check_gradients, device
 from functrain.optim.transform import Transform, check_transform
@@ -66,10 +66,10 @@ def schedule_free(make: Callable[[Hyper], Transform], lr: Hyper, b1: Number = 0.
     ({'w': tensor([1.4500])}, {'w': tensor([1.5000])})
     """
     transform = check_transform(make(nonnegative(lr=lr)["lr"]), "what make returns")
-    positive(b1=b1, fixed=True)
+    check_fixed(b1=b1, power=power)
+    positive(b1=b1)
     if isinstance(b1, Tensor) or b1 >= 1:
         raise InvalidArgument(f"b1 must be a number in (0, 1), got {b1!r}")
-    fixed(power=power)
     made = transform.made
 
     def init(params: Any) -> ScheduleFree:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from functrain.errors import InvalidArgument
 from functrain.optim.context import Context
-from functrain.optim.hypers import fixed
+from functrain.optim.hypers import check_fixed
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform, check_transform
 from functrain.records import reprs
@@ -65,7 +65,7 @@ def scale_by_caution(piece: Transform, least: Number = 1e-3) -> Transform:
 
 def _masked(word: str, transform: Transform, least: Number, direction: int) -> Transform:
     check_transform(transform)
-    if not fixed(least=least)["least"] > 0:
+    if not check_fixed(least=least)["least"] > 0:
         raise InvalidArgument(f"least must be above 0, got {least!r}")
     if transform.made is not None:
         raise InvalidArgument(

@@ -350,7 +350,7 @@ def _update(optimizer: optim.Transform, step: Step) -> TrainState:
     params, opt_state = optim.step(
         optimizer, step.grads, state.opt_state, state.params, _context(step, optimizer.needs)
     )
-    happened = has_update(optimizer, state.opt_state, opt_state)  # None where each call makes an update
+    happened = has_updated(optimizer, state.opt_state, opt_state)  # None where each call makes an update
     more = 1 if happened is None else happened
     return tree.evolve(state, params=params, buffers=step.buffers, opt_state=opt_state, updates=state.updates + more)
 

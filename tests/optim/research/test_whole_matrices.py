@@ -65,20 +65,22 @@ def test_shampoo_is_its_formula(b2, every, max_size):
     def make(shape):
         n, m = flat(np.zeros(shape)).shape
         sides = [size for size, counts in ((n, True), (m, len(shape) > 1)) if counts and size <= max_size]
-        l, r, v, roots, t = np.zeros((n, n)), np.zeros((m, m)), 0.0, {}, 0  # noqa: E741
+        left, right, v, roots, t = np.zeros((n, n)), np.zeros((m, m)), 0.0, {}, 0
 
         def step(g):
-            nonlocal l, r, v, t
+            nonlocal left, right, v, t
             matrix, t = flat(g), t + 1
             a, b = (1, 1) if b2 is None else (b2, 1 - b2)
-            l, r, v = a * l + b * matrix @ matrix.T, a * r + b * matrix.T @ matrix, a * v + b * g * g  # noqa: E741
+            left, right, v = a * left + b * matrix @ matrix.T, a * right + b * matrix.T @ matrix, a * v + b * g * g
             c = 1 if b2 is None else 1 / (1 - b2**t)
             if not sides:
                 return g / np.sqrt(v * c + eps)
             exponent = -1 / (2 * len(sides))
             if (t - 1) % every == 0:
-                roots["l"] = power(c * l + eps * np.eye(n), exponent) if n <= max_size else np.eye(n)
-                roots["r"] = power(c * r + eps * np.eye(m), exponent) if len(shape) > 1 and m <= max_size else np.eye(m)
+                roots["l"] = power(c * left + eps * np.eye(n), exponent) if n <= max_size else np.eye(n)
+                roots["r"] = (
+                    power(c * right + eps * np.eye(m), exponent) if len(shape) > 1 and m <= max_size else np.eye(m)
+                )
             return roots["l"] @ matrix @ roots["r"]
 
         return step

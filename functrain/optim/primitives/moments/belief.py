@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from functrain.optim.arithmetic import lerp, mean_square, plus, root, unhide
-from functrain.optim.hypers import decays, fixed, nonnegative
+from functrain.optim.hypers import check_fixed, decays, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper, Number
@@ -63,7 +63,7 @@ def scale_by_yogi(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-3, initial
     >>> piece.update({"w": torch.tensor([3.0, -0.1])}, piece.init(params), params)[0]
     {'w': tensor([ 0.9996, -0.9444])}
     """
-    beginning = fixed(initial=initial)["initial"]
+    beginning = check_fixed(initial=initial)["initial"]
 
     def formula(now, g: Tensor, p: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         m, squares = lerp(m, g, 1 - now.b1), g * g

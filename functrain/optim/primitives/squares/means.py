@@ -44,8 +44,8 @@ def scale_by_rms(decay: Hyper = 0.99, eps: Hyper = 1e-8, eps_in_root: bool = Fal
 def scale_by_debiased_rms(decay: Hyper = 0.999, eps: Hyper = 1e-8) -> Transform:
     """Return the transform that divides by the root of a mean square which is not drawn to where it begins.
 
-    v = decay v + (1 - decay) g^2, and in the t-th update u = g / (sqrt(v / (1 - decay^t)) + eps): Adam without a mean of
-    the gradients (Kingma and Ba, 2015, https://arxiv.org/abs/1412.6980).
+    v = decay v + (1 - decay) g^2, and in the t-th update u = g / (sqrt(v / (1 - decay^t)) + eps): Adam without a mean
+    of the gradients (Kingma and Ba, 2015, https://arxiv.org/abs/1412.6980).
 
     Args:
         decay: in [0, 1), the decay of the mean square; the hyperparameter "decay".
