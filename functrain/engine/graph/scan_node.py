@@ -18,9 +18,9 @@ from functrain.engine.graph.simplifying import simplify
 from functrain.engine.tracing.abstract_tensor import abstract, clone_of
 from functrain.engine.tracing.lazy_module import graph_module
 
-Step = Callable[[list[Tensor]], list[Tensor]]
+Body = Callable[[list[Tensor]], list[Tensor]]
 Pairs = tuple[tuple[int, int], ...]
-Compile = Callable[[GraphModule, list[Tensor], Pairs], Step]
+Compile = Callable[[GraphModule, list[Tensor], Pairs], Body]
 """A backend: (graph, example inputs, pairs (input, output) to copy in) -> a function from inputs to outputs."""
 
 
@@ -63,7 +63,7 @@ class Loop:
         examples: list[Tensor],
         kind: Kind,
         inplace: frozenset[int] = frozenset(),
-        step: Step | None = None,
+        step: Body | None = None,
     ):
         self.body, self.examples, self.kind = body, examples, kind
         self.inplace = inplace
@@ -134,7 +134,7 @@ def _copy(tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _interpret(body: GraphModule, pairs: Pairs) -> Step:
+def _interpret(body: GraphModule, pairs: Pairs) -> Body:
     def step(inputs: list[Tensor]) -> list[Tensor]:
         outputs = body(*inputs)  # none of them aliases an input, see `unalias`
         for i, o in pairs:

@@ -23,7 +23,7 @@ from functrain.optim.counting import has_updated
 from functrain.schedule import Progress
 from functrain.train.events import Callback
 from functrain.train.learner import Learner, check_learner, metrics_of, schedules
-from functrain.train.state import TrainState, progress
+from functrain.train.state import TrainState, progress_of
 from functrain.train.stepping.applying import apply_model
 from functrain.train.stepping.examples import differentiate_examples, keep_gradients
 from functrain.train.stepping.gradients import Stage, compare, differentiate_loss, differentiate_mean, with_parts
@@ -95,7 +95,7 @@ class Step:
     @property
     def progress(self) -> Progress:
         """How far the run was before this step, by both counts."""
-        return progress(self.begun[0]) if self._progress is None else self._progress
+        return progress_of(self.begun[0]) if self._progress is None else self._progress
 
     @property
     def loss_scale(self) -> Tensor:
@@ -275,7 +275,7 @@ def begin(
     metric = measured_by(metrics_of(learner, phase)) if metric is None else metric
     so_far = Tally(metric.init(state.step.device)) if so_far is None else so_far
     memory = {} if memory is None else memory
-    at = progress(state) if phase == "train" else None  # once, for the model and the optimizer
+    at = progress_of(state) if phase == "train" else None  # once, for the model and the optimizer
     begun = (state, memory, so_far)
     return Step(state, without_influence(batch), memory, so_far, begun, phase, metric, waits, progress=at)
 

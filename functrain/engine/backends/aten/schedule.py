@@ -44,7 +44,7 @@ GROUP_BYTES = 1 << 26
 
 
 @attrs.frozen
-class Step:
+class Group:
     """Operations that are called at once: one, or several of a kind grouped into one call."""
 
     nodes: tuple[Any, ...]
@@ -53,7 +53,7 @@ class Step:
     the memories that it changes without a copy; None when they make new tensors."""
 
 
-def steps_of(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Step]:
+def steps_of(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Group]:
     """Return the steps of a graph in order.
 
     Args:
@@ -167,7 +167,7 @@ def _groups(node: Any) -> bool:
     return value.numel() <= GROUPED if value.device.type == "cpu" else value.numel() * value.itemsize <= GROUP_BYTES
 
 
-def _group(order: list[Any]) -> list[Step]:
+def _group(order: list[Any]) -> list[Group]:
     """Return the steps: at the end of the order, operations of one kind and of one height are called together."""
     first = len(order)
     while first and is_pointwise(order[first - 1]) and _groups(order[first - 1]):
@@ -181,10 +181,10 @@ def _group(order: list[Any]) -> list[Step]:
     for node in last:
         kind = _kind(node)
         groups.setdefault((-height[node], kind if kind is not None else node), []).append(node)
-    steps = [Step((node,)) for node in head]
+    steps = [Group((node,)) for node in head]
     for _, nodes in sorted(groups.items(), key=lambda item: item[0][0]):
         for part in _bound(nodes):
-            steps.append(Step(tuple(part)))
+            steps.append(Group(tuple(part)))
     return steps
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from functrain.dispatch_state import below_autocast, below_autograd, gradients_on
-from functrain.engine.backends.aten.memory_plan import IN_PLACE, NEVER, Plan, make_plan
+from functrain.engine.backends.aten.memory_plan import IN_PLACE, NEVER, MemoryPlan, make_plan
 from functrain.engine.backends.aten.predictions import check, check_ahead, is_predicted
-from functrain.engine.backends.aten.schedule import FOREACH, Step
+from functrain.engine.backends.aten.schedule import FOREACH, Group
 from functrain.engine.graph.expanding import expand
 from functrain.engine.graph.fusing import fuse
 from functrain.engine.graph.in_place import InPlace, duplicate
@@ -167,7 +167,7 @@ _CHECK, _NODES = "check", "nodes"
 class _Source:
     """The source of the function, as it is being written."""
 
-    def __init__(self, gm: Any, plan: Plan, donated: tuple[tuple[int, int], ...]) -> None:
+    def __init__(self, gm: Any, plan: MemoryPlan, donated: tuple[tuple[int, int], ...]) -> None:
         self.gm, self.plan, self.donated = gm, plan, donated
         self.inputs = placeholders(gm.graph)
         self.results = outputs(gm.graph)
@@ -220,7 +220,7 @@ class _Source:
         run.source, run.first_write = source, self.first_write + 3 - left_out
         return run
 
-    def _check(self, step: Step) -> None:
+    def _check(self, step: Group) -> None:
         """Write the comparison of new values with their predictions, or put it among those to be made ahead."""
         predicted = [n for n in step.nodes if step.in_place is None and is_predicted(n)]
         if self.first_write != NEVER:
@@ -250,7 +250,7 @@ class _Source:
         if names:
             self.lines.append(f"del {', '.join(names)}")
 
-    def _write(self, step: Step) -> None:
+    def _write(self, step: Group) -> None:
         if len(step.nodes) > 1:
             self._write_group(step)
             return
@@ -268,7 +268,7 @@ class _Source:
         rest = ", ".join([*(self._operand(node, a) for a in args[1:]), *self._keywords(node)])
         self.lines.append(f"{self._text(args[0])}.{method}({rest})")
 
-    def _write_group(self, step: Step) -> None:
+    def _write_group(self, step: Group) -> None:
         node = step.nodes[0]
         name = FOREACH[node.target] + ("_" if step.in_place else "")
         args = []
@@ -287,7 +287,7 @@ class _Source:
             names = [self._name(n) for n in step.nodes]
             self.lines.append(f"{', '.join(names)}, = {call}")
 
-    def _shared(self, step: Step, value: Any) -> str:
+    def _shared(self, step: Group, value: Any) -> str:
         """Return the text of what is the same for all of a group: on a CPU a list is quicker than a tensor."""
         node = step.nodes[0]
         text = self._operand(node, value)

@@ -21,7 +21,7 @@ from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.to_graph import trace
 
 Tensors = list[Tensor]
-Step = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
+Body = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
 """(carry, row of xs, consts) -> (carry, row of ys), all flat."""
 
 
@@ -61,7 +61,7 @@ class Program:
         name: of the function, for messages.
     """
 
-    step: Step
+    step: Body
     carry: int
     xs: int
     length: int | None
