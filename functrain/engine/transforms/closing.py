@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, handle_torch_function
 
 from functrain import tree
-from functrain.dispatch_state import alive, current_level, innermost, layers, level, unseen
+from functrain.dispatch_state import alive, current_level, innermost, level, unseen
 from functrain.engine.tracing.abstract_tensor import abstract_as_seen
 from functrain.engine.tracing.recording import Recording, recording
 from functrain.engine.tracing.to_graph import trace
@@ -123,7 +123,7 @@ class Discovering(_Swapping):
 
     def swap(self, tensor: Tensor) -> Tensor:
         """Return the stand-in of a tensor that is wrapped by a transform around the trace."""
-        if self._recording.made(innermost(tensor)) or self._is_wrapped_inside(tensor):
+        if self._recording.made(innermost(tensor)):
             return tensor
         if id(tensor) not in self._seen:
             self._seen[id(tensor)] = tensor, self._resolve(tensor)
@@ -134,12 +134,6 @@ class Discovering(_Swapping):
             return tensor
         with unseen():
             return self._recording.abstract_of(resolved)
-
-    def _is_wrapped_inside(self, tensor: Tensor) -> bool:
-        """Return whether a transform inside the function wraps a constant: what changes nothing (`to`) returns one."""
-        levels = [level(one) for one in layers(tensor)]
-        inner = levels[0] > self._level and not any(0 <= one <= self._level for one in levels)
-        return inner and not innermost(tensor).requires_grad
 
     def _resolve(self, tensor: Tensor) -> Tensor:
         # The functions around this one, which may be traced too, know first what it is.

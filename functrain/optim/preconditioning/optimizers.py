@@ -3,9 +3,9 @@
 from functrain.optim.arithmetic import is_zero
 from functrain.optim.chaining import alias
 from functrain.optim.optimizers.shared import decay
-from functrain.optim.preconditioning.low_rank import low_rank
-from functrain.optim.preconditioning.shampoo import scale_by_shampoo
-from functrain.optim.preconditioning.soap import scale_by_soap
+from functrain.optim.preconditioning.axes import scale_by_shampoo
+from functrain.optim.preconditioning.eigenbases import scale_by_soap
+from functrain.optim.preconditioning.projecting import low_rank
 from functrain.optim.primitives import scale_by_adam, scale_by_learning_rate, trace
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper, Number

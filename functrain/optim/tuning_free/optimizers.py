@@ -5,8 +5,8 @@ from functrain.optim.optimizers.shared import decay
 from functrain.optim.primitives import negate, scale_by_debiased_rms, scale_by_learning_rate
 from functrain.optim.transform import Transform
 from functrain.optim.tuning_free.distance import scale_by_dog, scale_by_dowg, scale_by_prodigy
+from functrain.optim.tuning_free.interpolating import schedule_free
 from functrain.optim.tuning_free.polyak import scale_by_polyak
-from functrain.optim.tuning_free.schedule_free import schedule_free
 from functrain.schedule import Hyper, Number
 
 

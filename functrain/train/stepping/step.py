@@ -317,7 +317,9 @@ def evaluating(graded: Stage) -> Stage:
 
     def stage(step: Step) -> Step:
         def evaluate(params: Any) -> tuple[Tensor, Any]:
-            there = graded(tree.evolve(step, state=tree.evolve(step.state, params=params)))
+            # Clones in a trace, for inside of a loop or a choice no gradient within another takes what is closed over.
+            here, at = (step, params) if is_plain() else tree.clone((step, params))
+            there = graded(tree.evolve(here, state=tree.evolve(here.state, params=at)))
             return there.loss, there.grads
 
         return tree.evolve(graded(step), evaluate=evaluate)

@@ -8,8 +8,8 @@ from functrain.engine import cond
 from functrain.optim.arithmetic import lerp, mean_square, root, unhide
 from functrain.optim.hypers import decays, nonnegative
 from functrain.optim.leaves import per_leaf
+from functrain.optim.preconditioning.axes import axis_slots
 from functrain.optim.preconditioning.matrices import as_matrix, eigenbasis, refined_basis
-from functrain.optim.preconditioning.shampoo import axis_slots
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper
 
