@@ -1,7 +1,7 @@
 """Whole matrices instead of their elements: Shampoo, SOAP, and projections to fewer rows.
 
-A parameter of more than two axes counts as a matrix of its first axis by all others. To read: matrices, axes, eigenbases,
-projecting, optimizers.
+A parameter of more than two axes counts as a matrix of its first axis by all others. To read: matrices, axes,
+eigenbases, projecting, optimizers.
 """
 
 from functrain.optim.preconditioning.axes import scale_by_shampoo

@@ -97,9 +97,9 @@ def test_a_compiled_fit_is_an_eager_one(name):
 def test_what_they_need_is_said():
     params = {"w": torch.ones(2)}
     for transform in (optim.sam(optim.sgd(0.1)), optim.sophia(0.1)):
-        with pytest.raises(InvalidArgument, match="needs a function params -> .loss, gradients. of this batch"):
+        with pytest.raises(InvalidArgument, match=r"needs a function params -> .loss, gradients. of this batch"):
             transform.update(params, transform.init(params), params)
-        with pytest.raises(InvalidArgument, match="accumulate: .* evaluates other parameters"):
+        with pytest.raises(InvalidArgument, match=r"accumulate: .* evaluates other parameters"):
             optim.accumulate(2, transform)
     with pytest.raises(InvalidArgument, match="needs the random key of this step"):
         where = optim.Context(evaluate=EVALUATE)

@@ -112,7 +112,7 @@ def test_means_in_bfloat16_follow_those_in_float32():
 
 
 def test_what_rounds_says_what_it_needs():
-    with pytest.raises(InvalidArgument, match="dtype must be one of torch.bfloat16, torch.float16, got torch.float32"):
+    with pytest.raises(InvalidArgument, match=r"dtype must be one of torch.bfloat16, torch.float16, got torch.float32"):
         optim.short_state(optim.adam(), torch.float32)
     for make in (optim.round_stochastically, optim.short_state):
         with pytest.raises(InvalidArgument, match="transform must be a Transform"):
