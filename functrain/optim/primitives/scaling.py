@@ -72,11 +72,11 @@ def scale_leaves(updates: Any, factor: Number) -> Any:
     return tree.map(lambda g: g * factor, updates)
 
 
-def scale_by_inverse_time(decay: Hyper) -> Transform:
-    """Return the transform that makes updates smaller with time: in the t-th update u = g / (1 + (t - 1) decay).
+def scale_by_inverse_time(lr_decay: Hyper) -> Transform:
+    """Return the transform that makes updates smaller with time: in the t-th update u = g / (1 + (t - 1) lr_decay).
 
     Args:
-        decay: at least 0; the hyperparameter "lr_decay".
+        lr_decay: at least 0; the hyperparameter "lr_decay".
 
     Raises:
         InvalidArgument: the decay is out of range.
@@ -93,7 +93,7 @@ def scale_by_inverse_time(decay: Hyper) -> Transform:
     def formula(now, g: Tensor, p: Tensor) -> Tensor:
         return g * now.factor
 
-    return per_leaf("scale_by_inverse_time", formula, nonnegative(lr_decay=decay), counts=True, once=once)
+    return per_leaf("scale_by_inverse_time", formula, nonnegative(lr_decay=lr_decay), counts=True, once=once)
 
 
 negate: Transform = stateless(lambda updates, params, context: tree.map(torch.neg, updates), label="negate")

@@ -3,6 +3,7 @@
 import golden_comparing
 import pytest
 from golden_first_order import FILE, RECIPES
+from golden_recording import optax_
 
 from functrain import optim
 
@@ -50,3 +51,13 @@ def test_it_goes_where_its_reference_went(name):
 
 def test_the_file_holds_what_the_recipes_say():
     golden_comparing.check_recipes(FILE, RECIPES, OURS)
+
+
+def test_a_recipe_that_was_changed_after_its_run_is_found():
+    changed = {**RECIPES, "yogi": optax_("yogi", learning_rate=0.051)}
+    with pytest.raises(AssertionError, match=r"recipe and file disagree; run the table again for \['yogi'\]"):
+        golden_comparing.check_recipes(FILE, changed, OURS)
+    with pytest.raises(AssertionError):
+        golden_comparing.check_recipes(FILE, {**RECIPES, "new": RECIPES["yogi"]}, OURS)
+    with pytest.raises(AssertionError, match="yogi, quadratic, after 1 updates"):
+        golden_comparing.check(FILE, "yogi", optim.yogi(0.05001))

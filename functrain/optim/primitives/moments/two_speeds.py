@@ -29,6 +29,7 @@ def scale_by_ademamix(
     Raises:
         InvalidArgument: a number is out of range.
 
+    >>> import torch
     >>> piece, params = scale_by_ademamix(b3=0.99), {"w": torch.zeros(2)}
     >>> piece.update({"w": torch.tensor([3.0, -0.1])}, piece.init(params), params)[0]
     {'w': tensor([ 1.0500, -1.0500])}
