@@ -46,8 +46,8 @@ class Transform:
         made: None where each call of `update` makes an update of the parameters; or state -> how many were made up to
             this state, an int64 scalar, where a call may make none, as in `accumulate`. A call that makes none gives
             updates of zero. See `updates_made`.
-        needs: which of the context's "evaluate", "key" and "loss" it cannot do without; an update by hand without
-            them is an error, and a training step supplies `evaluate` to those alone that need it.
+        needs: which of the context's "evaluate", "examples", "key", "loss" and "loss_scale" it cannot do without; an
+            update by hand without them is an error, and a training step supplies them to those alone that need them.
         label: its repr: a name, which its hyperparameters follow, or a function that returns all of it.
         primitive: for the fast paths of chains (`optim.fused`): which of functrain's formulas it is. None for others.
 
