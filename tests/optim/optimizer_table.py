@@ -35,10 +35,10 @@ def rows():
 
 
 def made(name):
-    """An optimizer with its defaults, and a rate where it has none."""
+    """An optimizer with its defaults, and a rate, or another optimizer, where it has none."""
     make = members()[name]
     needed = [p.name for p in inspect.signature(make).parameters.values() if p.default is p.empty]
-    return make(**{key: 0.1 for key in needed})
+    return make(**{key: optim.sgd(0.1) if key == "transform" else 0.1 for key in needed})
 
 
 def copies(name):
