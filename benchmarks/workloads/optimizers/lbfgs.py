@@ -76,4 +76,4 @@ ENTRANTS = {
     "PyTorch": _pytorch,
 }
 
-TARGETS = [Target("functrain, one call", "PyTorch", 1.0)]
+TARGETS = [Target("functrain, one call", "functrain, eager", 1.0)]
