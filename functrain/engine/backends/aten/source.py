@@ -19,6 +19,7 @@ from functrain.engine.backends.aten.predictions import check, check_ahead, is_pr
 from functrain.engine.backends.aten.schedule import FOREACH, Step
 from functrain.engine.graph.expanding import expanded
 from functrain.engine.graph.fusing import fuse
+from functrain.engine.graph.hoisting import hoist
 from functrain.engine.graph.in_place import InPlace, duplicated
 from functrain.engine.graph.queries import attribute, outputs, placeholders
 from functrain.engine.graph.scan_node import compile_loops, loops
@@ -150,6 +151,7 @@ def compile(
     >>> f([p, torch.ones(2)])[0] is p
     True
     """
+    hoist(gm)
     parts = expanded(gm, _off_cpu)
     gm = fuse(gm if parts is gm else simplify(parts))
     left = compile_loops(gm, compile, donated) if loops(gm) else donated
