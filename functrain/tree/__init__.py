@@ -13,7 +13,7 @@ This is the only package that knows the pytree library (`torch.utils._pytree`, b
 from functrain.tree.by_path import filter, leaves_with_path, paths, replace
 from functrain.tree.comparing import alike, check_same, check_tensors, describe, differences, equal
 from functrain.tree.mapping import all, map, map_with_path
-from functrain.tree.nodes import evolve, node, static
+from functrain.tree.nodes import evolve, is_node, node, static
 from functrain.tree.showing import Table, table
 from functrain.tree.structures import Structure, Tree, flatten, leaves, structure, unflatten
 from functrain.tree.tensors import clone, global_norm, size, stack, to, zeros_like
@@ -34,6 +34,7 @@ __all__ = [
     "filter",
     "flatten",
     "global_norm",
+    "is_node",
     "leaves",
     "leaves_with_path",
     "map",

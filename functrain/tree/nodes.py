@@ -1,5 +1,6 @@
 """Records as branches of a tree: frozen, their fields taken apart and put together like a dict."""
 
+import weakref
 from typing import Any, TypeVar, dataclass_transform
 
 import attrs
@@ -8,6 +9,7 @@ import torch.utils._pytree as pytree
 from functrain.records import reprs
 
 T = TypeVar("T")
+_NODES: weakref.WeakSet[type] = weakref.WeakSet()
 
 
 def static(**options: Any) -> Any:
@@ -65,7 +67,20 @@ def node(cls: type[T]) -> type[T]:
         serialized_type_name=f"{cls.__module__}.{cls.__qualname__}",
         flatten_with_keys_fn=flatten_with_keys,
     )
+    _NODES.add(cls)
     return cls
+
+
+def is_node(cls: type) -> bool:
+    """Return whether a class was made by `node`, so that its fields may be taken out and put in by name.
+
+    >>> @node
+    ... class Point:
+    ...     x: float
+    >>> is_node(Point), is_node(dict)
+    (True, False)
+    """
+    return cls in _NODES
 
 
 def evolve(record: T, **changes: Any) -> T:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import functrain as ft
 from functrain import tree
-from functrain.engine.graph.functionalizing import functionalized
+from functrain.engine.graph.functionalizing import functionalize
 from functrain.engine.graph.hoisting import hoist
 from functrain.engine.graph.scan_node import loops
 
@@ -44,7 +44,7 @@ STEPS = {  # of each the number of products that are left in the step
 
 
 def products(f):
-    gm = functionalized(ft.jit(lambda *args: f(ft.scan, *args)).lower(XS, W, V, B).graph)
+    gm = functionalize(ft.jit(lambda *args: f(ft.scan, *args)).lower(XS, W, V, B).graph)
     hoist(gm)
     (loop,) = loops(gm)
     return sum(
@@ -75,7 +75,7 @@ def test_a_loop_that_may_stop_keeps_its_products():
     def f(xs, w):
         return ft.scan(lambda h, x: ft.Stop(h + F.linear(x, w), None, when=h.sum() > 9), START, xs)[0]
 
-    gm = functionalized(ft.jit(f).lower(XS, W).graph)
+    gm = functionalize(ft.jit(f).lower(XS, W).graph)
     hoist(gm)
     (loop,) = loops(gm)
     assert any(n.target is torch.ops.aten.mm.default for n in loop.target.body.graph.nodes)

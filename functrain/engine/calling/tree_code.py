@@ -107,7 +107,7 @@ def write_apart(writer: Writer, spec: tree.Structure, static: list[Any], root: s
             return
         children = children_of(node)
         # Names are given depth first, so that x<i> is the i-th leaf.
-        source = _checked(writer, node, name)
+        source = _check(writer, node, name)
         names, below = [], []
         for child in children:
             names.append(writer.name("n") if not child.is_leaf() else writer.name("y"))
@@ -137,7 +137,7 @@ def write_apart(writer: Writer, spec: tree.Structure, static: list[Any], root: s
             writer.lines[k] = ", ".join(renamed.get(n, n) for n in left.split(", ")) + sep + right
 
 
-def _checked(writer: Writer, node: tree.Structure, name: str) -> str:
+def _check(writer: Writer, node: tree.Structure, name: str) -> str:
     """Write the check of one branch, and return the expression of its children."""
     kind, context = node.type, node.context
     size = len(children_of(node))
@@ -154,7 +154,7 @@ def _checked(writer: Writer, node: tree.Structure, name: str) -> str:
     writer.add(f"if type({name}) is not {writer.constant(cls)}: return MISS")
     if cls is not kind:
         return name
-    if _is_record(cls):
+    if tree.is_node(cls):
         dynamic, fixed = _fields(cls)
         for field, value in zip(fixed, context, strict=True):
             writer.add(f"if {_differs(writer, f'{name}.{field}', value)}: return MISS")
@@ -163,11 +163,6 @@ def _checked(writer: Writer, node: tree.Structure, name: str) -> str:
     writer.add(f"{inside}, context = {writer.constant(pytree.SUPPORTED_NODES[kind].flatten_fn)}({name})")
     writer.add(f"if not {writer.constant(same_as(context))}(context) or len({inside}) != {size}: return MISS")
     return inside
-
-
-def _is_record(cls: type) -> bool:
-    node = pytree.SUPPORTED_NODES.get(cls)
-    return node is not None and node.flatten_fn.__module__ == tree.__name__ and attrs.has(cls)
 
 
 def _fields(cls: type) -> tuple[list[str], list[str]]:
@@ -214,7 +209,7 @@ def write_together(writer: Writer, spec: tree.Structure, leaves: list[str]) -> s
             return "(" + "".join(f"{p}, " for p in parts) + ")"
         if kind is pytree.namedtuple:  # pyright: ignore
             return f"{writer.constant(context)}({', '.join(parts)})"
-        if _is_record(kind):
+        if tree.is_node(kind):
             return _record(writer, kind, context, parts)
         make = writer.constant(pytree.SUPPORTED_NODES[kind].unflatten_fn)
         return f"{make}([{', '.join(parts)}], {writer.constant(context)})"
@@ -227,26 +222,14 @@ def _key(writer: Writer, key: Any) -> str:
 
 
 def _record(writer: Writer, cls: type, context: tuple, parts: list[str]) -> str:
-    # As `tree.node` does it: past __init__. The descriptor of a slot is the quickest way past the frozen __setattr__.
-    name, new = writer.name("o"), writer.constant(object.__new__)
-    writer.add(f"{name} = {new}({writer.constant(cls)})")
+    # As `tree.node` does it: past __init__, and past the frozen __setattr__, all fields at once.
+    name = writer.name("o")
     dynamic, fixed = _fields(cls)
-    values = [
-        *zip(dynamic, parts, strict=True),
-        *((f, writer.constant(v)) for f, v in zip(fixed, context, strict=True)),
-    ]
-    for field, value in values:
-        slot = _slot(cls, field)
-        if slot is None:
-            writer.add(f"{writer.constant(object.__setattr__)}({name}, {field!r}, {value})")
-        else:
-            writer.add(f"{writer.constant(slot)}({name}, {value})")
+    constants = [writer.constant(value) for value in context]
+    fields = ", ".join(f"{f!r}: {v}" for f, v in zip([*dynamic, *fixed], [*parts, *constants], strict=True))
+    writer.add(f"{name} = {writer.constant(object.__new__)}({writer.constant(cls)})")
+    writer.add(f"{writer.constant(object.__setattr__)}({name}, '__dict__', {{{fields}}})")
     return name
-
-
-def _slot(cls: type, field: str) -> Callable | None:
-    descriptor = next((vars(base)[field] for base in cls.__mro__ if field in vars(base)), None)
-    return descriptor.__set__ if type(descriptor).__name__ == "member_descriptor" else None  # pyright: ignore
 
 
 def tensor_check(examples: list[Tensor]) -> Callable[..., bool]:

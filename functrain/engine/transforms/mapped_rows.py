@@ -42,8 +42,8 @@ class MappedRows(TorchFunctionMode):
             return func(*args, **(kwargs or {}))
         with _in_words():
             if is_by_number:
-                return self._taken(*args) if func is Tensor.__getitem__ else self._put(*args)
-            return self._watched(func, args, kwargs or {})
+                return self._take(*args) if func is Tensor.__getitem__ else self._put(*args)
+            return self._watch(func, args, kwargs or {})
 
     def finish(self, result: Any) -> None:
         """Refuse a result that would be another if rows were views."""
@@ -54,7 +54,7 @@ class MappedRows(TorchFunctionMode):
             if any(row.is_ahead for row in self._rows.rows.values()):
                 raise Refused("row")
 
-    def _taken(self, x: Tensor, index: Any) -> Tensor:
+    def _take(self, x: Tensor, index: Any) -> Tensor:
         self._check([x])
         row = get_item(x, index)
         if is_row(index):
@@ -68,9 +68,9 @@ class MappedRows(TorchFunctionMode):
         if isinstance(value, Tensor):
             with unseen():
                 self._rows.put_back(storage_of(innermost(value)), storage_of(innermost(x)), index_of(index))
-        self._watched(set_item, (x, index, value), {})
+        self._watch(set_item, (x, index, value), {})
 
-    def _watched(self, func: Any, args: tuple, kwargs: dict) -> Any:
+    def _watch(self, func: Any, args: tuple, kwargs: dict) -> Any:
         with unseen():
             seen = [innermost(t) for t in tensors_in((args, tuple(kwargs.values())))]
         self._check(seen)
