@@ -15,6 +15,7 @@ from torch.fx import GraphModule, Node
 from functrain.engine.graph.aliasing import Aliasing
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.simplifying import simplify
+from functrain.engine.graph.without_vectors import without_vectors
 from functrain.engine.tracing.abstract_tensor import abstract, clone_of
 from functrain.engine.tracing.lazy_module import graph_module
 
@@ -81,7 +82,9 @@ class Loop:
 
     def compiled(self, compile: Compile, inplace: frozenset[int] = frozenset()) -> "Loop":
         """Return the same loop with its body compiled by a backend, nested loops included."""
-        step = compile(simplify(graph_module(self.body, copy(self.body.graph))), self.examples, self.pairs)
+        graph = copy(self.body.graph)
+        without_vectors(graph)
+        step = compile(simplify(graph_module(self.body, graph)), self.examples, self.pairs)
         return Loop(self.body, self.examples, self.kind, inplace, step)
 
     def graphs(self) -> list[GraphModule]:

@@ -180,6 +180,8 @@ def _fold_constants(gm: Any) -> None:
             args, kwargs = torch.fx.map_arg((node.args, node.kwargs), constants.__getitem__)
             with as_recorded():
                 constants[node] = node.target(*args, **kwargs)
+    if not constants:
+        return
     # A result must be new memory at each call. What only feeds other constants vanishes as dead code.
     aliasing = Aliasing(gm.graph)
     memories = {aliasing.memory(n) for n in results}

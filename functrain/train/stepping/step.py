@@ -183,7 +183,7 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: St
 
     Args:
         learner: what to train.
-        callbacks: callbacks, already `ordered`; their step handlers are put between the stages.
+        callbacks: callbacks, already `in_order`; their step handlers are put between the stages.
         stops: the table in which the handlers' stops are numbered.
 
     >>> import torch
