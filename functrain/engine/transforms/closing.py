@@ -86,7 +86,7 @@ class _Applications:
             if self._count == 0:
                 self._before = before = vars(torch.autograd.Function)["apply"]
                 torch.autograd.Function.apply = classmethod(  # pyright: ignore
-                    lambda cls, *args, **kwargs: before.__func__(cls, *all_passed_on(args), **all_passed_on(kwargs))
+                    lambda cls, *args, **kwargs: before.__get__(None, cls)(*all_passed_on(args), **all_passed_on(kwargs))
                 )
             self._count += 1
 
