@@ -91,11 +91,7 @@ class _Applications:
         with self._lock:
             if self._count == 0:
                 self._before = vars(torch.autograd.Function)["apply"]
-                torch.autograd.Function.apply = classmethod(  # pyright: ignore
-                    lambda cls, *args, **kwargs: before.__get__(None, cls)(
-                        *all_passed_on(args), **all_passed_on(kwargs)
-                    )
-                )
+                torch.autograd.Function.apply = _asking_modes(self._before)  # pyright: ignore
             self._count += 1
 
     def end(self) -> None:
