@@ -16,11 +16,11 @@ aten = torch.ops.aten
 
 def _indices(graph: Graph, node: Node) -> Node:
     weight, indices = node.args[:2]
-    return _all_between(graph, indices, (aten.ge.Scalar, 0), (aten.lt.Scalar, weight.meta["val"].shape[0]))  # pyright: ignore
+    return all_between(graph, indices, (aten.ge.Scalar, 0), (aten.lt.Scalar, weight.meta["val"].shape[0]))  # pyright: ignore
 
 
 def _probabilities(graph: Graph, node: Node) -> Node:
-    return _all_between(graph, node.args[0], (aten.ge.Scalar, 0), (aten.le.Scalar, 1))
+    return all_between(graph, node.args[0], (aten.ge.Scalar, 0), (aten.le.Scalar, 1))
 
 
 CHECKED: dict[Any, tuple[Callable[[Graph, Node], Node], str]] = {
@@ -58,7 +58,8 @@ def keep_check(node: Node) -> None:
     made.meta = {**node.meta, "val": None}
 
 
-def _all_between(graph: Graph, value: Any, low: tuple[Any, Any], high: tuple[Any, Any]) -> Node:
+def all_between(graph: Graph, value: Any, low: tuple[Any, Any], high: tuple[Any, Any]) -> Node:
+    """Add to a graph the condition that all elements of a value pass two comparisons, such as those with limits."""
     shape = value.meta["val"].shape
     above, below = (_make(graph, compare, (value, limit), shape) for compare, limit in (low, high))
     return _make(graph, aten.all.default, (_make(graph, aten.bitwise_and.Tensor, (above, below), shape),), ())
