@@ -98,6 +98,8 @@ def hutchinson(params: Any, context: Context) -> Any:
     {'w': tensor([ 6., 12.])}
     """
     evaluate: Any = context.evaluate
+    if not tree.leaves(params):
+        return params
 
     def signs(path: str, p: Tensor) -> Tensor:
         drawn = random.bernoulli(random.fold_in(context.key, "hutchinson", path), 0.5, tuple(p.shape))  # pyright: ignore

@@ -54,11 +54,10 @@ def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Tr
 
 
 def ema(momentum: Hyper, nesterov: bool = False, debias: bool = False) -> Transform:
-    """Return the transform that averages what came in: m = momentum m + (1 - momentum) g, u = m.
+    """Return the transform that averages what came in: m = momentum m + (1 - momentum) g, and u = m.
 
     The mean begins at 0, to which the first updates are drawn; with `debias`, u = m / (1 - momentum^t) in the t-th
-    update.
-    With `nesterov`, u = momentum m + (1 - momentum) g.
+    update. With `nesterov`, u = momentum m + (1 - momentum) g.
 
     Args:
         momentum: in [0, 1), the decay of the mean; the hyperparameter "momentum".

@@ -13,7 +13,7 @@ from functrain.optim.context import Context
 from functrain.optim.counting import has_updated
 from functrain.optim.hypers import check_fixed, nonnegative, positive
 from functrain.optim.searching import search
-from functrain.optim.shapes import check_gradients, device
+from functrain.optim.shapes import check_gradients, check_state, device
 from functrain.optim.transform import Transform, check_transform
 from functrain.optim.wrappers.looking_ahead import LookedAhead
 from functrain.records import reprs
@@ -79,6 +79,7 @@ def schedule_free(make: Callable[[Hyper], Transform], lr: Hyper, b1: Number = 0.
 
     def update(updates: Any, state: ScheduleFree, params: Any, context: Context) -> tuple[Any, ScheduleFree]:
         check_gradients(updates, params)
+        check_state(state.stepped, params)
         stepped, inner = transform.update(updates, state.inner, params, context)
         happened = has_updated(transform, state.inner, inner)
         largest = torch.maximum(state.largest, torch.zeros_like(state.largest) + schedule.value(lr, context))

@@ -10,7 +10,7 @@ from functrain.optim.arithmetic import root
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated
 from functrain.optim.hypers import check_fixed, nonnegative, positive
-from functrain.optim.shapes import check_gradients, check_trainable, device
+from functrain.optim.shapes import check_gradients, check_state, check_trainable, device
 from functrain.optim.transform import Transform, check_transform
 from functrain.optim.tuning_free.polyak import dot, squared_norm
 from functrain.schedule import Hyper, Number
@@ -81,6 +81,7 @@ def mechanize(
 
     def update(updates: Any, state: Mechanized, params: Any, context: Context) -> tuple[Any, Mechanized]:
         check_gradients(updates, params)
+        check_state(state.first, params)
         emitted, inner = transform.update(updates, state.inner, params, context)
         total = state.scale.sum()
         away = tree.map(lambda first, p: _divide(first - p, total + eps), state.first, params)

@@ -20,6 +20,7 @@ from functrain.engine.backends.aten.predictions import check, check_ahead, is_pr
 from functrain.engine.backends.aten.schedule import FOREACH, Group
 from functrain.engine.graph.expanding import expand
 from functrain.engine.graph.fusing import fuse
+from functrain.engine.graph.hoisting import hoist
 from functrain.engine.graph.in_place import InPlace, duplicate
 from functrain.engine.graph.queries import attribute, is_item, items_of, outputs, placeholders
 from functrain.engine.graph.scan_node import compile_loops, loops
@@ -57,6 +58,7 @@ def compile(
     >>> f([p, torch.ones(2)])[0] is p
     True
     """
+    hoist(gm)
     parts = expand(gm, _off_cpu)
     gm = fuse(gm if parts is gm else simplify(parts))
     left = compile_loops(gm, compile, donated) if loops(gm) else donated
