@@ -3,8 +3,8 @@
 A `Transform` is a pair of functions: `init(params)` gives its state, `update(updates, state, params)` turns gradients
 into updates and gives the next state. `chain` composes transforms; a named optimizer is one short chain, and its pieces
 are formulas of one array, lifted to trees by `per_leaf`. To read: transform, context, leaves, chaining, stepping; then
-`primitives/`, `optimizers/` and `wrappers/`. What looks at more than a gradient has rooms of its own: `quasi_newton/`,
-`preconditioning/`, `evaluating/`, `tuning_free/`, `private/` and `precision/`.
+`primitives/`, `optimizers/` and `wrappers/`; `fused/` has fast paths. What looks at more than a gradient has rooms of
+its own: `quasi_newton/`, `preconditioning/`, `evaluating/`, `tuning_free/`, `private/` and `precision/`.
 
 >>> import torch
 >>> optimizer = chain(clip_by_global_norm(1.0), trace(momentum=0.9), scale_by_learning_rate(0.1))

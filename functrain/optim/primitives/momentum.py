@@ -6,7 +6,7 @@ from functrain.errors import InvalidArgument
 from functrain.optim.arithmetic import is_zero, lerp, plus, times
 from functrain.optim.hypers import decays, finite, nonnegative
 from functrain.optim.leaves import per_leaf
-from functrain.optim.transform import Transform
+from functrain.optim.transform import Transform, as_primitive
 from functrain.schedule import Hyper
 
 
@@ -48,7 +48,8 @@ def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Tr
         return {"kept": 1.0 - (now.t > 1).double() * now.dampening}
 
     if not damped:
-        return per_leaf("trace", formula, hypers, ["buffer"])
+        piece = per_leaf("trace", formula, hypers, ["buffer"])
+        return as_primitive("trace", piece, hypers, nesterov)
     return per_leaf("trace", formula, hypers | damping, ["buffer"], counts=True, once=once)
 
 

@@ -13,7 +13,7 @@ from functrain.optim.hypers import finite, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.shapes import check_trainable
 from functrain.optim.stepping import add_scaled
-from functrain.optim.transform import Transform, stateless
+from functrain.optim.transform import Transform, as_primitive, stateless
 from functrain.schedule import Hyper, Number
 
 
@@ -44,7 +44,9 @@ def scale_by_learning_rate(lr: Hyper) -> Transform:
     >>> scale_by_learning_rate(0.5).update({"w": torch.tensor([4.0])}, (), {"w": torch.zeros(1)})
     ({'w': tensor([-2.])}, ())
     """
-    return _scaling("scale_by_learning_rate", lambda context: -schedule.value(lr, context), nonnegative(lr=lr))
+    hypers = nonnegative(lr=lr)
+    piece = _scaling("scale_by_learning_rate", lambda context: -schedule.value(lr, context), hypers)
+    return as_primitive("lr", piece, hypers)
 
 
 def _scaling(label: str, factor: Callable[[Context], Number], hypers: Mapping[str, Hyper]) -> Transform:

@@ -14,10 +14,11 @@ from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.fx.passes.split_module import split_module
 
 from functrain.dispatch_state import as_recorded
+from functrain.engine.graph.hoisting import hoist
 from functrain.engine.graph.in_place import InPlace
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Body, Compile, Loop, Pairs, compile_loops, lift_constants, loops, unalias
-from functrain.engine.tracing.lazy_module import graph_module
+from functrain.engine.tracing.lazy_module import graph_module, sources_forgotten
 
 aten = torch.ops.aten
 _APART = (
@@ -73,6 +74,7 @@ def in_stages(gm: GraphModule, examples: list[Tensor], donated: Pairs, compile: 
     name = gm.meta.get("name") or gm._get_name()
     gm = graph_module(gm, copy(gm.graph))
     constants = lift_constants(gm)
+    hoist(gm)
     unalias(gm, donated)
     for node in loops(gm):
         node.target.body.meta["name"] = f"the loop in {name}"  # pyright: ignore
@@ -98,7 +100,7 @@ def in_stages(gm: GraphModule, examples: list[Tensor], donated: Pairs, compile: 
 
 def _split(gm: GraphModule, stages: dict[Node, int]) -> Any:
     """Return a graph that calls one module for each stage."""
-    with _use_lazy_graph_module(True):
+    with sources_forgotten(), _use_lazy_graph_module(True):
         whole = split_module(gm, gm, stages.__getitem__, keep_original_order=False)
     for name, part in list(whole.named_children()):
         setattr(whole, name, graph_module(part, copy(part.graph)))  # pyright: ignore
