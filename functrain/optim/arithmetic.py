@@ -77,10 +77,10 @@ def root(a: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, a, 1.0).sqrt(), a.detach())
 
 
-def unhidden(u: Tensor, v: Tensor) -> Tensor:
+def unhide(u: Tensor, v: Tensor) -> Tensor:
     """Return u, and NaN where v is not finite: divided by a v that overflowed, u would be 0 and hide it for ever.
 
-    >>> unhidden(torch.zeros(2), torch.tensor([1.0, float("inf")]))
+    >>> unhide(torch.zeros(2), torch.tensor([1.0, float("inf")]))
     tensor([0., nan])
     """
     return plus(u, v, 0)
@@ -92,7 +92,7 @@ def sign(a: Tensor) -> Tensor:
     >>> sign(torch.tensor([-3.0, 0.0, float("inf")]))
     tensor([-1.,  0., nan])
     """
-    return unhidden(a.sign(), a)
+    return unhide(a.sign(), a)
 
 
 def scalar_like(a: Tensor, value: Number) -> Tensor:

@@ -3,7 +3,7 @@
 The README beside this file says in what order to read it.
 """
 
-from functrain.train.events import EVENTS, HOST_EVENTS, STEP_EVENTS, Callback, ordered, remember
+from functrain.train.events import EVENTS, HOST_EVENTS, STEP_EVENTS, Callback, in_order, remember
 from functrain.train.fitting import batch_at, evaluate, fit, overfit_batch, predict
 from functrain.train.history import History
 from functrain.train.learner import Learner, hyperparameters
@@ -38,10 +38,10 @@ __all__ = [
     "evaluate",
     "fit",
     "hyperparameters",
+    "in_order",
     "init",
     "log",
     "loop",
-    "ordered",
     "overfit_batch",
     "plan",
     "predict",

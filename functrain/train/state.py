@@ -43,10 +43,10 @@ class TrainState:
 
     def __repr__(self) -> str:
         """Return its counts, and a table of its tensors by dotted path."""
-        return f"{_counts(self)}\n{tree.table(_held(self))}"
+        return f"{_counts(self)}\n{tree.table(_tensors_of(self))}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{_counts(self)}</p>{tree.table(_held(self))._repr_html_()}"
+        return f"<p>{_counts(self)}</p>{tree.table(_tensors_of(self))._repr_html_()}"
 
 
 _COUNTS = "step", "updates", "start", "end", "epoch_length"
@@ -63,7 +63,7 @@ def _is_at_hand(count: Any) -> bool:
     return type(count) is Tensor and count.dim() == 0 and count.device.type == "cpu" and is_plain()
 
 
-def _held(state: TrainState) -> dict[str, Any]:
+def _tensors_of(state: TrainState) -> dict[str, Any]:
     return {name: value for name, value in vars(state).items() if name not in _COUNTS}
 
 

@@ -27,8 +27,8 @@ from functrain.engine.calling.donation import pair
 from functrain.engine.calling.explaining import Explanation, Signature, Work, work_of
 from functrain.engine.calling.locks import tracing
 from functrain.engine.calling.tree_code import MISS
-from functrain.engine.graph.functionalizing import functionalized
-from functrain.engine.graph.printing import printed
+from functrain.engine.graph.functionalizing import functionalize
+from functrain.engine.graph.printing import source_of
 from functrain.engine.graph.queries import outputs, placeholders
 from functrain.engine.graph.replaying import replay
 from functrain.engine.graph.simplifying import simplify
@@ -95,7 +95,7 @@ class Lowered:
     @property
     def code(self) -> str:
         """Return the graph as Python source to read: each operation below the line of your code that made it."""
-        return printed(self.graph, *self.named)
+        return source_of(self.graph, *self.named)
 
 
 def jit(
@@ -200,7 +200,7 @@ class Jitted(Generic[P, R]):
         with tracing():
             traced, results = self._trace(call)
         named = (_name(self._f), call.tensor_paths, results.paths)
-        return Lowered(traced.gm, lambda: self._compiled_for(call, traced, results), named)
+        return Lowered(traced.gm, lambda: self._compile_for(call, traced, results), named)
 
     def explain(self) -> Explanation:
         """Return why the function was traced, how long it took, and what runs where, for each trace.
@@ -218,14 +218,14 @@ class Jitted(Generic[P, R]):
         2. x: float32(2,) became float32(3,)
            ...
         """
-        told = (Signature(t.reason, t.seconds_traced, t.seconds_compiled, t.work) for t in self.traces)
-        return Explanation(_name(self._f), self._backend, tuple(told))
+        signatures = (Signature(t.reason, t.seconds_traced, t.seconds_compiled, t.work) for t in self.traces)
+        return Explanation(_name(self._f), self._backend, tuple(signatures))
 
     def __repr__(self) -> str:
         return f"jit({_name(self._f)}, backend={self._backend!r})"
 
-    def _positions(self, option: str, given: Any) -> frozenset:
-        chosen = (given,) if isinstance(given, (int, str)) else tuple(given)
+    def _positions(self, option: str, value: Any) -> frozenset:
+        chosen = (value,) if isinstance(value, (int, str)) else tuple(value)
         for one in chosen:
             number = isinstance(one, int) and not isinstance(one, bool) and one >= 0
             if not number and not isinstance(one, str):
@@ -314,7 +314,7 @@ class Jitted(Generic[P, R]):
             self._reasons.append(self._around.changed())
             self._around = surroundings(self._f, self._around)
 
-    def _compiled_for(self, call: Call, traced: Traced, results: Results) -> "Jitted":
+    def _compile_for(self, call: Call, traced: Traced, results: Results) -> "Jitted":
         for attempt in range(MOST_LESSONS + 1):
             with tracing():
                 try:
@@ -342,7 +342,7 @@ class Jitted(Generic[P, R]):
 
     def _compiled(self, call: Call, traced: Traced, results: Results) -> tuple[Callable, tuple, tuple]:
         """Return the function of a list of tensors, what donated input each result is put into, and what is written."""
-        gm = simplify(functionalized(traced.gm))
+        gm = simplify(functionalize(traced.gm))
         gm.meta["name"] = _name(self._f)
         inputs = {n: i for i, n in enumerate(placeholders(gm.graph))}
         nodes = outputs(gm.graph)

@@ -15,7 +15,7 @@ from torch.fx import GraphModule, Node
 from functrain.engine.graph.aliasing import Aliasing
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.simplifying import simplify
-from functrain.engine.tracing.abstract_tensor import abstract, copied
+from functrain.engine.tracing.abstract_tensor import abstract, clone_of
 from functrain.engine.tracing.lazy_module import graph_module
 
 Step = Callable[[list[Tensor]], list[Tensor]]
@@ -67,7 +67,7 @@ class Loop:
     ):
         self.body, self.examples, self.kind = body, examples, kind
         self.inplace = inplace
-        self.step = _interpreted(body, self.pairs) if step is None else step
+        self.step = _interpret(body, self.pairs) if step is None else step
         # What the code generator of torch.fx wants of a function.
         self.__name__ = self.__qualname__ = f"scan_loop_{id(self)}"
         self.__module__ = __name__
@@ -134,7 +134,7 @@ def _copy(tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _interpreted(body: GraphModule, pairs: Pairs) -> Step:
+def _interpret(body: GraphModule, pairs: Pairs) -> Step:
     def step(inputs: list[Tensor]) -> list[Tensor]:
         outputs = body(*inputs)  # none of them aliases an input, see `unalias`
         for i, o in pairs:
@@ -158,14 +158,14 @@ def compile_loops(gm: GraphModule, compile: Compile, donated: Pairs = ()) -> Pai
     """
     left = list(donated)
     for node in loops(gm):
-        mine = {pair: i for pair in left if (i := _carried(gm, node, pair)) is not None}
+        mine = {pair: i for pair in left if (i := _carry(gm, node, pair)) is not None}
         left = [pair for pair in left if pair not in mine]
         node.target = node.target.compiled(compile, frozenset(mine.values()))  # pyright: ignore
     gm.recompile()
     return tuple(left)
 
 
-def _carried(gm: GraphModule, loop: Node, pair: tuple[int, int]) -> int | None:
+def _carry(gm: GraphModule, loop: Node, pair: tuple[int, int]) -> int | None:
     """Return which carry of the loop lives in the donated buffer of this (input, output) pair, None for no."""
     inputs = placeholders(gm.graph)
     source, result = inputs[pair[0]], output_of(gm.graph).args[0][pair[1]]
@@ -225,7 +225,7 @@ def unalias(gm: GraphModule, pairs: Pairs) -> None:
             if isinstance(node, Node) and o not in same:
                 if aliasing.memory(node) in taken:
                     clone = graph.call_function(torch.ops.aten.clone.default, (node,))
-                    clone.meta["val"] = copied(value_of(node))
+                    clone.meta["val"] = clone_of(value_of(node))
                     node = clone
                 else:
                     taken.add(aliasing.memory(node))

@@ -39,10 +39,10 @@ class Watching(TorchFunctionMode):
         return answer(self._value, *args, **(kwargs or {}))
 
 
-def watched() -> AbstractContextManager:
+def watch_again() -> AbstractContextManager:
     """Return the mode of the running trace again, for a function that runs where PyTorch has switched it off.
 
-    >>> with watched() as mode:  # there is no trace
+    >>> with watch_again() as mode:  # there is no trace
     ...     mode is None
     True
     """
@@ -111,14 +111,14 @@ _REDUCED: dict[str, Callable] = {"none": lambda loss: loss, "mean": torch.mean, 
 
 def _ctc_loss(value, log_probs, targets, input_lengths, target_lengths, blank=0, reduction="mean", zero_infinity=False):
     """Return the loss with its mean taken here: PyTorch's writes the lengths into memory that a trace does not have."""
-    lengths = [_listed(value, n) for n in (input_lengths, target_lengths)]
+    lengths = [_as_list(value, n) for n in (input_lengths, target_lengths)]
     loss = F.ctc_loss(log_probs, targets, lengths[0], lengths[1], blank, "none", zero_infinity)
     if reduction == "mean":
         loss = loss / torch.tensor(lengths[1], device=loss.device).to(loss.dtype).clamp_min(1)
     return _REDUCED[reduction](loss)
 
 
-def _listed(value: Callable[[Tensor], Tensor], lengths: Any) -> Any:
+def _as_list(value: Callable[[Tensor], Tensor], lengths: Any) -> Any:
     if not isinstance(lengths, Tensor):
         return lengths
     with outside_of_trace():

@@ -1,7 +1,7 @@
 """Optimizers that look at the signs of gradients alone."""
 
 from functrain.optim.chaining import alias
-from functrain.optim.hypers import fixed
+from functrain.optim.hypers import check_fixed
 from functrain.optim.optimizers.shared import decay
 from functrain.optim.primitives import negate, scale_by_learning_rate, scale_by_lion, scale_by_rprop
 from functrain.optim.transform import Transform
@@ -52,5 +52,5 @@ def rprop(
     >>> rprop(lr=0.1)
     rprop(shrink=0.5, least=1e-06, most=50.0, grow=1.2)
     """
-    pieces = scale_by_rprop(fixed(lr=lr)["lr"], shrink, grow, least, most), negate
+    pieces = scale_by_rprop(check_fixed(lr=lr)["lr"], shrink, grow, least, most), negate
     return alias("rprop", negate if maximize else None, *pieces)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from functrain.optim.arithmetic import lerp, scalar_like, sign
-from functrain.optim.hypers import decays, fixed, nonnegative
+from functrain.optim.hypers import check_fixed, decays, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper, Number, check_hyper
@@ -58,7 +58,7 @@ def scale_by_rprop(
     >>> piece.update({"w": torch.tensor([3.0, 0.1])}, state, params)[0]
     {'w': tensor([0.1200, 0.0000])}
     """
-    beginning = fixed(initial=initial)["initial"]
+    beginning = check_fixed(initial=initial)["initial"]
 
     def formula(now, g: Tensor, p: Tensor, before: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         way = sign(g)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from functrain.optim.arithmetic import lerp, mean_square, plus_square, root, unhidden
-from functrain.optim.hypers import decays, fixed, nonnegative
+from functrain.optim.arithmetic import lerp, mean_square, plus_square, root, unhide
+from functrain.optim.hypers import check_fixed, decays, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper, Number
@@ -31,7 +31,7 @@ def scale_by_rms(decay: Hyper = 0.99, eps: Hyper = 1e-8) -> Transform:
 
     def formula(now, g: Tensor, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         v = mean_square(v, g, now.decay)
-        return unhidden(g / (root(v) + now.eps), v), v
+        return unhide(g / (root(v) + now.eps), v), v
 
     return per_leaf("scale_by_rms", formula, decays(decay=decay) | nonnegative(eps=eps), ["square"])
 
@@ -56,7 +56,7 @@ def scale_by_stddev(decay: Hyper = 0.99, eps: Hyper = 1e-8) -> Transform:
     def formula(now, g: Tensor, p: Tensor, v: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         v, m = mean_square(v, g, now.decay), lerp(m, g, 1 - now.decay)
         # Rounding can make the difference negative.
-        return unhidden(g / (root((v - m * m).clamp(min=0)) + now.eps), v), v, m
+        return unhide(g / (root((v - m * m).clamp(min=0)) + now.eps), v), v, m
 
     return per_leaf("scale_by_stddev", formula, decays(decay=decay) | nonnegative(eps=eps), ["square", "mean"])
 
@@ -77,11 +77,11 @@ def scale_by_rss(initial: Number = 0.0, eps: Hyper = 1e-10) -> Transform:
     >>> piece.update({"w": torch.tensor([3.0, -0.1])}, piece.init(params), params)[0]
     {'w': tensor([ 1., -1.])}
     """
-    beginning = fixed(initial=initial)["initial"]
+    beginning = check_fixed(initial=initial)["initial"]
 
     def formula(now, g: Tensor, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         v = plus_square(v, g, 1)
-        return unhidden(g / (root(v) + now.eps), v), v
+        return unhide(g / (root(v) + now.eps), v), v
 
     slots = {"square": lambda p: torch.zeros_like(p) + beginning}
     return per_leaf("scale_by_rss", formula, nonnegative(eps=eps), slots)
@@ -107,7 +107,7 @@ def scale_by_adadelta(rho: Hyper = 0.9, eps: Hyper = 1e-6) -> Transform:
 
     def formula(now, g: Tensor, p: Tensor, v: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         v = mean_square(v, g, now.rho)
-        u = unhidden(g * root(d + now.eps) / root(v + now.eps), v)
+        u = unhide(g * root(d + now.eps) / root(v + now.eps), v)
         return u, v, mean_square(d, u, now.rho)
 
     return per_leaf("scale_by_adadelta", formula, decays(rho=rho) | nonnegative(eps=eps), ["square", "change"])

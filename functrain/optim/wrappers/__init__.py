@@ -5,7 +5,7 @@ from functrain.optim.wrappers.discriminating import discriminative, spread
 from functrain.optim.wrappers.flattening import flatten
 from functrain.optim.wrappers.freezing import freeze, masked
 from functrain.optim.wrappers.gating import Gated, gate, unfreeze_gradually
-from functrain.optim.wrappers.injecting import Injected, edit_injected, inject, injected
+from functrain.optim.wrappers.injecting import Injected, edit_injected, inject, read_injected
 from functrain.optim.wrappers.looking_ahead import LookedAhead, lookahead
 from functrain.optim.wrappers.partitioning import Partitioned, partition
 from functrain.optim.wrappers.plateau import Plateau, reduce_on_plateau
@@ -28,10 +28,10 @@ __all__ = [
     "freeze",
     "gate",
     "inject",
-    "injected",
     "lookahead",
     "masked",
     "partition",
+    "read_injected",
     "reduce_on_plateau",
     "skip_nonfinite",
     "spread",

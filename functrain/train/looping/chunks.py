@@ -17,7 +17,7 @@ from torch import Tensor
 from functrain import data, tree
 from functrain.engine import Stop, fold, scan
 from functrain.errors import SideEffect
-from functrain.train.looping.compiling import compiled, kept
+from functrain.train.looping.compiling import compile_step, keep
 from functrain.train.looping.sources import Source, open_source
 from functrain.train.stop import Stops
 from functrain.train.tally import Measured
@@ -135,7 +135,7 @@ def feed(
     def make(kind: str, backend: str) -> Callable:
         # With the sizes, so that a sweep over them makes several functions of few traces, not one of many.
         key = (advance.key, kind, backend, donate, source.batch_size, chunk if kind == "chunk" else 1)
-        return kept(advance.owner, key, lambda: compiled(WAYS[kind](advance.f), donate, backend))
+        return keep(advance.owner, key, lambda: compile_step(WAYS[kind](advance.f), donate, backend))
 
     others = "aten" if jit == "inductor" and compile_shapes == "first" else str(jit)
     note = f"batches of another shape than the first ran by {others!r}; compile_shapes='all' compiles each"

@@ -24,11 +24,11 @@ from functrain.schedule import Progress
 from functrain.train.events import Callback
 from functrain.train.learner import Learner, check_learner, metrics_of, schedules
 from functrain.train.state import TrainState, progress
-from functrain.train.stepping.gradients import Stage, compare, differentiated, differentiated_mean, with_parts
+from functrain.train.stepping.gradients import Stage, compare, differentiate_loss, differentiate_mean, with_parts
 from functrain.train.stepping.handlers import handlers
 from functrain.train.stepping.weights import row_weights, without_influence
 from functrain.train.stop import Halt, Stops, settle
-from functrain.train.tally import Tally, add, check_name, measured_by, summed, value_of
+from functrain.train.tally import Tally, add, check_name, measured_by, sum_up, value_of
 
 
 @tree.node
@@ -96,7 +96,7 @@ class Step:
     @property
     def accumulators(self) -> Any:
         """What the phase has measured so far: the accumulators of "loss" and of each metric, by name."""
-        return summed(self.metric, self.tally).added
+        return sum_up(self.metric, self.tally).added
 
 
 def train_step(learner: Learner) -> Callable[[TrainState, Any], tuple[TrainState, dict[str, Tensor]]]:
@@ -197,12 +197,12 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: St
     """
     check_learner(learner)
     on = handlers(callbacks, "train", stops)
-    apply = applied(learner.model)
+    apply = apply_model(learner.model)
     after_pred, after_loss = on("after_pred"), on("after_loss")
     if after_pred is None and after_loss is None:
-        graded = differentiated_mean(apply, learner.loss)
+        graded = differentiate_mean(apply, learner.loss)
     else:  # which may change anything
-        graded = differentiated(_chain(forward(apply), after_pred, compared(learner.loss), mean_loss, after_loss))
+        graded = differentiate_loss(_chain(forward(apply), after_pred, compared(learner.loss), mean_loss, after_loss))
     graded = _chain(graded, on("after_grads"))
     return _chain(
         on("begin_step"),
@@ -230,7 +230,7 @@ def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: Sto
     on = handlers(callbacks, "valid", stops)
     return _chain(
         on("begin_step"),
-        forward(applied(learner.model)),
+        forward(apply_model(learner.model)),
         on("after_pred"),
         compared(learner.loss),
         on("after_loss"),
@@ -270,7 +270,7 @@ def begin(
 # The stages
 
 
-def applied(model: nn.Model) -> Callable[[Step, Any], tuple[Any, Any]]:
+def apply_model(model: nn.Model) -> Callable[[Step, Any], tuple[Any, Any]]:
     """Return the function of a step and parameters that applies the model to the step's batch, in its mode."""
 
     def apply(step: Step, params: Any) -> tuple[Any, Any]:
@@ -339,17 +339,17 @@ def update(optimizer: optim.Transform) -> Stage:
     def stage(step: Step) -> Step:
         state, weight = step.state, step.batch.weight
         if weight is None:
-            return tree.evolve(step, state=_updated(optimizer, step), evaluate=None)
+            return tree.evolve(step, state=_update(optimizer, step), evaluate=None)
         counts = (weight != 0).any()
         if is_plain() and counts.device.type == "cpu":
-            return tree.evolve(step, state=_updated(optimizer, step) if counts else state, evaluate=None)
-        after = tree.map(lambda new, old: torch.where(counts, new, old), _updated(optimizer, step), state)
+            return tree.evolve(step, state=_update(optimizer, step) if counts else state, evaluate=None)
+        after = tree.map(lambda new, old: torch.where(counts, new, old), _update(optimizer, step), state)
         return tree.evolve(step, state=after, evaluate=None)
 
     return stage
 
 
-def _updated(optimizer: optim.Transform, step: Step) -> TrainState:
+def _update(optimizer: optim.Transform, step: Step) -> TrainState:
     state = step.state
     params, opt_state = optim.step(
         optimizer, step.grads, state.opt_state, state.params, _context(step, optimizer.needs)

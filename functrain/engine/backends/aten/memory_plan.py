@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import torch
 
-from functrain.engine.backends.aten.schedule import Step, operation, scheduled
+from functrain.engine.backends.aten.schedule import Step, operation, steps_of
 from functrain.engine.graph.aliasing import Aliasing, laid_out_by_storage
 from functrain.engine.graph.in_place import InPlace
 from functrain.engine.graph.queries import outputs, placeholders
@@ -64,7 +64,7 @@ def make_plan(gm: Any, donated: tuple[tuple[int, int], ...]) -> Plan:
     inputs, results = placeholders(gm.graph), outputs(gm.graph)
     target = {inputs[i]: results[k] for i, k in donated if results[k] is not inputs[i]}
     aliasing = Aliasing(gm.graph)
-    steps = scheduled(gm.graph, target, aliasing)
+    steps = steps_of(gm.graph, target, aliasing)
     needless = {n for step in steps for n in step.nodes if _is_copied_again(n, target, results)}
     placing = _Placing(gm.graph, [step for step in steps if needless.isdisjoint(step.nodes)], target, aliasing)
     placing.home.update({node: node.args[0] for node in needless})
@@ -114,12 +114,12 @@ class _Placing:
 
     def run(self) -> list[Step]:
         """Return the steps, each with the arguments that receive its results."""
-        return [self._placed(step, t) for t, step in enumerate(self._steps)]
+        return [self._place(step, t) for t, step in enumerate(self._steps)]
 
-    def _placed(self, step: Step, t: int) -> Step:
+    def _place(self, step: Step, t: int) -> Step:
         if isinstance(step.nodes[0].target, InPlace):
-            return self._changed(step.nodes[0], t)
-        counts = _counted(step.nodes, self.aliasing)
+            return self._change(step.nodes[0], t)
+        counts = _count(step.nodes, self.aliasing)
         chosen = [self._receiver(node, t, counts, len(step.nodes) > 1) for node in step.nodes]
         if any(position is None for position in chosen):
             return step
@@ -127,9 +127,9 @@ class _Placing:
             self._put(node, node.args[position], t)
         return Step(step.nodes, tuple(chosen))  # pyright: ignore
 
-    def _changed(self, node: Any, t: int) -> Step:
+    def _change(self, node: Any, t: int) -> Step:
         """Return the step of a write made a value, which may leave out the copy of memory that nobody reads later."""
-        counts = _counted((node,), self.aliasing)
+        counts = _count((node,), self.aliasing)
         items = {user.args[1]: user for user in node.users}
         owned = []
         for k in range(node.target.count):
@@ -200,7 +200,7 @@ def _last_readings(steps: list[Step], results: list[Any], aliasing: Aliasing) ->
     return last
 
 
-def _counted(nodes: tuple[Any, ...], aliasing: Aliasing) -> dict[Any, int]:
+def _count(nodes: tuple[Any, ...], aliasing: Aliasing) -> dict[Any, int]:
     """Return how many operands of a step have each memory, an operand that is passed twice counted twice."""
     counts: dict[Any, int] = {}
 

@@ -17,14 +17,14 @@ from functrain.dispatch_state import below_autocast, below_autograd, gradients_o
 from functrain.engine.backends.aten.memory_plan import IN_PLACE, NEVER, Plan, make_plan
 from functrain.engine.backends.aten.predictions import check, check_ahead, is_predicted
 from functrain.engine.backends.aten.schedule import FOREACH, Step
-from functrain.engine.graph.expanding import expanded
+from functrain.engine.graph.expanding import expand
 from functrain.engine.graph.fusing import fuse
-from functrain.engine.graph.in_place import InPlace, duplicated
+from functrain.engine.graph.in_place import InPlace, duplicate
 from functrain.engine.graph.queries import attribute, outputs, placeholders
 from functrain.engine.graph.scan_node import compile_loops, loops
 from functrain.engine.graph.simplifying import simplify
 from functrain.engine.tracing.meta.geometry import is_dense
-from functrain.engine.tracing.places import MADE_BY, made_by
+from functrain.engine.tracing.places import MADE_BY, origin_of
 from functrain.operators import KERNELS
 
 _F = torch._C._VariableFunctions  # pyright: ignore
@@ -150,7 +150,7 @@ def compile(
     >>> f([p, torch.ones(2)])[0] is p
     True
     """
-    parts = expanded(gm, _off_cpu)
+    parts = expand(gm, _off_cpu)
     gm = fuse(gm if parts is gm else simplify(parts))
     left = compile_loops(gm, compile, donated) if loops(gm) else donated
     return _Source(gm, make_plan(gm, left), left).function()
@@ -193,19 +193,19 @@ class _Source:
                 self.first_write = len(self.lines)
             before = len(self.lines)
             self._write(step)
-            made = tuple(made_by(n) for n in step.nodes)
+            made = tuple(origin_of(n) for n in step.nodes)
             self.made_by.update(dict.fromkeys(range(before, len(self.lines)), made))
             self._check(step)
             self._free(t)
         check_ahead(self.unchecked)
         self.lines.append(f"return [{', '.join(self._finish())}]")
-        run = self._made([line for line in self.lines if not line.startswith(_CHECK)])
-        run.checked = functools.partial(self._made, self.lines)
+        run = self._make([line for line in self.lines if not line.startswith(_CHECK)])
+        run.checked = functools.partial(self._make, self.lines)
         run.kernels = len(self.plan.steps) + len(self.plan.clones) + bool(self.plan.copies)
         run.in_place = sum(step.in_place is not None for step in self.plan.steps) + bool(self.plan.copies)
         return run
 
-    def _made(self, lines: list[str]) -> Any:
+    def _make(self, lines: list[str]) -> Any:
         body = "\n        ".join(lines)
         guards = ", ".join(f"{self._constant(g)}()" for g in (below_autograd, gradients_on, below_autocast))
         source = f"def run(inputs):\n    with {guards}:\n        {body}\n"
@@ -310,7 +310,7 @@ class _Source:
     def _finish(self) -> list[str]:
         returned = [self._text(n) for n in self.results]
         for k in sorted(self.plan.clones):
-            self.lines.append(f"r{k} = {self._constant(duplicated)}({returned[k]})")
+            self.lines.append(f"r{k} = {self._constant(duplicate)}({returned[k]})")
             returned[k] = f"r{k}"
         taken = {self.inputs[i]: k for i, k in self.donated}
         if self.plan.copies:

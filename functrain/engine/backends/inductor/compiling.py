@@ -26,10 +26,10 @@ from functrain.engine.backends.inductor.layouts import Layouts
 from functrain.engine.backends.inductor.origins import kernels, tell_origins
 from functrain.engine.backends.inductor.stages import in_stages, is_apart
 from functrain.engine.backends.inductor.workarounds import respell
-from functrain.engine.graph.expanding import expanded
+from functrain.engine.graph.expanding import expand
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Pairs, Step, lift_constants, unalias
-from functrain.engine.tracing.abstract_tensor import copied
+from functrain.engine.tracing.abstract_tensor import clone_of
 from functrain.engine.tracing.lazy_module import graph_module
 from functrain.errors import CompileFailed, CompilerMissing
 
@@ -62,7 +62,7 @@ def compile(gm: GraphModule, example_inputs: list[Tensor], donated: Pairs = ()) 
         return plan.bind(lambda inputs: plan.gm(*inputs))
     key = artifact.key(plan.gm, plan.examples)
     call = artifact.load(key)
-    return plan.bind(_compiled(plan, key, _name(gm)) if call is None else call)
+    return plan.bind(_compile(plan, key, _name(gm)) if call is None else call)
 
 
 def _name(gm: GraphModule) -> str:
@@ -77,7 +77,7 @@ class _Plan:
     """
 
     def __init__(self, gm: GraphModule, examples: list[Tensor], donated: Pairs):
-        gm = expanded(gm)
+        gm = expand(gm)
         gm = graph_module(gm, copy(gm.graph))
         self.constants = lift_constants(gm)
         self.count = len(examples)
@@ -96,7 +96,7 @@ class _Plan:
         tell_origins(call, self.gm.graph)
         # Below autograd, because kernels write into tensors that they are given.
         source = _STEP.format(arguments=arguments, items=items)
-        scope = {"call": call, "constants": self.constants, "mispredicted": _mispredicted}
+        scope = {"call": call, "constants": self.constants, "mispredicted": _explain_misprediction}
         scope["layouts"] = Layouts([node.meta["val"] for node in output_of(self.gm.graph).args[0]])
         scope |= {"below": below_autograd, "below_autocast": below_autocast}
         exec(source, scope)
@@ -117,7 +117,7 @@ def step(inputs):
 """
 
 
-def _mispredicted(error: AssertionError) -> CompileFailed:
+def _explain_misprediction(error: AssertionError) -> CompileFailed:
     return CompileFailed(
         f"what inductor compiled found another layout than it was compiled for:\n  {str(error).splitlines()[0]}\n"
         "its rule for an operation is wrong; backend='aten' runs the same graph"
@@ -140,7 +140,7 @@ def _rewrite_outputs(gm: GraphModule, count: int, donated: Pairs) -> list[tuple[
         elif o in into:
             places.append(("in", into[o]))
             with gm.graph.inserting_before(output):
-                value = _pinned(gm.graph, node) if len(_sources(node)) <= 1 else node
+                value = _pin(gm.graph, node) if len(_sources(node)) <= 1 else node
                 gm.graph.call_function(torch.ops.aten.copy_.default, (inputs[into[o]], value))
         else:
             places.append(("out", len(kept)))
@@ -151,17 +151,17 @@ def _rewrite_outputs(gm: GraphModule, count: int, donated: Pairs) -> list[tuple[
 
 def _sources(node: Node) -> set[Node]:
     """Return the placeholders that a node is computed from."""
-    found, seen, todo = set(), {node}, [node]
+    positions, seen, todo = set(), {node}, [node]
     while todo:
         at = todo.pop()
         if at.op == "placeholder":
-            found.add(at)
+            positions.add(at)
         todo += [n for n in at.all_input_nodes if n not in seen]
         seen.update(todo)
-    return found
+    return positions
 
 
-def _pinned(graph: Graph, node: Node) -> Node:
+def _pin(graph: Graph, node: Node) -> Node:
     """Return a node of the same bits that Inductor does not take for the input itself.
 
     It removes copies, sums with zero and the like even where the input is overwritten before the copy is read (seen in
@@ -169,11 +169,11 @@ def _pinned(graph: Graph, node: Node) -> Node:
     """
     differs = graph.call_function(torch.ops.aten.ne.Tensor, (node, node))
     same = graph.call_function(torch.ops.aten.where.self, (differs, node, node))
-    same.meta["val"] = copied(node.meta["val"])
+    same.meta["val"] = clone_of(node.meta["val"])
     return same
 
 
-def _compiled(plan: _Plan, key: str, name: str) -> Callable[[list], Any]:
+def _compile(plan: _Plan, key: str, name: str) -> Callable[[list], Any]:
     began = time.perf_counter()
     operations = sum(node.op == "call_function" for node in plan.gm.graph.nodes)
     if any(t.device.type == "cpu" for t in plan.examples) or not plan.examples:
@@ -181,7 +181,7 @@ def _compiled(plan: _Plan, key: str, name: str) -> Callable[[list], Any]:
     _say(f"functrain: compiling {name} with inductor, {operations} operations ... ")
     try:
         call, inner = _by_inductor(plan)
-        why = _saved(key, inner)
+        why = _save(key, inner)
     except BaseException:
         _say("failed\n")
         raise
@@ -195,7 +195,7 @@ def _say(text: str) -> None:
         sys.stderr.flush()
 
 
-def _saved(key: str, inner: Any) -> str:
+def _save(key: str, inner: Any) -> str:
     try:
         if inner is None:
             raise artifact.Unusable("Inductor changed its signature")

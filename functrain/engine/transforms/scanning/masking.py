@@ -7,7 +7,7 @@ from torch import Tensor
 from functrain.engine.transforms.scanning.program import Program, Tensors
 
 
-def masked(program: Program) -> Program:
+def mask_steps(program: Program) -> Program:
     """Return a program that does the same with each step made: after a stop, and where it skips, nothing changes.
 
     The outputs of a step that is ignored are zeros. What ends it is asked for no more, unless it has no length.
@@ -23,7 +23,7 @@ def masked(program: Program) -> Program:
             kept[0] = carry[0] | after[0]
         return kept, [_where(idle, torch.zeros_like(y), y) for y in ys]
 
-    return attrs.evolve(program, step=step, masked=True, traced=None)
+    return attrs.evolve(program, step=step, mask_steps=True, traced=None)
 
 
 def _idle(program: Program, carry: Tensors, row: Tensors) -> Tensor:
@@ -45,4 +45,4 @@ def without_asking(program: Program) -> Program:
     """
     if program.length is None or not (program.stops or program.skips):
         return program
-    return attrs.evolve(masked(program), stops=False, skips=False)
+    return attrs.evolve(mask_steps(program), stops=False, skips=False)

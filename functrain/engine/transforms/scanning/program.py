@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from functrain.dispatch_state import current_level, unseen
-from functrain.engine.graph.functionalizing import functionalized
+from functrain.engine.graph.functionalizing import functionalize
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Kind, Loop, lift_constants, unalias, value_of
 from functrain.engine.tracing.abstract_tensor import abstract
@@ -107,7 +107,7 @@ def trace_step(
 
     recorded = trace(flat, examples, names).gm
     with unseen():
-        graph = functionalized(recorded)
+        graph = functionalize(recorded)
         closed = lift_constants(graph)
     ys = [value_of(node) for node in output_of(graph.graph).args[0][counted[0] :]]
     return Traced(graph, examples, closed, ys)

@@ -100,10 +100,10 @@ def original(module: torch.nn.Module) -> Original:
     """
     check_module(module)
     leaves, fixed = leaves_of(module), {}
-    walk = _walked(module, leaves, lambda tensor, path: _fix(tensor, path, fixed))
+    walk = _walk(module, leaves, lambda tensor, path: _fix(tensor, path, fixed))
     made = plan(walk, module)
     if any(_trains_itself(part) for part in module.modules()):
-        made = plan(_walked(own := _in_training(made, leaves, module.training), leaves, _same), own)
+        made = plan(_walk(own := _in_training(made, leaves, module.training), leaves, _same), own)
     elif not module.training:
         _set_training(made)
     trains = any(_trains_itself(part) for part in module.modules())
@@ -115,7 +115,7 @@ def _lazy(made: Plan, module: torch.nn.Module) -> dict[int, type]:
     return {made.modules[path]: type(part) for path, part in module.named_modules() if is_lazy_module(part)}
 
 
-def _walked(module: torch.nn.Module, leaves: Leaves, fix: Callable[[Tensor, str], Any]) -> Walk:
+def _walk(module: torch.nn.Module, leaves: Leaves, fix: Callable[[Tensor, str], Any]) -> Walk:
     numbers = {i: leaves.names.index(name) for i, (_, name) in leaves.originals.items()}
     numbers |= {id(tensor): number for number, tensor in enumerate(leaves.own)}
     return Walk(module, lambda tensor: numbers.get(id(tensor)), fix)
