@@ -178,7 +178,7 @@ def test_a_link_in_place_of_the_temporary_file_is_not_followed(tmp_path, monkeyp
     monkeypatch.setattr(writing.secrets, "token_hex", lambda size: "guessed")
     (tmp_path / ".a.safetensors.guessed.partial").symlink_to(victim)
     with pytest.raises(CannotSave, match="file exists"):
-        writing.write(tmp_path / "a.safetensors", writing.Header({}, 1, {}, {}, ""), {})
+        saved(tmp_path, 1)
     assert victim.read_text() == "mine"
 
 
