@@ -139,7 +139,7 @@ def put(path: Path, content: Content) -> None:
     """
     check_machine(path)
     check_target(path)
-    sweep(path.parent, path.name)
+    sweep(path)
     write(path, content)
 
 

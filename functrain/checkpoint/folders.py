@@ -74,15 +74,15 @@ class Inside:
 
     Attributes:
         folder: the folder.
-        members: the checkpoints, oldest first.
+        members: the names of the checkpoints, oldest first.
         next: the number of the next one.
-        left: temporary files, which a process writes, or left when it was killed.
+        left: the names of temporary files, which a process writes, or left when it was killed.
     """
 
     folder: Path
-    members: list[Path]
+    members: list[str]
     next: int
-    left: list[Path]
+    left: list[str]
 
     @property
     def path_of_next(self) -> Path:
@@ -101,23 +101,29 @@ def look_into(folder: Path) -> Inside:
         ...
     functrain.errors.CannotSave: cannot save into nowhere/at/all: there is no folder nowhere/at; make it first
     """
-    make_folder(folder)
     try:
-        with os.scandir(folder) as inside:
-            listed = list(inside)
+        listed = _list(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        make_folder(folder)
+        listed = []
     except OSError as error:
         raise CannotSave(f"cannot save into {folder}: {os.strerror(error.errno or 0).lower()}") from error
     numbered = sorted((int(match[1]), one.name, one) for one in listed if (match := _NAME.fullmatch(one.name)))
-    members = [folder / name for _, name, one in numbered if one.is_file(follow_symlinks=False)]
-    left = [folder / one.name for one in listed if one.name.startswith(".checkpoint-") and one.name.endswith(LEFT)]
+    members = [name for _, name, one in numbered if one.is_file(follow_symlinks=False)]
+    left = [one.name for one in listed if one.name.startswith(".checkpoint-") and one.name.endswith(LEFT)]
     return Inside(folder, members, numbered[-1][0] + 1 if numbered else 1, left)
+
+
+def _list(folder: Path) -> list[os.DirEntry]:
+    with os.scandir(folder) as inside:
+        return list(inside)
 
 
 def put_into(inside: Inside, content: Content) -> None:
     """Write the next checkpoint of a folder, and sweep away what killed processes left there; see `add`."""
     check_machine(inside.folder)
-    for path in inside.left:
-        delete_unless_locked(path)
+    for name in inside.left:
+        delete_unless_locked(inside.folder / name)
     write(inside.path_of_next, content, replace=False)
 
 
@@ -243,7 +249,8 @@ def keep_newest(inside: Inside, last: int) -> None:
     [3]
     """
     # Not flushed to the disk, as the next one will be: what comes back after a power cut is deleted then.
-    _delete([*inside.members, inside.path_of_next][:-last])
+    names = [*inside.members, inside.path_of_next.name]
+    _delete([inside.folder / name for name in names[:-last]])
 
 
 def _delete(going: list[Path]) -> None:

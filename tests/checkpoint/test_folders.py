@@ -196,6 +196,19 @@ def test_what_is_saved_is_what_it_was_and_no_live_tensor_is_touched(tmp_path, sl
     assert bool((loaded["w"] == 1).all()) and loaded["w"] is loaded["tied"]
 
 
+def test_a_thread_writes_where_the_working_directory_was(tmp_path, monkeypatch, slow):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with checkpoint.background() as saving:
+        saving.add("run", 1)
+        os.chdir("elsewhere")
+        slow.set()
+        saving.wait()
+        saving.save("a", torch.ones(300_000))
+        os.chdir(tmp_path)
+    assert checkpoint.latest("run").leaves == {"": 1} and (tmp_path / "elsewhere" / "a").exists()
+
+
 def test_a_donated_state_is_saved_as_it_was(tmp_path, slow):
     step = ft.jit(lambda s: {"w": s["w"] + 1}, donate=0)
     state = {"w": torch.ones(1000)}

@@ -144,27 +144,29 @@ def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
         os.close(file)
 
 
-def sweep(folder: Path, start: str) -> None:
-    """Delete what killed processes left in a folder: temporary files, of names that start so, that nobody writes.
+def sweep(path: Path) -> None:
+    """Delete what killed processes left beside a file: its temporary files that nobody writes.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     left = Path(folder) / ".a.safetensors.0123456789abcdef.partial"
+    ...     left = Path(folder) / ".a.0123456789abcdef.partial"
     ...     left.touch()
-    ...     sweep(Path(folder), "a")
+    ...     sweep(Path(folder) / "a")
     ...     left.exists()
     False
     """
-    beginning = f".{_cut(start)}"
+    beginning = f".{_cut(path.name)}."
     with contextlib.suppress(OSError):  # a folder may be written to and not listed: then leftovers stay
-        for name in os.listdir(folder):
+        for name in os.listdir(path.parent):
             if name.startswith(beginning) and name.endswith(LEFT):
-                delete_unless_locked(folder / name)
+                delete_unless_locked(path.parent / name)
 
 
 def _cut(name: str) -> str:
     """Return the start of a name, so short that a temporary name can begin with it: names have up to 255 bytes."""
-    return name if len(name) <= 50 else os.fsencode(name)[:200].decode(errors="ignore")
+    while len(os.fsencode(name)) > 200:
+        name = name[:-1]
+    return name
 
 
 def delete_unless_locked(name: Path) -> None:
