@@ -10,7 +10,7 @@ from functrain.train.learner import Learner, hyperparameters
 from functrain.train.looping.emitting import emit
 from functrain.train.own_step import loop
 from functrain.train.run import Cursor, Plan, Run
-from functrain.train.state import TrainState, data_key, init, plan, progress
+from functrain.train.state import TrainState, data_key, init, plan, progress_of
 from functrain.train.stepping.step import Step, eval_stages, eval_step, log, train_stages, train_step
 from functrain.train.stop import SCOPES, Stopped
 from functrain.train.tally import Measured
@@ -45,7 +45,7 @@ __all__ = [
     "overfit_batch",
     "plan",
     "predict",
-    "progress",
+    "progress_of",
     "remember",
     "train_stages",
     "train_step",

@@ -35,7 +35,7 @@ from functrain.train.looping.places import carry_out
 from functrain.train.looping.planning import begin_run, make_plan
 from functrain.train.looping.sources import are_batches, open_inputs, source, sources
 from functrain.train.run import Plan, Run
-from functrain.train.state import TrainState, data_key, plan, progress
+from functrain.train.state import TrainState, data_key, plan, progress_of
 from functrain.train.stepping.precision import in_precision
 from functrain.train.stepping.step import train_step
 from functrain.train.tally import compute_logs, merge_logs
@@ -150,7 +150,7 @@ def _pass_through(state: TrainState, batches: int) -> TrainState:
 
 
 def _row(learner: Learner, state: TrainState) -> dict[str, float]:
-    return {name: float(value) for name, value in schedules(learner, progress(state)).items()}
+    return {name: float(value) for name, value in schedules(learner, progress_of(state)).items()}
 
 
 # Without training

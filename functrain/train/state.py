@@ -117,7 +117,7 @@ def data_key(state: TrainState) -> Tensor:
     return random.fold_in(state.key.cpu(), "data", int(state.start))
 
 
-def progress(state: TrainState) -> Progress:
+def progress_of(state: TrainState) -> Progress:
     """Return how far the planned run is: its position, updates and (float) epoch.
 
     The position is (step - start) / (end - start), the epoch (step - start) / epoch_length; both are 0 while nothing
@@ -126,7 +126,7 @@ def progress(state: TrainState) -> Progress:
 
     >>> zero = torch.tensor(0)
     >>> state = TrainState({}, {}, (), random.key(0), zero + 5, zero + 5, zero, zero + 10, zero + 5)
-    >>> progress(state)
+    >>> progress_of(state)
     Progress(position=0.5, updates=5, epoch=1.0)
     """
     if is_plain() and state.step.device.type == "cpu" and state.step.dim() == 0:

@@ -145,17 +145,17 @@ def test_a_schedule_reads_the_position_of_the_plan(batch):
     state = ft.plan(ft.init(learner, ft.random.key(0), batch), steps=4)
     seen = []
     for _ in range(4):
-        seen.append(ft.hyperparameters(learner, ft.progress(state))["lr"])
+        seen.append(ft.hyperparameters(learner, ft.progress_of(state))["lr"])
         state, _ = ft.train_step(learner)(state, batch)
     assert seen == [1.0, 0.75, 0.5, 0.25]
-    assert ft.progress(state).position == 1.0
+    assert ft.progress_of(state).position == 1.0
 
 
 def test_progress_is_the_same_traced_and_plain(batch):
     state = ft.plan(ft.init(learner_of(), ft.random.key(0), batch), steps=7, epochs=3)
     state = attrs.evolve(state, step=state.step + 10, updates=state.updates + 9)
-    plain = ft.progress(state)
-    seen = torch.func.vmap(lambda s: ft.progress(s))(tree.map(lambda t: t[None], state))
+    plain = ft.progress_of(state)
+    seen = torch.func.vmap(lambda s: ft.progress_of(s))(tree.map(lambda t: t[None], state))
     assert float(seen.position) == plain.position == 10 / 21
     assert float(seen.epoch) == plain.epoch
     assert int(seen.updates) == plain.updates == 9

@@ -6,7 +6,6 @@ compiled graph and puts the result together. What does not fit any entry takes t
 
 import functools
 import importlib
-import inspect
 import os
 import time
 import warnings
@@ -21,17 +20,18 @@ from functrain.dispatch_state import dispatch_modes, is_plain, keeps_for_gradien
 from functrain.engine.backends.aten.predictions import Mispredicted
 from functrain.engine.backends.freed_memory import keep_freed_memory, largest_value
 from functrain.engine.calling.cache_entry import RETRY, Compiled, Entry, make_entry
-from functrain.engine.calling.call_arguments import Call, read_call, same_arguments
+from functrain.engine.calling.call_arguments import Call, parameter_names, read_call, same_arguments, takes_any
 from functrain.engine.calling.call_results import Results
 from functrain.engine.calling.donation import pair
 from functrain.engine.calling.explaining import Explanation, Signature, Work, work_of
-from functrain.engine.calling.locks import tracing
+from functrain.engine.calling.locks import seldom_collecting, tracing
 from functrain.engine.calling.tree_code import MISS
-from functrain.engine.graph.functionalizing import functionalize
+from functrain.engine.graph.passes.functionalizing import functionalize
+from functrain.engine.graph.passes.simplifying import simplify
+from functrain.engine.graph.passes.without_vectors import without_vectors
 from functrain.engine.graph.printing import source_of
 from functrain.engine.graph.queries import outputs, placeholders
 from functrain.engine.graph.replaying import replay
-from functrain.engine.graph.simplifying import simplify
 from functrain.engine.statics.surroundings import surroundings
 from functrain.engine.tracing.to_graph import Traced, trace
 from functrain.errors import InvalidArgument, TooManyTraces
@@ -50,7 +50,6 @@ MOST_LESSONS = 4
 """How often a function is traced again because a value was laid out another way; then it runs as it was recorded."""
 P = ParamSpec("P")
 R = TypeVar("R")
-
 REPLAY = "FUNCTRAIN_REPLAY"
 """Where this environment variable is set, compiled functions run as recorded: no pass, no plan, no backend."""
 
@@ -167,7 +166,7 @@ class Jitted(Generic[P, R]):
             names = ", ".join(map(repr, (*BACKENDS, "replay")))
             raise InvalidArgument(f"backend must be one of {names}, got {backend!r}")
         self._f, self._backend = f, backend
-        self._names = _parameter_names(f)
+        self._names = parameter_names(f)
         self._donate, self._static = self._positions("donate", donate), self._positions("static", static)
         both = self._donate & self._static
         if both:
@@ -230,7 +229,7 @@ class Jitted(Generic[P, R]):
             number = isinstance(one, int) and not isinstance(one, bool) and one >= 0
             if not number and not isinstance(one, str):
                 raise InvalidArgument(f"{option} must be positions from 0 or names of arguments, got {one!r}")
-            if isinstance(one, str) and self._names and one not in self._names and not _takes_any(self._f):
+            if isinstance(one, str) and self._names and one not in self._names and not takes_any(self._f):
                 raise InvalidArgument(f"{option}: {_name(self._f)} has no argument {one!r}, it has {list(self._names)}")
         by_name: dict[Any, int] = {name: k for k, name in enumerate(self._names)}
         return frozenset(by_name.get(one, one) for one in chosen)
@@ -242,17 +241,17 @@ class Jitted(Generic[P, R]):
         """Run what no entry takes: a new signature, memory that is shared, or code that is transformed."""
         if not is_plain() or keeps_for_gradients_otherwise() or torch.is_anomaly_enabled():
             return self._f(*args, **kwargs)
-        call = self._read(args, kwargs)
-        if torch.is_grad_enabled() and any(t.requires_grad for t in call.originals):
-            return self._f(*args, **kwargs)
-        for attempt in range(MOST_LESSONS + 1):
-            try:
-                entry = self._entry(call, replayed=attempt == MOST_LESSONS)
-                if entry is None:
-                    break  # a graph would cut what is closed over off from its gradient
-                return entry.run_apart(call) if entry in self._entries else self._first_call(entry, call)
-            except Mispredicted as error:
-                error.learn()
+        with seldom_collecting():
+            call = self._read(args, kwargs)
+            if not (torch.is_grad_enabled() and any(t.requires_grad for t in call.originals)):
+                for attempt in range(MOST_LESSONS + 1):
+                    try:
+                        entry = self._entry(call, replayed=attempt == MOST_LESSONS)
+                        if entry is None:
+                            break  # a graph would cut what is closed over off from its gradient
+                        return entry.run_apart(call) if entry in self._entries else self._first_call(entry, call)
+                    except Mispredicted as error:
+                        error.learn()
         return self._f(*args, **kwargs)
 
     def _entry(self, call: Call, replayed: bool) -> Entry | None:
@@ -303,6 +302,7 @@ class Jitted(Generic[P, R]):
 
         self._look_around()
         traced = trace(flat, call.tensors, call.tensor_paths)
+        without_vectors(traced.gm.graph)
         if not self._around.same():  # what the trace itself changes, such as a memo, is no reason for another
             self._around = self._around.traced()
         return traced, results
@@ -381,19 +381,3 @@ class Jitted(Generic[P, R]):
 
 def _name(f: Callable) -> str:
     return getattr(f, "__name__", None) or type(f).__name__
-
-
-def _parameter_names(f: Callable) -> tuple[str, ...]:
-    try:
-        parameters = inspect.signature(f).parameters.values()
-    except (TypeError, ValueError):
-        return ()
-    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
-
-
-def _takes_any(f: Callable) -> bool:
-    try:
-        kinds = [p.kind for p in inspect.signature(f).parameters.values()]
-    except (TypeError, ValueError):
-        return True
-    return any(k in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.KEYWORD_ONLY) for k in kinds)

@@ -16,11 +16,11 @@ aten = torch.ops.aten
 
 def _indices(graph: Graph, node: Node) -> Node:
     weight, indices = node.args[:2]
-    return _all_between(graph, indices, (aten.ge.Scalar, 0), (aten.lt.Scalar, weight.meta["val"].shape[0]))  # pyright: ignore
+    return all_between(graph, indices, (aten.ge.Scalar, 0), (aten.lt.Scalar, weight.meta["val"].shape[0]))  # pyright: ignore
 
 
 def _probabilities(graph: Graph, node: Node) -> Node:
-    return _all_between(graph, node.args[0], (aten.ge.Scalar, 0), (aten.le.Scalar, 1))
+    return all_between(graph, node.args[0], (aten.ge.Scalar, 0), (aten.le.Scalar, 1))
 
 
 CHECKED: dict[Any, tuple[Callable[[Graph, Node], Node], str]] = {
@@ -28,6 +28,26 @@ CHECKED: dict[Any, tuple[Callable[[Graph, Node], Node], str]] = {
     aten.binary_cross_entropy.default: (_probabilities, "all elements of input should be between 0 and 1"),
 }
 """Operation -> what makes the condition that its kernel checks, and what that says."""
+
+
+def is_check(target: Any) -> bool:
+    """Return whether an operation returns nothing: an assertion, which stays though nobody reads it.
+
+    >>> is_check(aten._assert_async.msg), is_check(aten.mul.Tensor)
+    (True, False)
+    """
+    return isinstance(target, torch._ops.OpOverload) and not target._schema.returns
+
+
+def holds_checks(target: Any) -> bool:
+    """Return whether the steps of a loop check values, so that it runs though nobody reads what it returns.
+
+    >>> holds_checks(aten.mul.Tensor)
+    False
+    """
+    graphs: Callable = getattr(target, "graphs", list)
+    inside = [node.target for gm in graphs() for node in gm.graph.nodes if node.op == "call_function"]
+    return any(t in CHECKED or is_check(t) or holds_checks(t) for t in inside)
 
 
 def keep_check(node: Node) -> None:
@@ -38,7 +58,8 @@ def keep_check(node: Node) -> None:
     made.meta = {**node.meta, "val": None}
 
 
-def _all_between(graph: Graph, value: Any, low: tuple[Any, Any], high: tuple[Any, Any]) -> Node:
+def all_between(graph: Graph, value: Any, low: tuple[Any, Any], high: tuple[Any, Any]) -> Node:
+    """Add to a graph the condition that all elements of a value pass two comparisons, such as those with limits."""
     shape = value.meta["val"].shape
     above, below = (_make(graph, compare, (value, limit), shape) for compare, limit in (low, high))
     return _make(graph, aten.all.default, (_make(graph, aten.bitwise_and.Tensor, (above, below), shape),), ())

@@ -13,14 +13,15 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from functrain.engine.graph.aliasing import Aliasing
+from functrain.engine.graph.passes.simplifying import simplify
+from functrain.engine.graph.passes.without_vectors import without_vectors
 from functrain.engine.graph.queries import copy, output_of, placeholders
-from functrain.engine.graph.simplifying import simplify
 from functrain.engine.tracing.abstract_tensor import abstract, clone_of
 from functrain.engine.tracing.lazy_module import graph_module
 
-Step = Callable[[list[Tensor]], list[Tensor]]
+Body = Callable[[list[Tensor]], list[Tensor]]
 Pairs = tuple[tuple[int, int], ...]
-Compile = Callable[[GraphModule, list[Tensor], Pairs], Step]
+Compile = Callable[[GraphModule, list[Tensor], Pairs], Body]
 """A backend: (graph, example inputs, pairs (input, output) to copy in) -> a function from inputs to outputs."""
 
 
@@ -63,7 +64,7 @@ class Loop:
         examples: list[Tensor],
         kind: Kind,
         inplace: frozenset[int] = frozenset(),
-        step: Step | None = None,
+        step: Body | None = None,
     ):
         self.body, self.examples, self.kind = body, examples, kind
         self.inplace = inplace
@@ -81,7 +82,9 @@ class Loop:
 
     def compiled(self, compile: Compile, inplace: frozenset[int] = frozenset()) -> "Loop":
         """Return the same loop with its body compiled by a backend, nested loops included."""
-        step = compile(simplify(graph_module(self.body, copy(self.body.graph))), self.examples, self.pairs)
+        graph = copy(self.body.graph)
+        without_vectors(graph)
+        step = compile(simplify(graph_module(self.body, graph)), self.examples, self.pairs)
         return Loop(self.body, self.examples, self.kind, inplace, step)
 
     def graphs(self) -> list[GraphModule]:
@@ -134,7 +137,7 @@ def _copy(tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _interpret(body: GraphModule, pairs: Pairs) -> Step:
+def _interpret(body: GraphModule, pairs: Pairs) -> Body:
     def step(inputs: list[Tensor]) -> list[Tensor]:
         outputs = body(*inputs)  # none of them aliases an input, see `unalias`
         for i, o in pairs:

@@ -5,7 +5,8 @@
 
 import linecache
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch.fx import Graph, GraphModule, Node, map_arg
@@ -26,6 +27,17 @@ class _Freed(_LazyGraphModule):
 def _forget_source(file: str) -> None:
     _loader.eval_cache.pop(file, None)
     linecache.cache.pop(file, None)
+
+
+@contextmanager
+def sources_forgotten() -> Iterator[None]:
+    """Have the sources of modules that are made in a block, and not called after it, go with it (PyTorch 2.11)."""
+    before = set(_loader.eval_cache)
+    try:
+        yield
+    finally:
+        for file in set(_loader.eval_cache) - before:
+            _forget_source(file)
 
 
 def graph_module(root: Any, graph: Graph) -> GraphModule:

@@ -41,6 +41,8 @@ from functrain.engine.tracing.refusals import Refused
 
 aten = torch.ops.aten
 _OTHER_MEMORY = ("set_", "resize_", "resize_as_", "_resize_output_")
+VALUES_ONLY = "values_only"
+"""Under this name the metadata of a node says that the function asked for values without vectors."""
 
 
 class Tracer(TorchDispatchMode):
@@ -65,7 +67,8 @@ class Tracer(TorchDispatchMode):
             raise Refused("operator")
         if not isinstance(func, torch._ops.OpOverload) or func.namespace == "profiler":
             return func(*args, **(kwargs or {}))
-        return self.recordings[-1].call(func, args, kwargs or {})
+        with torch._C.DisableTorchFunction():  # what is asked of a tensor here is nothing that `Watching` wants to see
+            return self.recordings[-1].call(func, args, kwargs or {})
 
 
 def recording() -> "Recording | None":
@@ -126,6 +129,7 @@ class Recording:
         self.places = Places()
         self.inferred: Counter[str] = Counter()
         self._assumed: tuple[bool, str] | None = None
+        self._values_only = False
         self._closed: dict[int, Abstract] = {}
         self._owners: dict[int | None, str] = {}
         self._inputs: dict[int | None, int] = {}
@@ -215,6 +219,15 @@ class Recording:
             yield
         finally:
             self._assumed = before
+
+    @contextmanager
+    def values_only(self) -> Iterator[None]:
+        """Note of each operation of a block that nobody asked for vectors, see `graph.without_vectors`."""
+        before, self._values_only = self._values_only, True
+        try:
+            yield
+        finally:
+            self._values_only = before
 
     def looks_at_offset(self, tensor: Abstract) -> None:
         """Note that the storage offset of a tensor was looked at, which matters where its memory is an argument's."""
@@ -317,6 +330,8 @@ class Recording:
     def _node(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Node:
         node = call_node(self.graph, func, args, kwargs, func._opname)
         node.meta[AT] = self.places.here()
+        if self._values_only:
+            node.meta[VALUES_ONLY] = True
         return node
 
     def _take_apart(self, node: Node, parts: list[Any]) -> list[Any]:

@@ -74,6 +74,12 @@ class _Swapping(TorchFunctionMode):
         return func(*_swap(self.swap, args), **named)
 
 
+def _asking_modes(apply: Any) -> classmethod:
+    return classmethod(
+        lambda cls, *args, **kwargs: apply.__get__(None, cls)(*all_passed_on(args), **all_passed_on(kwargs))
+    )
+
+
 class _Applications:
     """What makes `autograd.Function.apply` ask the modes, as other functions do, as long as one is on in any thread."""
 
@@ -84,10 +90,8 @@ class _Applications:
     def begin(self) -> None:
         with self._lock:
             if self._count == 0:
-                self._before = before = vars(torch.autograd.Function)["apply"]
-                torch.autograd.Function.apply = classmethod(  # pyright: ignore
-                    lambda cls, *args, **kwargs: before.__func__(cls, *all_passed_on(args), **all_passed_on(kwargs))
-                )
+                self._before = vars(torch.autograd.Function)["apply"]
+                torch.autograd.Function.apply = _asking_modes(self._before)  # pyright: ignore
             self._count += 1
 
     def end(self) -> None:

@@ -46,11 +46,11 @@ class Application:
         self.values = [
             v.clone() if kind == BUFFER else v for v, kind in zip(self.passed, kept.leaves.kinds, strict=True)
         ]
-        things, self.parts = fresh(kept.plan, self.values, mode.train)
+        things, self.parts = fresh(kept.recipe, self.values, mode.train)
         self.module = things[0]
-        paths = {id(things[number]): path for path, number in kept.plan.modules.items()}
+        paths = {id(things[number]): path for path, number in kept.recipe.modules.items()}
         self.run = Running(mode, paths, self._originals())
-        for owner, key, number in kept.plan.slots:
+        for owner, key, number in kept.recipe.slots:
             if kept.leaves.kinds[number] == BUFFER:
                 self.run.slots.setdefault(id(self.values[number]), []).append((self.parts[owner], key))
         for number in kept.cumulative:
@@ -62,7 +62,7 @@ class Application:
     def _show(self) -> None:
         """Let observers see what each submodule returns."""
         base = self.run.mode.path
-        for path, number in self.kept.plan.modules.items():
+        for path, number in self.kept.recipe.modules.items():
             if path:
                 names = (*base, *path.split("."))
                 before = {-1: lambda module, args, names=names: note_entry(names)}
@@ -116,7 +116,7 @@ class Application:
 
     def _own_tensors(self) -> dict[int, Tensor]:
         leaves, held = self.kept.leaves, {}
-        for owner, key, number in self.kept.plan.slots:
+        for owner, key, number in self.kept.recipe.slots:
             now = self._at(owner, key, leaves.names[number])
             if leaves.kinds[number] != BUFFER:
                 if now is not self.values[number]:

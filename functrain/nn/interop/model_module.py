@@ -60,7 +60,7 @@ def _same_class(kept: Kept, params: Params, buffers: Buffers) -> torch.nn.Module
         value.detach().clone() if kind == BUFFER else torch.nn.Parameter(value.detach().clone(), kind == PARAMETER)
         for kind, value in zip(kept.leaves.kinds, gathered(kept.leaves, params, buffers), strict=True)
     ]
-    module = fresh(kept.plan, values, train=True)[0][0]
+    module = fresh(kept.recipe, values, train=True)[0][0]
     return copy.deepcopy(module).eval()  # what is no parameter is shared with the model so far
 
 

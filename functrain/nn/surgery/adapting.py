@@ -40,7 +40,7 @@ def lora(
     Raises:
         InvalidArgument: an option is none of these; at `init`, no weight is chosen.
 
-    See also: `merged`, which multiplies the factors and adds them to the weights.
+    See also: `merge`, which multiplies the factors and adds them to the weights.
 
     Reference: Hu et al., LoRA: low-rank adaptation of large language models, 2021, https://arxiv.org/abs/2106.09685.
 

@@ -27,7 +27,7 @@ def freeze(model: Model, where: str | Sequence[str] | Callable[[str], bool]) -> 
         InvalidArgument: where is none of these; at `init`, it matches no parameter, or all.
         DuplicateName: at `init`, a layer has the name "frozen".
 
-    See also: `merged`, the way back; `lora`.
+    See also: `merge`, the way back; `lora`.
 
     >>> import torch
     >>> from functrain import nn, random

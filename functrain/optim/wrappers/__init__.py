@@ -1,6 +1,7 @@
 """Transforms around transforms: which leaves they see, which batches, which updates are made, and with what numbers."""
 
 from functrain.optim.wrappers.accumulation import Accumulated, accumulate
+from functrain.optim.wrappers.caution import cautious, scale_by_caution
 from functrain.optim.wrappers.discriminating import discriminative, spread
 from functrain.optim.wrappers.flattening import flatten
 from functrain.optim.wrappers.freezing import freeze, masked
@@ -22,6 +23,7 @@ __all__ = [
     "Skipped",
     "accumulate",
     "apply_if_finite",
+    "cautious",
     "discriminative",
     "edit_injected",
     "flatten",
@@ -33,6 +35,7 @@ __all__ = [
     "partition",
     "read_injected",
     "reduce_on_plateau",
+    "scale_by_caution",
     "skip_nonfinite",
     "spread",
     "unfreeze_gradually",

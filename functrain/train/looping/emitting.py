@@ -36,7 +36,7 @@ def emit(event: str, callbacks: tuple[Callback, ...], run: Run, resources: Mappi
 
     Args:
         event: one of `HOST_EVENTS`.
-        callbacks: callbacks, already `ordered`.
+        callbacks: callbacks, already `in_order`.
         run: a `Run`; after a stop, its `stopped` says which.
         resources: what is live, by the callbacks' names.
 

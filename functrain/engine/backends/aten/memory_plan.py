@@ -10,11 +10,12 @@ from typing import Any
 import attrs
 import torch
 
-from functrain.engine.backends.aten.schedule import Step, operation, steps_of
+from functrain.engine.backends.aten.schedule import Group, operation, steps_of
 from functrain.engine.graph.aliasing import Aliasing, laid_out_by_storage
 from functrain.engine.graph.in_place import InPlace
-from functrain.engine.graph.queries import outputs, placeholders
+from functrain.engine.graph.queries import items_of, outputs, placeholders
 from functrain.engine.tracing.meta.geometry import is_dense, same_layout
+from functrain.operators import OVERWRITING
 
 aten = torch.ops.aten
 NEVER = 1 << 40
@@ -36,7 +37,7 @@ _COMMUTES = (aten.add.Tensor, aten.mul.Tensor)
 
 
 @attrs.frozen
-class Plan:
+class MemoryPlan:
     """The order of the steps, and what is left to be copied into donated memory after them.
 
     Attributes:
@@ -47,14 +48,14 @@ class Plan:
         writes: the index of the first step that writes to donated memory; before it a failure leaves all intact.
     """
 
-    steps: list[Step]
+    steps: list[Group]
     copies: list[tuple[Any, Any]]
     clones: set[int]
     home: dict[Any, Any]
     writes: int
 
 
-def make_plan(gm: Any, donated: tuple[tuple[int, int], ...]) -> Plan:
+def make_plan(gm: Any, donated: tuple[tuple[int, int], ...]) -> MemoryPlan:
     """Return when and where the operations of a graph are done.
 
     Args:
@@ -71,7 +72,7 @@ def make_plan(gm: Any, donated: tuple[tuple[int, int], ...]) -> Plan:
     steps = placing.run()
     copies = [(result, i) for i, result in target.items() if placing.home[result] is not i]
     writes = min(placing.first_write, len(steps)) if copies else placing.first_write
-    return Plan(steps, copies, _to_clone(placing, results, donated, inputs), placing.home, writes)
+    return MemoryPlan(steps, copies, _to_clone(placing, results, donated, inputs), placing.home, writes)
 
 
 def _is_copied_again(node: Any, target: dict[Any, Any], results: list[Any]) -> bool:
@@ -102,7 +103,7 @@ class _Placing:
         first_write: the index of the first step that writes to donated memory.
     """
 
-    def __init__(self, graph: Any, steps: list[Step], target: dict[Any, Any], aliasing: Aliasing) -> None:
+    def __init__(self, graph: Any, steps: list[Group], target: dict[Any, Any], aliasing: Aliasing) -> None:
         self.target, self.aliasing, self.first_write = target, aliasing, NEVER
         self.home = {n: n for n in graph.nodes}
         memory = aliasing.memory
@@ -112,22 +113,24 @@ class _Placing:
         self._by_storage = laid_out_by_storage(graph, aliasing)
         self._steps, self._last = steps, _last_readings(steps, outputs(graph), aliasing)
 
-    def run(self) -> list[Step]:
+    def run(self) -> list[Group]:
         """Return the steps, each with the arguments that receive its results."""
         return [self._place(step, t) for t, step in enumerate(self._steps)]
 
-    def _place(self, step: Step, t: int) -> Step:
+    def _place(self, step: Group, t: int) -> Group:
         if isinstance(step.nodes[0].target, InPlace):
             return self._change(step.nodes[0], t)
+        if step.nodes[0].target in OVERWRITING:
+            return self._overwrite(step.nodes[0], t)
         counts = _count(step.nodes, self.aliasing)
         chosen = [self._receiver(node, t, counts, len(step.nodes) > 1) for node in step.nodes]
         if any(position is None for position in chosen):
             return step
         for node, position in zip(step.nodes, chosen, strict=True):
             self._put(node, node.args[position], t)
-        return Step(step.nodes, tuple(chosen))  # pyright: ignore
+        return Group(step.nodes, tuple(chosen))  # pyright: ignore
 
-    def _change(self, node: Any, t: int) -> Step:
+    def _change(self, node: Any, t: int) -> Group:
         """Return the step of a write made a value, which may leave out the copy of memory that nobody reads later."""
         counts = _count((node,), self.aliasing)
         items = {user.args[1]: user for user in node.users}
@@ -140,7 +143,19 @@ class _Placing:
                 if k in items:
                     self._last[memory] = self._last.get(self.aliasing.memory(items[k]), t)
                     self.aliasing.join(items[k], node.args[k])
-        return Step((node,), tuple(owned) or None)
+        return Group((node,), tuple(owned) or None)
+
+    def _overwrite(self, node: Any, t: int) -> Group:
+        """Return the step of an operator that puts its results into its first arguments, where these are free."""
+        counts, items = _count((node,), self.aliasing), items_of(node)
+        receivers = [operand for operands in node.args[: OVERWRITING[node.target][1]] for operand in operands]
+        free = [k for k, operand in enumerate(receivers) if k in items and self._is_free(items[k], operand, t, counts)]
+        for k in free:
+            self._put(items[k], receivers[k], t)
+        return Group((node,), tuple(free))
+
+    def _is_free(self, node: Any, receiver: Any, t: int, counts: dict) -> bool:
+        return counts[self.aliasing.memory(receiver)] == 1 and self._worth(node, receiver, t, counts) >= 0
 
     def _put(self, node: Any, receiver: Any, t: int) -> None:
         before, after = self.aliasing.memory(node), self.aliasing.memory(receiver)
@@ -188,7 +203,7 @@ class _Placing:
         return memory.op == "placeholder" or value.numel() * value.itemsize == whole.numel() * whole.itemsize
 
 
-def _last_readings(steps: list[Step], results: list[Any], aliasing: Aliasing) -> dict[Any, int]:
+def _last_readings(steps: list[Group], results: list[Any], aliasing: Aliasing) -> dict[Any, int]:
     """Return for each memory the index of the last step that reads it, through whatever view."""
     last: dict[Any, int] = {}
     for t, step in enumerate(steps):

@@ -5,6 +5,7 @@ optimizer. Here the work of the optimizer on a large parameter follows its gradi
 memory; and the operations on small ones, where calling costs more than computing, are grouped into one call.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from functrain.engine.graph.aliasing import Aliasing
-from functrain.engine.graph.queries import outputs
-from functrain.engine.graph.simplifying import GROUPED
+from functrain.engine.graph.passes.simplifying import GROUPED
+from functrain.engine.graph.queries import is_item, items_of, outputs
 from functrain.engine.tracing.meta.geometry import same_layout
+from functrain.operators import OVERWRITING
 
 aten = torch.ops.aten
 
@@ -44,7 +46,7 @@ GROUP_BYTES = 1 << 26
 
 
 @attrs.frozen
-class Step:
+class Group:
     """Operations that are called at once: one, or several of a kind grouped into one call."""
 
     nodes: tuple[Any, ...]
@@ -53,7 +55,7 @@ class Step:
     the memories that it changes without a copy; None when they make new tensors."""
 
 
-def steps_of(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Step]:
+def steps_of(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Group]:
     """Return the steps of a graph in order.
 
     Args:
@@ -71,6 +73,8 @@ def is_pointwise(node: Any) -> bool:
 
 def _may_wait(node: Any) -> bool:
     """Return whether a node is of the kind that an optimizer's work is made of: it may wait for others."""
+    if node.target in OVERWRITING or (is_item(node) and node.args[0].target in OVERWRITING):
+        return True
     adds_product = node.target is aten.addmm.default and same_layout(node.args[0].meta.get("val"), node.meta.get("val"))
     return is_pointwise(node) or adds_product
 
@@ -89,7 +93,8 @@ def _ordered(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Any
     for k, result in enumerate(dict.fromkeys(n for n in results if n in tail)):
         cone = _cone(result, tail)
         needed = [position.get(a, -1) for n in cone for a in n.all_input_nodes]
-        readers = [position.get(u, -1) for u in _readers(input_of.get(result), position, aliasing)]
+        overwritten = [input_of.get(n) for n in _results_with(result, cone)]
+        readers = [position.get(u, -1) for i in overwritten for u in _readers(i, position, aliasing)]
         cones.append((max([*needed, *readers], default=-1), k, cone))
     cones.sort(key=lambda c: c[:2])
     # What is small comes last, all together, so that it can be grouped.
@@ -115,6 +120,14 @@ def _ordered(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Any
     rest = {n for n in tail if n not in done}
     # A large tail may need a value that a small one computes: such a value is done where it is needed.
     return _topological([*order, *late, *(n for n in nodes if n in rest)])
+
+
+def _results_with(result: Any, cone: list[Any]) -> Iterator[Any]:
+    """Yield a result, and those that an operator makes at once with what the result needs."""
+    yield result
+    for node in cone:
+        if node.target in OVERWRITING:
+            yield from items_of(node).values()
 
 
 def _readers(node: Any, position: dict[Any, int], aliasing: Aliasing) -> list[Any]:
@@ -167,7 +180,7 @@ def _groups(node: Any) -> bool:
     return value.numel() <= GROUPED if value.device.type == "cpu" else value.numel() * value.itemsize <= GROUP_BYTES
 
 
-def _group(order: list[Any]) -> list[Step]:
+def _group(order: list[Any]) -> list[Group]:
     """Return the steps: at the end of the order, operations of one kind and of one height are called together."""
     first = len(order)
     while first and is_pointwise(order[first - 1]) and _groups(order[first - 1]):
@@ -181,10 +194,10 @@ def _group(order: list[Any]) -> list[Step]:
     for node in last:
         kind = _kind(node)
         groups.setdefault((-height[node], kind if kind is not None else node), []).append(node)
-    steps = [Step((node,)) for node in head]
+    steps = [Group((node,)) for node in head]
     for _, nodes in sorted(groups.items(), key=lambda item: item[0][0]):
         for part in _bound(nodes):
-            steps.append(Step(tuple(part)))
+            steps.append(Group(tuple(part)))
     return steps
 
 

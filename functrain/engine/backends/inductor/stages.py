@@ -15,9 +15,10 @@ from torch.fx.passes.split_module import split_module
 
 from functrain.dispatch_state import as_recorded
 from functrain.engine.graph.in_place import InPlace
+from functrain.engine.graph.passes.hoisting import hoist
 from functrain.engine.graph.queries import copy, output_of, placeholders
-from functrain.engine.graph.scan_node import Compile, Loop, Pairs, Step, compile_loops, lift_constants, loops, unalias
-from functrain.engine.tracing.lazy_module import graph_module
+from functrain.engine.graph.scan_node import Body, Compile, Loop, Pairs, compile_loops, lift_constants, loops, unalias
+from functrain.engine.tracing.lazy_module import graph_module, sources_forgotten
 
 aten = torch.ops.aten
 _APART = (
@@ -46,7 +47,7 @@ def is_apart(node: Any) -> bool:
 class _Stage:
     """The target of a node that stands for a compiled stretch of a graph."""
 
-    def __init__(self, name: str, step: Step, single: bool):
+    def __init__(self, name: str, step: Body, single: bool):
         self.__name__ = self.__qualname__ = name
         self.__module__ = __name__
         self.step, self.single = step, single
@@ -56,7 +57,7 @@ class _Stage:
         return out[0] if self.single else out
 
 
-def in_stages(gm: GraphModule, examples: list[Tensor], donated: Pairs, compile: Compile) -> Step:
+def in_stages(gm: GraphModule, examples: list[Tensor], donated: Pairs, compile: Compile) -> Body:
     """Compile the stretches of a graph before, between and after what stands apart, and the bodies of its loops.
 
     Args:
@@ -73,6 +74,7 @@ def in_stages(gm: GraphModule, examples: list[Tensor], donated: Pairs, compile: 
     name = gm.meta.get("name") or gm._get_name()
     gm = graph_module(gm, copy(gm.graph))
     constants = lift_constants(gm)
+    hoist(gm)
     unalias(gm, donated)
     for node in loops(gm):
         node.target.body.meta["name"] = f"the loop in {name}"  # pyright: ignore
@@ -98,7 +100,7 @@ def in_stages(gm: GraphModule, examples: list[Tensor], donated: Pairs, compile: 
 
 def _split(gm: GraphModule, stages: dict[Node, int]) -> Any:
     """Return a graph that calls one module for each stage."""
-    with _use_lazy_graph_module(True):
+    with sources_forgotten(), _use_lazy_graph_module(True):
         whole = split_module(gm, gm, stages.__getitem__, keep_original_order=False)
     for name, part in list(whole.named_children()):
         setattr(whole, name, graph_module(part, copy(part.graph)))  # pyright: ignore

@@ -5,8 +5,11 @@ from typing import Any
 
 import torch
 from torch.fx import Graph, Node, Proxy
+from torch.fx.node import has_side_effect
+from torch.torch_version import TorchVersion
 
 from functrain.engine.graph.aliasing import Aliasing
+from functrain.engine.graph.checks import all_between
 from functrain.engine.graph.queries import replace
 from functrain.errors import CompileFailed
 
@@ -18,9 +21,35 @@ _SLOPE, _CUBE = 2 * 0.7978845608028654, 0.044715
 
 def respell(graph: Graph) -> None:
     """Write operations of a graph in the way that Inductor compiles rightly, and to fast code."""
+    _keep_checks(graph)
+    if _COUNTS_FROM_THE_END:
+        _refuse_negative_indices(graph)
     _count_offsets_from_inputs(graph)
     _spell_out_factors(graph)
     _spell_out_gelu(graph)
+
+
+def _keep_checks(graph: Graph) -> None:
+    """Have Inductor keep the operations that only check something: it drops those of `linalg` (PyTorch 2.11)."""
+    for target in {node.target for node in graph.nodes if node.op == "call_function"}:
+        if isinstance(target, torch._ops.OpOverload) and not target._schema.returns:
+            has_side_effect(target)
+
+
+_COUNTS_FROM_THE_END = TorchVersion(torch.__version__) < "2.13"
+_INDEX = {aten.gather.default: 2, aten.embedding.default: 1}
+
+
+def _refuse_negative_indices(graph: Graph) -> None:
+    """Write a check of indices where kernels make one, and Inductor's code counts negative ones from the end."""
+    for node in [n for n in graph.nodes if n.target in _INDEX]:
+        axis = node.args[1] if node.target is aten.gather.default else 0
+        shape = node.args[0].meta["val"].shape
+        n = shape[axis] if shape else 1
+        with graph.inserting_before(node):
+            condition = all_between(graph, node.args[_INDEX[node.target]], (aten.ge.Scalar, 0), (aten.lt.Scalar, n))
+            check = graph.call_function(aten._assert_async.msg, (condition, f"index out of bounds: 0 <= index < {n}"))
+        check.meta = {**node.meta, "val": None}
 
 
 def _count_offsets_from_inputs(graph: Graph) -> None:

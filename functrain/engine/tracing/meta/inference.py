@@ -8,6 +8,7 @@ many layouts they do not say what the kernels of a device do.
 
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,11 +16,12 @@ from torch import Tensor
 
 from functrain.dispatch_state import below_autocast, below_autograd, gradients_on
 from functrain.engine.tracing.meta.convolution_rules import CONVOLUTIONS, convolution
-from functrain.engine.tracing.meta.geometry import map_tensors
+from functrain.engine.tracing.meta.geometry import map_tensors, tensors_in
 from functrain.engine.tracing.meta.operation_rules import RULES
 from functrain.engine.tracing.meta.trial_run import recall, trial_run
 from functrain.engine.tracing.operation_facts import facts, writes
 from functrain.engine.tracing.undeclared import UNDECLARED_ALIASES
+from functrain.operators import LAYOUTS
 
 
 def infer(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool, ways: Counter[str] | None = None) -> Any:
@@ -54,6 +56,7 @@ def _meta(tensor: Any) -> Tensor:
     return tensor.meta
 
 
+@cache
 def _is_view(func: Any) -> bool:
     returned = [r.alias_info for r in func._schema.returns]
     if any(isinstance(source, str) for source, _ in UNDECLARED_ALIASES.get(str(func), ())):
@@ -64,6 +67,8 @@ def _is_view(func: Any) -> bool:
 def _by_rule(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> Any:
     if func in CONVOLUTIONS:
         return convolution(func, args, kwargs)
+    if func in LAYOUTS:
+        return LAYOUTS[func](*map_tensors(_meta, args), **{k: map_tensors(_meta, v) for k, v in kwargs.items()})
     rule = RULES.get(func._schema.name.removeprefix("aten::"))
     if rule is None or func._overloadname.endswith("out") or _reads_bits(args):
         return None
@@ -72,9 +77,7 @@ def _by_rule(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> Any
 
 def _reads_bits(args: Any) -> bool:
     # A kernel sees a lazily conjugated or negated tensor only after PyTorch has made another of it.
-    lazy = []
-    map_tensors(lambda t: lazy.append(t.is_conj() or t.is_neg()), args)
-    return any(lazy)
+    return any(t.is_conj() or t.is_neg() for t in tensors_in(args))
 
 
 def _on_meta(kwargs: dict[str, Any], on_meta: bool) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def mask_steps(program: Program) -> Program:
             kept[0] = carry[0] | after[0]
         return kept, [_where(idle, torch.zeros_like(y), y) for y in ys]
 
-    return attrs.evolve(program, step=step, mask_steps=True, traced=None)
+    return attrs.evolve(program, step=step, masked=True, traced=None)
 
 
 def _idle(program: Program, carry: Tensors, row: Tensors) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from functrain.dispatch_state import current_level, unseen
-from functrain.engine.graph.functionalizing import functionalize
+from functrain.engine.graph.passes.functionalizing import functionalize
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Kind, Loop, lift_constants, unalias, value_of
 from functrain.engine.tracing.abstract_tensor import abstract
@@ -21,7 +21,7 @@ from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.to_graph import trace
 
 Tensors = list[Tensor]
-Step = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
+Body = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
 """(carry, row of xs, consts) -> (carry, row of ys), all flat."""
 
 
@@ -61,7 +61,7 @@ class Program:
         name: of the function, for messages.
     """
 
-    step: Step
+    step: Body
     carry: int
     xs: int
     length: int | None

@@ -10,10 +10,10 @@ from torch.fx import GraphModule, Node
 from functrain.engine.graph.in_place import InPlace
 from functrain.engine.graph.queries import attribute
 from functrain.engine.graph.scan_node import Loop
-from functrain.engine.transforms.scanning.program import Program, Step, Tensors, Traced
+from functrain.engine.transforms.scanning.program import Body, Program, Tensors, Traced
 
 
-def step_of(traced: Traced, carry: int, run: Callable) -> Step:
+def step_of(traced: Traced, carry: int, run: Callable) -> Body:
     """Return the function of the graph of a step.
 
     Args:

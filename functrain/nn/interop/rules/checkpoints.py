@@ -150,7 +150,7 @@ def _places(application: Any, function: Callable) -> list[_Place]:
     modules = modules_in(function, lambda thing: application.run.path_of(thing) is not None)
     inside = {id(t) for module in modules for t in [*module.parameters(), *module.buffers()]}
     owners: dict[int, list[tuple[Any, Any]]] = {}
-    for owner, key, number in kept.plan.slots:
+    for owner, key, number in kept.recipe.slots:
         if not modules or id(parts[owner][key]) in inside:
             owners.setdefault(number, []).append((parts[owner], key))
     return [_Place(held, kept.leaves.kinds[number] == BUFFER) for number, held in owners.items()]
