@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import workloads
-from benchmarks.entrant import Target
+from benchmarks.entrant import CLOCK_VARIABLE, Target
 
 THREADS = "2"
 
@@ -92,7 +92,8 @@ def run_all(names: Sequence[str], rounds: int, only: list[str] | None, console: 
 def start(workload: str, name: str) -> subprocess.Popen:
     """Start the process of an entrant; it prepares at once."""
     # All entrants are alive at once, so that none may take the whole memory of a device for itself.
-    settings = {"OMP_NUM_THREADS": THREADS, "MKL_NUM_THREADS": THREADS, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    threads = "1" if os.environ.get(CLOCK_VARIABLE) == "cpu" else THREADS
+    settings = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     return subprocess.Popen(
         [sys.executable, "-m", "benchmarks.entrant", workload, name],
         stdin=subprocess.PIPE,

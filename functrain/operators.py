@@ -1,4 +1,4 @@
-"""The registry of functrain's own operators: `random` enters them, and the engine reads how each is computed.
+"""The registry of functrain's own operators: `random` and `optim` enter them, the engine reads how each is computed.
 
 An own operator is one node of a graph where its parts would be dozens. None of them writes to an argument, and none
 returns memory of one.
@@ -13,4 +13,12 @@ KERNELS: dict[Any, Callable] = {}
 PURE: dict[Any, Callable] = {}
 """Operator -> the function of the same arguments that computes it by pure tensor operations."""
 
-__all__ = ["KERNELS", "PURE"]
+OVERWRITING: dict[Any, tuple[Callable, int]] = {}
+"""Operator that returns a list -> a function of the same arguments that puts the results into the tensors of the first
+arguments, which are lists, and how many such lists there are. A plan calls it where nobody reads those tensors later.
+"""
+
+LAYOUTS: dict[Any, Callable] = {}
+"""Operator -> the function of the same arguments, meta tensors among them, that gives meta tensors like the results."""
+
+__all__ = ["KERNELS", "LAYOUTS", "OVERWRITING", "PURE"]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from functrain import arguments
 from functrain.errors import InvalidArgument, MissingExtra
-from functrain.schedule import Schedule
+from functrain.schedule import Progress, Schedule, check_hyper, value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,6 +84,8 @@ def schedule(
     schedules: Schedule | Mapping[str, Schedule],
     points: int = 201,
     ax: "Axes | None" = None,
+    updates: int | None = None,
+    epochs: float = 1.0,
 ) -> "Figure":
     """Draw schedules against the position, the fraction of training done.
 
@@ -93,13 +95,17 @@ def schedule(
         schedules: a schedule, or schedules by name, all by position, by updates, or by epochs.
         points: the number of places at which each is evaluated, at least 2.
         ax: axes to draw in; None for a new figure.
+        updates: how many updates a training has, so that any schedules are drawn together, against these, even one
+            that looks at several clocks.
+        epochs: how many epochs such a training has.
 
     Returns:
         The figure.
 
     Raises:
         MissingExtra: matplotlib is not installed.
-        InvalidArgument: something is no schedule, there is none, their clocks differ, or points is below 2.
+        InvalidArgument: something is no schedule, there is none, or a number is out of range; or without updates, their
+            clocks differ.
 
     >>> from functrain.schedule import cosine, one_cycle
     >>> figure = schedule({"lr": one_cycle(0.3, 0.6, 0.2), "momentum": cosine(0.95, 0.85)})
@@ -107,16 +113,24 @@ def schedule(
     ['lr', 'momentum']
     """
     named = {"": schedules} if isinstance(schedules, Schedule) else schedules
-    clock = _check_schedules(named)
+    clock = _check_schedules(named, updates is not None)
     arguments.whole("points", points, 2)
+    if updates is not None:
+        arguments.whole("updates", updates, 1)
+        check_hyper("epochs", epochs, minimum=0)
     axis = _axes(ax, ["schedules"])[0]
     longest = max(one.length for one in named.values())
     positions = [i / (points - 1) for i in range(points)]
     for name, one in named.items():
         # By floats, one by one: a schedule made from a plain function may know nothing of tensors.
-        held = [longest] if one.length < longest else []
-        values = [float(one(p)) for p in positions + [1.0] * len(held)]
-        axis.plot([p * one.length for p in positions] + held, values, label=name or None)
+        if updates is not None:
+            xs = [p * updates for p in positions]
+            ys = [float(value(one, Progress(p, round(p * updates), p * epochs))) for p in positions]
+        else:
+            held = [longest] if one.length < longest else []
+            xs = [p * one.length for p in positions] + held
+            ys = [float(one(p)) for p in positions + [1.0] * len(held)]
+        axis.plot(xs, ys, label=name or None)
     axis.set_xlabel(clock)
     axis.set_ylabel("value")
     if not isinstance(schedules, Schedule):
@@ -124,15 +138,19 @@ def schedule(
     return axis.figure  # pyright: ignore[reportReturnType]
 
 
-def _check_schedules(named: Any) -> str:
+def _check_schedules(named: Any, by_updates: bool) -> str:
     """Return the one clock of the schedules."""
     if not isinstance(named, Mapping) or not named:
         raise InvalidArgument(f"schedules must be a Schedule, or a mapping from names to such, got {named!r}")
     for name, one in named.items():
         if not isinstance(one, Schedule):
             raise InvalidArgument(f"schedules[{name!r}] must be a Schedule, got {one!r}")
-        if one.clock == "progress":
-            raise InvalidArgument(f"{one!r} looks at several clocks, and a picture has one; draw its parts")
+        if one.clock == "progress" and not by_updates:
+            raise InvalidArgument(
+                f"{one!r} looks at several clocks, and a picture has one; pass updates=, how many a training has"
+            )
+    if by_updates:
+        return "updates"
     clocks = {one.clock for one in named.values()}
     if len(clocks) > 1:
         raise InvalidArgument(

@@ -48,6 +48,14 @@ def test_what_went_wrong():
     assert was < 0.6 and now > 0.93
 
 
+def test_optimizers(tmp_path):
+    out = run("optimizers.py", "--out", tmp_path, "--seeds", 4)
+    losses = {name: float(loss) for name, loss in re.findall(r"(\w+): validation loss ([\d.]+)", out)}
+    assert len(losses) == 10 and list(losses.values()) == sorted(losses.values())
+    assert all(0.02 < loss < 0.16 for loss in losses.values()), losses  # see its docstring
+    assert (tmp_path / "optimizers.png").stat().st_size > 10_000
+
+
 def test_the_examples_of_loops_of_ones_own_are_short():
     lengths = {name: len((EXAMPLES / name).read_text().splitlines()) for name in ("gan.py", "reinforce.py")}
     assert all(length < 60 for length in lengths.values()), lengths

@@ -1,6 +1,6 @@
 """Callbacks that come with functrain, each a factory that returns a `Callback`."""
 
-from functrain.callbacks.averaging import Averaged, apply_average, ema, swa
+from functrain.callbacks.averaging import Averaged, apply_average, ema, swa, validate_averages, with_averages
 from functrain.callbacks.display import print_table, progress
 from functrain.callbacks.recording import record
 from functrain.callbacks.saving import save_checkpoints
@@ -18,6 +18,8 @@ __all__ = [
     "save_checkpoints",
     "stop_on_signal",
     "swa",
+    "validate_averages",
+    "with_averages",
 ]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import arguments, schedule, tree
+from functrain import arguments, optim, schedule, tree
 from functrain.errors import InvalidArgument
 from functrain.schedule import Hyper
 from functrain.schedule.hyper import is_number
@@ -116,6 +116,52 @@ def apply_average(state: TrainState, mean: Averaged) -> TrainState:
     return tree.evolve(
         state, params=tree.map(like, state.params, mean.params), buffers=tree.map(like, state.buffers, mean.buffers)
     )
+
+
+def validate_averages(name: str = "validate_averages") -> Callback:
+    """Return a callback that validates with the parameters that the optimizer says are to be evaluated.
+
+    They are `optim.evaluation_params`: the mean of `optim.schedule_free`, or the slow parameters of `optim.lookahead`.
+    The training goes on with its own. Outside of a fit, evaluate the state of `with_averages`.
+
+    Args:
+        name: the name of the callback.
+
+    Raises:
+        InvalidArgument: in `fit`, the optimizer has none.
+
+    See also: `with_averages`.
+
+    >>> validate_averages().phases
+    ('valid',)
+    """
+
+    def begin_step(step: Step) -> Step:
+        return tree.evolve(step, state=with_averages(step.state))
+
+    def after_step(step: Step) -> Step:
+        return tree.evolve(step, state=step.begun[0])  # the next batch, and the training, see what was trained
+
+    return Callback(name, {"begin_step": begin_step, "after_step": after_step}, phases=("valid",))
+
+
+def with_averages(state: TrainState) -> TrainState:
+    """Return a training state whose parameters are those to be evaluated, see `optim.evaluation_params`; not to train.
+
+    Args:
+        state: the state.
+
+    Raises:
+        InvalidArgument: its optimizer has none.
+
+    >>> from functrain import losses, nn, optim, random
+    >>> from functrain.train import Learner, init
+    >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.schedule_free_sgd(lr=0.1))
+    >>> state = init(learner, random.key(0), (torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64)))
+    >>> with_averages(state).params["bias"]
+    tensor([0., 0.])
+    """
+    return tree.evolve(state, params=optim.evaluation_params(state.opt_state, state.params))
 
 
 def _averaging(name: str, part: Callable[[Step, Tensor], Any], count: int) -> Callback:

@@ -3,7 +3,8 @@
 A `Transform` is a pair of functions: `init(params)` gives its state, `update(updates, state, params)` turns gradients
 into updates and gives the next state. `chain` composes transforms; a named optimizer is one short chain, and its pieces
 are formulas of one array, lifted to trees by `per_leaf`. To read: transform, context, leaves, chaining, stepping; then
-`primitives/`, `optimizers/` and `wrappers/`.
+`primitives/`, `optimizers/` and `wrappers/`; `fused/` has fast paths. What looks at more than a gradient has rooms of
+its own: `quasi_newton/`, `preconditioning/`, `evaluating/`, `tuning_free/`, `private/` and `precision/`.
 
 >>> import torch
 >>> optimizer = chain(clip_by_global_norm(1.0), trace(momentum=0.9), scale_by_learning_rate(0.1))
@@ -15,8 +16,9 @@ are formulas of one array, lifted to trees by `per_leaf`. To read: transform, co
 """
 
 from functrain.optim.chaining import alias, chain, named_chain
-from functrain.optim.context import Context
+from functrain.optim.context import Context, Examples
 from functrain.optim.counting import updates_made
+from functrain.optim.evaluating import gradients_uphill, sam, scale_by_sophia, sophia
 from functrain.optim.leaves import per_leaf
 from functrain.optim.optimizers import (
     adabelief,
@@ -53,6 +55,23 @@ from functrain.optim.optimizers import (
     sm3,
     yogi,
 )
+from functrain.optim.precision import (
+    LossScaled,
+    Shortened,
+    dynamic_loss_scale,
+    loss_scale,
+    round_stochastically,
+    short_state,
+)
+from functrain.optim.preconditioning import (
+    Projected,
+    galore,
+    low_rank,
+    scale_by_shampoo,
+    scale_by_soap,
+    shampoo,
+    soap,
+)
 from functrain.optim.primitives import (
     adaptive_grad_clip,
     add_decayed_weights,
@@ -83,6 +102,7 @@ from functrain.optim.primitives import (
     scale_by_adopt,
     scale_by_amsgrad,
     scale_by_belief,
+    scale_by_debiased_rms,
     scale_by_factored_rms,
     scale_by_falling_rate,
     scale_by_inverse_time,
@@ -106,10 +126,28 @@ from functrain.optim.primitives import (
     trace,
     zero_nans,
 )
+from functrain.optim.private import add_private_noise, clip_per_example, dpsgd
 from functrain.optim.quasi_newton import lbfgs, scale_by_lbfgs, strong_wolfe
 from functrain.optim.stepping import apply_updates, step
 from functrain.optim.torch_states import from_torch, to_torch
 from functrain.optim.transform import Transform, hyperparameters, identity, named, stateless
+from functrain.optim.tuning_free import (
+    Mechanized,
+    ScheduleFree,
+    dog,
+    dowg,
+    evaluation_params,
+    mechanize,
+    polyak_sgd,
+    prodigy,
+    scale_by_dog,
+    scale_by_dowg,
+    scale_by_polyak,
+    scale_by_prodigy,
+    schedule_free,
+    schedule_free_adamw,
+    schedule_free_sgd,
+)
 from functrain.optim.wrappers import (
     Accumulated,
     Gated,
@@ -142,12 +180,18 @@ from functrain.optim.wrappers import (
 __all__ = [
     "Accumulated",
     "Context",
+    "Examples",
     "Gated",
     "Injected",
     "LookedAhead",
+    "LossScaled",
+    "Mechanized",
     "Partitioned",
     "Plateau",
+    "Projected",
     "Rejected",
+    "ScheduleFree",
+    "Shortened",
     "Skipped",
     "Transform",
     "accumulate",
@@ -162,6 +206,7 @@ __all__ = [
     "adaptive_grad_clip",
     "add_decayed_weights",
     "add_noise",
+    "add_private_noise",
     "ademamix",
     "adopt",
     "alias",
@@ -180,13 +225,21 @@ __all__ = [
     "clip_by_block_rms",
     "clip_by_global_norm",
     "clip_by_unit_norm",
+    "clip_per_example",
     "discriminative",
+    "dog",
+    "dowg",
+    "dpsgd",
+    "dynamic_loss_scale",
     "edit_injected",
     "ema",
+    "evaluation_params",
     "flatten",
     "freeze",
     "from_torch",
+    "galore",
     "gate",
+    "gradients_uphill",
     "hyperparameters",
     "identity",
     "inject",
@@ -200,9 +253,12 @@ __all__ = [
     "lbfgs",
     "lion",
     "lookahead",
+    "loss_scale",
+    "low_rank",
     "madgrad",
     "mars",
     "masked",
+    "mechanize",
     "momentum",
     "muon",
     "nadam",
@@ -216,13 +272,17 @@ __all__ = [
     "orthogonalize",
     "partition",
     "per_leaf",
+    "polyak_sgd",
+    "prodigy",
     "radam",
     "ranger",
     "read_injected",
     "reduce_on_plateau",
     "reduce_variance",
     "rmsprop",
+    "round_stochastically",
     "rprop",
+    "sam",
     "scale",
     "scale_by_adadelta",
     "scale_by_adam",
@@ -233,6 +293,9 @@ __all__ = [
     "scale_by_amsgrad",
     "scale_by_belief",
     "scale_by_caution",
+    "scale_by_debiased_rms",
+    "scale_by_dog",
+    "scale_by_dowg",
     "scale_by_factored_rms",
     "scale_by_falling_rate",
     "scale_by_inverse_time",
@@ -243,21 +306,33 @@ __all__ = [
     "scale_by_nadam",
     "scale_by_novograd",
     "scale_by_param_rms",
+    "scale_by_polyak",
+    "scale_by_prodigy",
     "scale_by_radam",
     "scale_by_relative_step",
     "scale_by_rms",
     "scale_by_rprop",
     "scale_by_rss",
+    "scale_by_shampoo",
     "scale_by_shape",
     "scale_by_sign",
     "scale_by_sm3",
+    "scale_by_soap",
+    "scale_by_sophia",
     "scale_by_stddev",
     "scale_by_trust_ratio",
     "scale_by_yogi",
+    "schedule_free",
+    "schedule_free_adamw",
+    "schedule_free_sgd",
     "sgd",
+    "shampoo",
+    "short_state",
     "signum",
     "skip_nonfinite",
     "sm3",
+    "soap",
+    "sophia",
     "spread",
     "stateless",
     "step",

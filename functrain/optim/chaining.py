@@ -8,6 +8,7 @@ import attrs
 from functrain.errors import DuplicateName, InvalidArgument
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated, only_where
+from functrain.optim.fused import fast_path
 from functrain.optim.shapes import check_gradients
 from functrain.optim.transform import Transform, check_transform, named
 from functrain.schedule import Hyper
@@ -50,14 +51,21 @@ def chain(*transforms: Transform) -> Transform:
         return _through_gates(transforms, updates, state, params, context)
 
     def fused(updates: Any, state: tuple, params: Any, context: Context) -> tuple[Any, tuple]:
-        if len(ending) > 1:  # one that is alone looks at the gradients itself
+        if begin:
             check_gradients(updates, params)
-        return _through(ending, updates, state, params, context)
+        updates, before = _through(updating[:begin], updates, state[:begin], params, context)
+        done = None if path is None else path(updates, state[begin:], params, context)
+        if done is None:
+            if len(ending) > 1:  # one that is alone looks at the gradients itself
+                check_gradients(updates, params)
+            done = _through(ending[begin:], updates, state[begin:], params, context)
+        return done[0], (*before, *done[1])
 
     updating = tuple(transform.update for transform in transforms)
     gate = max((index for index, transform in enumerate(transforms) if transform.made is not None), default=None)
     last = transforms[-1].fused if transforms and gate is None else None
     ending: Any = (*updating[:-1], last)
+    begin, path = (0, None) if last is None else fast_path(transforms)
     counted = None if gate is None else transforms[gate].made
     return Transform(
         init,

@@ -13,11 +13,26 @@ Evaluate = Callable[[Any], tuple[Tensor, Any]]
 
 
 @tree.node
+class Examples:
+    """The gradients of the examples of a batch, each by itself.
+
+    Attributes:
+        grads: a tree like the parameters, each leaf (n, *shape): of each example its gradient times its weight.
+        count: the sum of the examples' weights, a scalar; without weights their number.
+        mean: the gradient of the batch, the sum of `grads` divided by `count`.
+    """
+
+    grads: Any
+    count: Tensor
+    mean: Any
+
+
+@tree.node
 class Context:
     """Where training is, and what else this batch has to say; all of it has a default.
 
-    A training step has `key`, `loss` and `evaluate` for the transforms that say that they need them (see
-    `Transform.needs`), and for no others.
+    A training step has `key`, `loss`, `evaluate`, `examples` and `loss_scale` for the transforms that say that they
+    need them (see `Transform.needs`), and for no others.
 
     Attributes:
         position: the fraction of training done, in [0, 1], counted in batches.
@@ -29,6 +44,9 @@ class Context:
         weight: the sum of the weights of this batch's examples, by which `accumulate` averages.
         evaluate: params -> (loss, gradients) of this very batch, with the same draws: for line searches, sharpness
             and products with the Hessian.
+        examples: the gradient of each example of this batch.
+        loss_scale: by what the loss was multiplied before it was differentiated; the gradients that come in have been
+            divided by it again.
 
     >>> Context(position=0.5).updates
     0
@@ -42,6 +60,8 @@ class Context:
     loss: float | Tensor | None = None
     weight: float | Tensor = 1.0
     evaluate: Evaluate | None = tree.static(default=None)
+    examples: Examples | None = None
+    loss_scale: Tensor | None = None
 
 
 BEGINNING = Context()
@@ -49,8 +69,10 @@ BEGINNING = Context()
 
 _WHAT = {
     "evaluate": "a function params -> (loss, gradients) of this batch",
+    "examples": "the gradient of each example of this batch",
     "key": "the random key of this step",
     "loss": "the loss of this batch",
+    "loss_scale": "the number by which the loss was multiplied before it was differentiated",
 }
 
 

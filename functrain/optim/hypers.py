@@ -63,3 +63,18 @@ def _finite(name: str, hyper: Hyper) -> Hyper:
     if not math.isfinite(hyper.item() if isinstance(hyper, Tensor) else hyper):
         raise InvalidArgument(f"{name} must be a finite number, or a Schedule; got {hyper!r}")
     return hyper
+
+
+def positive(**hypers: Hyper) -> dict[str, Hyper]:
+    """Return hyperparameters by name after checking that each is finite and above 0.
+
+    >>> positive(initial=0.0)
+    Traceback (most recent call last):
+        ...
+    functrain.errors.InvalidArgument: initial must be a number above 0, or a Schedule; got 0.0
+    """
+    for name, hyper in nonnegative(**hypers).items():
+        readable = not isinstance(hyper, Schedule) and not (isinstance(hyper, Tensor) and not is_readable(hyper))
+        if readable and hyper == 0:
+            raise InvalidArgument(f"{name} must be a number above 0, or a Schedule; got {hyper!r}")
+    return hypers

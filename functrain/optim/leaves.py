@@ -27,6 +27,7 @@ def per_leaf(
     counts: bool = False,
     shared: Mapping[str, float] | None = None,
     once: Callable[[SimpleNamespace], Mapping[str, Any]] | None = None,
+    sums: Mapping[str, Callable[..., Tensor]] | None = None,
     real: bool = False,
 ) -> Transform:
     """Return the transform of all leaves that a formula of one array states.
@@ -47,6 +48,8 @@ def per_leaf(
         shared: numbers that are kept between updates for all leaves together, by name with their first value; float64
             scalars. `now` has their last values, and `once` returns the next.
         once: now -> more values by name, which all leaves share; so they are computed once an update.
+        sums: more values by name for `once` and the formula: the sums over all leaves, float64 scalars, of what a
+            function (now, g, p, *slots) gives of each leaf, with the slots before this update.
         real: whether complex parameters are refused.
 
     Returns:
@@ -66,7 +69,7 @@ def per_leaf(
     ({'w': tensor([ 1., -1.])}, {'momentum': {'w': tensor([ 0.0300, -0.0010])}})
     """
     makers = dict(slots) if isinstance(slots, Mapping) else dict.fromkeys(slots, torch.zeros_like)
-    hypers, shared = dict(hypers or {}), dict(shared or {})
+    hypers, shared, sums = dict(hypers or {}), dict(shared or {}), dict(sums or {})
     if "count" in makers:
         raise InvalidArgument('a slot must not be called "count", which is what counts updates')
 
@@ -86,15 +89,17 @@ def per_leaf(
             kept["count"] = state["count"] + 1
             now.t = kept["count"].double()
         vars(now).update({key: state[key] for key in shared})
-        if once is not None:
-            vars(now).update(once(now))
-        kept.update({key: getattr(now, key) for key in shared})
         try:
-            columns = _columns(partial(_of_leaf, formula, now), updates, params, [state[slot] for slot in makers])
+            slots = [state[slot] for slot in makers]
+            vars(now).update({key: _sum(partial(f, now), updates, params, slots) for key, f in sums.items()})
+            if once is not None:
+                vars(now).update(once(now))
+            columns = _columns(partial(_of_leaf, formula, now), updates, params, slots)
         except (TreeMismatch, RuntimeError):
             explain_mismatch(updates, params, {slot: (init(params)[slot], state[slot]) for slot in makers})
             raise
         after, *columns = columns
+        kept.update({key: getattr(now, key) for key in shared})
         return after, {**dict(zip(makers, columns, strict=True)), **kept} or ()
 
     return Transform(init, update, hypers, label=label)
@@ -123,9 +128,26 @@ def _refill(like: Any, rows: list[tuple], i: int) -> Any:
     return tree.map(lambda _: next(waiting)[i], like)
 
 
-def _of_leaf(formula: Callable[..., Any], now: Any, g: Any, p: Tensor, *slots: Tensor) -> tuple[Tensor, ...]:
+def _sum(f: Callable[..., Tensor], updates: Any, params: Any, slots: list[Any]) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64, device=device(params))
+
+    def of_leaf(g: Tensor, p: Tensor, *slots: Tensor) -> None:
+        nonlocal total
+        _check_shape(g, p)
+        dtype = _wide(torch.promote_types(g.dtype, p.dtype))
+        total = total + f(*(_seen(leaf, dtype) for leaf in (g, p)), *(_seen(s, s.dtype) for s in slots)).double()
+
+    tree.map(of_leaf, updates, params, *slots)
+    return total
+
+
+def _check_shape(g: Any, p: Tensor) -> None:
     if getattr(g, "shape", None) != p.shape:
         raise TreeMismatch("the gradients must have the shapes of the parameters")  # by path: `explain_mismatch`
+
+
+def _of_leaf(formula: Callable[..., Any], now: Any, g: Any, p: Tensor, *slots: Tensor) -> tuple[Tensor, ...]:
+    _check_shape(g, p)
     if g.dtype is p.dtype and g.dtype in _AS_THEY_ARE and p.dim() > 0:
         results = formula(now, g, p, *slots)
     else:

@@ -52,6 +52,20 @@ def explain_mismatch(updates: Any, params: Any, states: Mapping[str, tuple[Any, 
         )
 
 
+def check_state(part: Any, params: Any) -> None:
+    """Raise `TreeMismatch` unless a part of a state has the structure and the shapes of the parameters.
+
+    >>> check_state({"w": torch.zeros(2)}, {"w": torch.zeros(3)})
+    Traceback (most recent call last):
+        ...
+    functrain.errors.TreeMismatch: the optimizer state must have the structure of the gradients (was it made by init \
+for other parameters?), but:
+      w: expected float32(3,), got float32(2,)
+    """
+    if not _are_alike(part, params):
+        explain_mismatch(params, params, {"part": (params, part)})
+
+
 def check_trainable(params: Any, real: bool = False) -> None:
     """Raise `DtypeMismatch` unless all parameters are tensors of real (or complex) numbers with a fraction.
 

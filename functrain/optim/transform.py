@@ -15,6 +15,23 @@ from functrain.schedule import Hyper
 Update = Callable[[Any, Any, Any, Context], tuple[Any, Any]]
 
 
+@attrs.frozen
+class Primitive:
+    """What the fast paths of chains have to know of a piece that they may stand for.
+
+    Attributes:
+        name: which primitive it is.
+        update: what it does; a transform that does something else is not this primitive.
+        hypers: its hyperparameters by the names that the primitive gives them.
+        flag: what else its formula depends on.
+    """
+
+    name: str
+    update: Callable
+    hypers: Mapping[str, Any]
+    flag: bool = False
+
+
 @attrs.frozen(repr=False)
 class Transform:
     """A pure function of gradients with state; `chain` composes them.
@@ -29,9 +46,10 @@ class Transform:
         made: None where each call of `update` makes an update of the parameters; or state -> how many were made up to
             this state, an int64 scalar, where a call may make none, as in `accumulate`. A call that makes none gives
             updates of zero. See `updates_made`.
-        needs: which of the context's "evaluate", "key" and "loss" it cannot do without; an update by hand without
-            them is an error, and a training step supplies `evaluate` to those alone that need it.
+        needs: which of the context's "evaluate", "examples", "key", "loss" and "loss_scale" it cannot do without; an
+            update by hand without them is an error, and a training step supplies them to those alone that need them.
         label: its repr: a name, which its hyperparameters follow, or a function that returns all of it.
+        primitive: for the fast paths of chains (`optim.fused`): which of functrain's formulas it is. None for others.
 
     Raises:
         InvalidArgument: `needs` names something else; or in `update`, the context lacks what the transform needs.
@@ -48,6 +66,7 @@ class Transform:
     made: Callable[[Any], Tensor] | None = None
     needs: tuple[str, ...] = attrs.field(default=(), converter=check_needs)
     label: str | Callable[[], str] = "transform"
+    primitive: Primitive | None = None
 
     def update(self, updates: Any, state: Any, params: Any, context: Context = BEGINNING) -> tuple[Any, Any]:
         """Return the updates made of gradients (or of another piece's updates), and the next state."""
@@ -96,6 +115,25 @@ def stateless(
 
 identity: Transform = stateless(lambda updates, params, context: updates, label="identity")
 """The transform that changes nothing: chained before or after another one it makes no difference."""
+
+
+def as_primitive(name: str, transform: Transform, hypers: dict[str, Hyper], flag: bool = False) -> Transform:
+    """Return a transform that the fast paths of chains know, see `Primitive`.
+
+    >>> as_primitive("identity", identity, {}).primitive.name
+    'identity'
+    """
+    return attrs.evolve(transform, primitive=Primitive(name, transform._update, hypers, flag))
+
+
+def primitive_of(transform: Transform) -> Primitive | None:
+    """Return which primitive a transform is, None where it is none or was given another `update`.
+
+    >>> primitive_of(identity) is None
+    True
+    """
+    primitive = transform.primitive
+    return None if primitive is None or primitive.update is not transform._update else primitive
 
 
 def named(name: str, transform: Transform) -> Transform:

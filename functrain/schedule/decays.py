@@ -144,6 +144,10 @@ class _Noam:
     warmup: int
     factor: float
 
+    @property
+    def updates_to_show(self) -> float:
+        return 8.0 * self.warmup
+
     def __call__(self, progress: Any) -> Number:
         scale, t = self.factor * self.width**-0.5, progress.updates + 1
         if isinstance(t, Tensor):

@@ -131,9 +131,10 @@ class Schedule:
         printer.text(repr(self) if cycle else str(self))
 
     def _repr_html_(self) -> str:
-        values, last = _course(self, 101), self.length
+        values, shown = _course(self, 101), _updates_to_show(self)
+        last, clock = (self.length, self.clock) if shown is None else (shown, "updates")
         points = [(last * k / 100, value) for k, value in enumerate(values)]
-        return showing.html_lines(repr(self)) + showing.curves({"": points}, self.clock)
+        return showing.html_lines(repr(self)) + showing.curves({"": points}, clock)
 
     def __repr__(self) -> str:
         within = reprs.short(self.f)
@@ -146,10 +147,20 @@ Hyper = Number | Schedule
 
 def _course(schedule: Schedule, places: int) -> list[float]:
     """Return the values at places from begin to end, none where they cannot be computed now."""
+    shown, positions = _updates_to_show(schedule), [k / (places - 1) for k in range(places)]
     try:
-        return [float(schedule(k / (places - 1))) for k in range(places)] if is_plain() else []
+        if not is_plain():
+            return []
+        if shown is not None:
+            return [float(value(schedule, Progress(updates=round(p * shown)))) for p in positions]
+        return [float(schedule(p)) for p in positions]
     except Exception:  # a picture is never why a repr fails
         return []
+
+
+def _updates_to_show(schedule: Schedule) -> float | None:
+    """Return over how many updates to draw what has no end itself, None where it has one or does not say."""
+    return getattr(schedule.f, "updates_to_show", None)
 
 
 def _as_float(position: Any) -> float:

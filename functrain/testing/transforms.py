@@ -91,7 +91,19 @@ def _context(key: Tensor, step: int, params: Any, gradients: Any) -> Context:
         key=random.fold_in(key, step),
         loss=loss,
         evaluate=evaluate,
+        examples=_examples(key, gradients),
+        loss_scale=torch.ones((), device=key.device),
     )
+
+
+def _examples(key: Tensor, gradients: Any) -> optim.Examples:
+    """Return the gradients of three examples whose mean is this one."""
+
+    def draw(path: str, g: Tensor) -> Tensor:
+        noise = random.normal(random.fold_in(key, "examples", path), (2, *g.shape)).to(g.dtype)
+        return torch.cat([g + noise, (g - noise.sum(0))[None]])
+
+    return optim.Examples(tree.map_with_path(draw, gradients), torch.tensor(3.0, device=key.device), gradients)
 
 
 def _update_at(

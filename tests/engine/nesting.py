@@ -4,11 +4,14 @@ Each transform here takes a function from a vector to a scalar and returns anoth
 in any order. The oracle of each is written with `torch.autograd` and Python loops alone.
 """
 
+import gc
+import sys
 from itertools import product
 
 import torch
 
 import functrain as ft
+from functrain.engine.tracing.recording import Recording
 
 ROWS = torch.tensor([[1.0], [0.5], [-0.7]])
 
@@ -74,3 +77,41 @@ def nodes(gm):
     """The number of nodes of a graph and of the graphs inside it."""
     inside = (g for node in gm.graph.nodes if hasattr(node.target, "graphs") for g in node.target.graphs())
     return len(gm.graph.nodes) + sum(map(nodes, inside))
+
+
+def size_and_cost(f, x):
+    """The size of a function's graph, and what it costs to trace it: operations recorded, traces within the trace."""
+    recorded, call, finish = [0, 0], Recording.call, Recording.finish
+
+    def counting(self, *args):
+        recorded[0] += 1
+        return call(self, *args)
+
+    def finishing(self, *args):
+        recorded[1] += 1
+        return finish(self, *args)
+
+    Recording.call, Recording.finish = counting, finishing
+    try:
+        return nodes(ft.jit(f).lower(x).graph), *recorded
+    finally:
+        Recording.call, Recording.finish = call, finish
+
+
+def calls(f, *args):
+    """The number of functions, of Python and of C, that a call makes: how long it takes, without a clock."""
+    count = 0
+
+    def counting(frame, event, argument):
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    gc.collect()
+    gc.disable()
+    sys.setprofile(counting)
+    try:
+        f(*args)
+    finally:
+        sys.setprofile(None)
+        gc.enable()
+    return count

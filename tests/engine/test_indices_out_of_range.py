@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 import functrain as ft
 from functrain import losses, nn, random
+from functrain.engine.graph.simplifying import remove_dead
 from functrain.errors import LabelOutOfRange
 
 LAYER = nn.embedding(5, 3)
@@ -63,6 +64,18 @@ def test_another_error_is_passed_on_as_it_is(jit):
 
 
 WEIGHT = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+ZERO = torch.zeros(())
+
+
+def looped(w, t):
+    return ft.scan(lambda c, i: (c + F.embedding(i, w).sum(), F.embedding(i, w)), ZERO, t)
+
+
+def repeated(w, t):
+    start = torch.tensor(0), ZERO
+    return ft.while_loop(lambda c: c[0] < 2, lambda c: (c[0] + 1, c[1] + F.embedding(t, w).sum()), start, max_steps=3)
+
+
 LINEAR = {  # their gradients need no forward pass, which then goes away
     "embedding": lambda w, t: F.embedding(t, w).sum(),
     "embedding with padding": lambda w, t: (F.embedding(t, w, padding_idx=0) @ torch.ones(3)).sum(),
@@ -72,6 +85,10 @@ LINEAR = {  # their gradients need no forward pass, which then goes away
     "gather": lambda w, t: w.gather(0, t[:, None]).sum(),
     "index": lambda w, t: w[t].sum(),
     "index_select": lambda w, t: w.index_select(0, t).sum(),
+    "a scan": lambda w, t: looped(w, t)[0] + looped(w, t)[1].sum(),
+    "a scan in a scan": lambda w, t: ft.scan(lambda c, _: (c + looped(w, t)[0], c), ZERO, torch.ones(2))[0],
+    "while_loop": lambda w, t: repeated(w, t)[1],
+    "cond": lambda w, t: ft.cond(t[0] > -9, lambda: F.embedding(t, w).sum(), lambda: ZERO),
 }
 GRADIENTS = {
     "grad": ft.grad,
@@ -89,6 +106,24 @@ def test_they_are_refused_where_a_gradient_alone_is_computed(name, gradient):
     torch.testing.assert_close(
         f(WEIGHT, torch.tensor([4, 1])).squeeze(0), ft.grad(LINEAR[name])(WEIGHT, torch.tensor([4, 1]))
     )
+
+
+@pytest.mark.parametrize("name", ["embedding", "a scan", "a scan in a scan", "while_loop", "cond"])
+def test_they_are_refused_where_nobody_reads_what_is_computed(name):
+    def f(w, t):
+        LINEAR[name](w, t)
+        return w * 2
+
+    for g in (f, ft.jit(f), ft.jit(ft.grad(lambda w, t: f(w, t).sum()))):
+        with pytest.raises(IndexError, match="out of range"):
+            g(WEIGHT, torch.tensor([4, 5]))
+        assert torch.isfinite(g(WEIGHT, torch.tensor([4, 1]))).all()
+
+
+def test_a_loop_that_nobody_reads_and_that_checks_nothing_is_not_run():
+    graph = ft.jit(lambda x: (ft.scan(lambda c, r: (c + r, None), x[0], x), x + 1)[1]).lower(WEIGHT).graph
+    remove_dead(graph)
+    assert [n.name for n in graph.graph.nodes if n.op == "call_function"] == ["add"]
 
 
 @pytest.mark.parametrize("bad", [5, -1])

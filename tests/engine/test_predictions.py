@@ -71,3 +71,24 @@ def test_an_operation_that_was_tried_does_not_bind_the_trace_to_where_its_argume
     for x in memory:
         assert torch.equal(f(x), torch.linalg.qr(x)[1] * 2)
     assert len(f.traces) == 1
+
+
+ARRANGED = {
+    "as it is": lambda x: x,
+    "transposed": lambda x: x.mT.contiguous().mT,
+    "with gaps": lambda x: torch.stack([x, x], -1)[..., 0],
+    "one row for all": lambda x: x[..., :1, :].expand(x.shape),
+    "reversed axes": lambda x: x.permute(*reversed(range(x.dim()))).contiguous().permute(*reversed(range(x.dim()))),
+}
+
+
+@pytest.mark.parametrize("how", ARRANGED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.complex64])
+def test_products_that_are_not_compared_ahead_are_laid_out_row_by_row(how, dtype):
+    arrange = ARRANGED[how]
+    for batch in ((), (5,)):
+        for shape in ((3, 4, 2), (1, 4, 1), (3, 1, 2), (3, 0, 2)):
+            m, k, n = shape
+            a, b, c = (arrange(torch.ones(*batch, *s, dtype=dtype)) for s in ((m, k), (k, n), (m, n)))
+            made = [torch.bmm(a, b), torch.baddbmm(c, a, b)] if batch else [torch.mm(a, b), torch.addmm(c, a, b)]
+            assert all(y.stride() == torch.empty(y.shape).stride() for y in made)

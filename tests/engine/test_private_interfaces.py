@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from functrain.dispatch_state import is_traced
-from functrain.engine.backends.aten import memory_plan, schedule
-from functrain.engine.backends.aten import source as aten
+from functrain.engine.backends.aten import direct, memory_plan, schedule
 from functrain.engine.tracing.to_graph import trace
 
 
@@ -44,6 +43,10 @@ PRIVATE = {
     "torch._C:_VariableFunctions": "engine/backends/aten/source.py, the quick way to call operations",
     "torch._C:TensorBase": "engine/backends/aten/source.py",
     "torch._C:_storage_Use_Count": "engine/calling/donation.py, is the memory shared",
+    "torch:_fused_adam_": "optim/fused/adam.py",
+    "torch:_fused_adamw_": "optim/fused/adam.py",
+    "torch:_fused_sgd_": "optim/fused/sgd.py",
+    "torch:_foreach_add": "optim/fused/sgd.py",
 }
 
 
@@ -182,7 +185,7 @@ def test_the_quick_call_reaches_the_very_operation(name):
     packet, overload = name.split(".")
     target = getattr(getattr(torch.ops.aten, packet), overload)
     with Recorder() as recorder, torch.no_grad():
-        aten._callable(target)(*CALLS[name])
+        direct.quickest(target)(*CALLS[name])
     assert recorder.seen == [target], f"calling {name} by its quick function reaches {recorder.seen}"
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import functrain as ft
-from tests.engine.nesting import nested, nodes, oracle, orders
+from tests.engine.nesting import calls, nested, nodes, oracle, orders, size_and_cost
 from tests.engine.scanned_programs import OURS, PLAIN, PROGRAMS, recurrent
 
 X = torch.tensor([0.3, -0.5, 0.8])
@@ -31,10 +31,21 @@ def test_every_program_equals_the_fold_without_jit(program, order):
     torch.testing.assert_close(nested(order, f(OURS, 4))(X), oracle(order, f(PLAIN, 4), X), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("order", [*INSIDE, *orders(2, INSIDE), *orders(3, INSIDE), "jit(grad", "grad(jit(vmap"])
-def test_the_graph_does_not_depend_on_the_length(order):
-    counts = {n: nodes(ft.jit(nested(order, recurrent(OURS, n))).lower(X).graph) for n in (10, 1000)}
-    assert counts[10] == counts[1000]
+@pytest.mark.parametrize("order", [*INSIDE, *orders(2), *orders(3)])
+def test_neither_the_graph_nor_its_trace_depends_on_the_length(order):
+    few, many = (size_and_cost(nested(order, recurrent(OURS, n)), X) for n in (10, 1000))
+    assert few == many and min(few) > 0
+
+
+@pytest.mark.parametrize("order", ["grad", "vmap(torch.func.grad(remat", "grad(grad(vmap"])
+def test_a_trace_calls_as_many_functions_for_many_steps_as_for_few(order):
+    def traced(n):
+        return ft.jit(nested(order, recurrent(OURS, n))).lower
+
+    for n in (10, 1000):  # what is seen once in a process
+        traced(n)(X)
+    few, many = (calls(traced(n), X) for n in (10, 1000))
+    assert few == many
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

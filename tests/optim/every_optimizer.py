@@ -46,4 +46,18 @@ OPTIMIZERS = {
     "momentum": (optim.momentum, (0.3, 0.003, 1.0)),
     "noisy_sgd": (lambda lr: optim.noisy_sgd(lr, eta=1e-4, gamma=2.0), (0.1, 0.002, 0.3)),
     "lbfgs": (optim.lbfgs, (1.0, 1.0, 1.0)),
+    "dog": (lambda lr: optim.dog(lr, initial=1e-3), (3.0, 1.0, 3.0)),
+    "dowg": (optim.dowg, (0.3, 0.3, 0.3)),
+    "prodigy": (lambda lr: optim.prodigy(lr, initial=1e-3), (0.3, 3.0, 1.0)),
+    "polyak_sgd": (optim.polyak_sgd, (1.0, 1.0, 1.0)),
+    "schedule_free_sgd": (optim.schedule_free_sgd, (1.0, 0.003, 1.0)),
+    "schedule_free_adamw": (optim.schedule_free_adamw, (0.3, 0.1, 0.3)),
+    "shampoo": (optim.shampoo, (0.3, 1.0, 1.0)),
+    "soap": (lambda lr: optim.soap(lr, weight_decay=0.0), (0.03, 0.03, 0.1)),
+    "galore": (lambda lr: optim.galore(lr, rank=2, every=50, scale=1.0), (0.03, 0.1, 0.1)),
+    "sam": (lambda lr: optim.sam(optim.sgd(lr, momentum=0.9), rho=0.001), (0.01, 0.003, 0.1)),
+    "sophia": (lambda lr: optim.sophia(lr, weight_decay=0.0), (0.03, 0.03, 0.03)),
 }
+
+STEPS = {"lbfgs": (50, 50, 20), "soap": (300, 400, 100), "shampoo": (300, 2000, 150), "sophia": (1000, 1000, 150)}
+"""Of those that need fewer updates on the three problems than the others' 1000, 2000 and 300."""

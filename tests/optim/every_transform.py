@@ -38,7 +38,7 @@ def tensors(step, steps):
 
 REAL = {"orthogonalize", "scale by shape", "muon", "adafactor", "adafactor with all", "sm3", "ranger", "centralize"}
 REAL |= {"clip by unit norm", "adaptive grad clip", "keep nonnegative", "keep in box", "keep in l1 ball"}
-REAL |= {"keep in l2 ball", "keep on simplex"}
+REAL |= {"keep in l2 ball", "keep on simplex", "shampoo", "galore"}
 """Those that refuse complex parameters."""
 
 NEVER_STILL = {"yogi", "noisy sgd", "keep nonnegative", "keep in box", "keep in l1 ball", "keep in l2 ball"}
@@ -134,6 +134,15 @@ TRANSFORMS = {
     "keep in l2 ball": optim.keep_in_l2_ball(RISE),
     "keep on simplex": optim.keep_on_simplex(RISE),
     "rmsprop with eps in the root": optim.rmsprop(RISE, eps=RISE, centered=True, eps_in_root=True),
+    "dog": optim.dog(RISE, RISE, RISE, RISE),
+    "dowg": optim.dowg(RISE, RISE, RISE, RISE),
+    "prodigy": optim.prodigy(RISE, RISE, RISE, RISE, RISE, RISE, initial=0.1, growth=RISE, safeguard=True),
+    "mechanize": optim.mechanize(optim.sgd(RISE, momentum=0.9), RISE, initial=0.1),
+    "polyak sgd": optim.polyak_sgd(RISE, RISE, RISE, RISE),
+    "schedule free sgd": optim.schedule_free_sgd(RISE, weight_decay=RISE),
+    "schedule free adamw": optim.schedule_free_adamw(RISE, 0.8, RISE, RISE, RISE),
+    "shampoo": optim.shampoo(RISE, RISE, RISE, 0.1, RISE),
+    "galore": optim.galore(RISE, 1, 1, RISE, RISE, RISE, RISE, RISE),
     "lbfgs without a search": optim.lbfgs(RISE, history_size=3, line_search=None),
     "named chain": optim.named_chain({"clip": optim.clip_by_global_norm(1.0), "sgd": optim.sgd(0.1, momentum=0.9)}),
     "named chain with a gate": optim.named_chain({"sum": optim.accumulate(2, optim.trace(0.5)), "adam": optim.adam()}),

@@ -9,6 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain import optim, schedule, tree
 from functrain.errors import DuplicateName, TreeMismatch
+from functrain.testing.transforms import transform_laws
 
 PRIMITIVES = [
     optim.identity,
@@ -127,6 +128,11 @@ def test_a_tensor_in_half_precision_stays_so(name):
     transform, params = TRANSFORMS[name], draw(0, torch.bfloat16)
     updates, _ = transform.update(draw(1, torch.bfloat16), transform.init(params), params, tensors(1, 4))
     assert all(leaf.dtype == torch.bfloat16 for leaf in tree.leaves(updates))
+
+
+@every
+def test_stopped_saved_and_restored_it_goes_on_with_the_same_bits(name):
+    transform_laws(TRANSFORMS[name], draw(0), KEY)["resume"]()
 
 
 # --- composition ---

@@ -85,11 +85,33 @@ BY_OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("zeros", ["none", "an element", "a leaf", "a step", "all"])
-@pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("name", BY_OPTIONS)
+OF_FEW_ZEROS = {
+    "adabelief": (optim.adabelief, {"lr": 0.1, "b1": 0.8, "b2": 0.9, "eps": 1e-3, "eps_root": 0.1}),
+    "adan": (optim.adan, {"lr": 0.1, "b1": 0.8, "b2": 0.7, "b3": 0.9, "eps": 1e-3}),
+    "ademamix": (optim.ademamix, {"lr": 0.1, "b1": 0.8, "b2": 0.7, "b3": 0.9, "alpha": 2.0, "eps": 1e-3}),
+    "adopt": (optim.adopt, {"lr": 0.1, "b1": 0.8, "b2": 0.9, "eps": 0.3}),
+    "cautious": (lambda **o: optim.cautious(optim.adamw(**o)), {"lr": 0.1, "b1": 0.8, "eps": 1e-3}),
+    "lamb": (optim.lamb, {"lr": 0.1, "b1": 0.8, "eps": 1e-3, "weight_decay": 0.1}),
+    "lars": (optim.lars, {"lr": 0.1, "momentum": 0.8, "trust_coefficient": 0.5, "eps": 0.1}),
+    "madgrad": (optim.madgrad, {"lr": 0.1, "momentum": 0.8, "eps": 1e-3}),
+    "mars": (optim.mars, {"lr": 0.1, "b1": 0.8, "b2": 0.9, "eps": 1e-3, "gamma": 0.1}),
+    "momentum": (optim.momentum, {"lr": 0.1, "momentum": 0.8}),
+    "novograd": (optim.novograd, {"lr": 0.1, "momentum": 0.8, "b2": 0.3, "eps": 1e-3, "weight_decay": 0.1}),
+    "ranger": (optim.ranger, {"lr": 0.1, "b1": 0.8, "b2": 0.5, "eps": 1e-3}),
+    "sm3": (optim.sm3, {"lr": 0.1, "momentum": 0.8, "eps": 1e-3}),
+    "yogi": (optim.yogi, {"lr": 0.1, "b1": 0.8, "b2": 0.9, "eps": 1e-3}),
+}
+BY_ZEROS = [
+    (name, jit, zeros)
+    for name in BY_OPTIONS
+    for jit in (False, True)
+    for zeros in ("none", "an element", "a leaf", "a step", "all")
+] + [(name, False, zeros) for name in OF_FEW_ZEROS for zeros in ("none", "a leaf", "a step", "all")]
+
+
+@pytest.mark.parametrize("name, jit, zeros", BY_ZEROS)
 def test_by_hyperparameters_also_where_gradients_are_exactly_zero(name, jit, zeros):
-    make, values = BY_OPTIONS[name]
+    make, values = (BY_OPTIONS | OF_FEW_ZEROS)[name]
     params, gradients = draw(0, DOUBLE), [draw(10 + step, DOUBLE) for step in range(STEPS)]
     for step, one in enumerate(gradients):
         if zeros == "an element":

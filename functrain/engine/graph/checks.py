@@ -30,6 +30,26 @@ CHECKED: dict[Any, tuple[Callable[[Graph, Node], Node], str]] = {
 """Operation -> what makes the condition that its kernel checks, and what that says."""
 
 
+def is_check(target: Any) -> bool:
+    """Return whether an operation returns nothing: an assertion, which stays though nobody reads it.
+
+    >>> is_check(aten._assert_async.msg), is_check(aten.mul.Tensor)
+    (True, False)
+    """
+    return isinstance(target, torch._ops.OpOverload) and not target._schema.returns
+
+
+def holds_checks(target: Any) -> bool:
+    """Return whether the steps of a loop check values, so that it runs though nobody reads what it returns.
+
+    >>> holds_checks(aten.mul.Tensor)
+    False
+    """
+    graphs: Callable = getattr(target, "graphs", list)
+    inside = [node.target for gm in graphs() for node in gm.graph.nodes if node.op == "call_function"]
+    return any(t in CHECKED or is_check(t) or holds_checks(t) for t in inside)
+
+
 def keep_check(node: Node) -> None:
     """Put the check of an operation in its place, before it is removed."""
     graph, (condition, words) = node.graph, CHECKED[node.target]

@@ -1,6 +1,8 @@
 """Own operators as the tensor operations that they consist of, for what cannot run them or fuses their parts."""
 
+import operator
 from collections.abc import Callable
+from typing import Any
 
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
@@ -28,13 +30,15 @@ def expand(gm: GraphModule, where: Callable[[Node], bool] = lambda node: True) -
     """
     if not any(node.target in PURE and where(node) for node in gm.graph.nodes):
         return gm
-    new, made = Graph(), {}
+    new, made = Graph(), {}  # the nodes of an operator that returns a list are a list
     parts: dict[str, object] = {}
     for node in gm.graph.nodes:
         if node.op == "output":
             new.output(map_arg(node.args[0], made.__getitem__))
         elif node.target in PURE and where(node):
             made[node] = _inline(new, node, [made[n] for n in node.all_input_nodes], parts)
+        elif node.target is operator.getitem and isinstance(made[node.args[0]], list):
+            made[node] = made[node.args[0]][node.args[1]]
         else:
             made[node] = new.node_copy(node, made.__getitem__)
     result = graph_module({**_attributes(gm), **parts}, new)  # pyright: ignore
@@ -46,14 +50,15 @@ def _attributes(gm: GraphModule) -> dict[str, object]:
     return {str(n.target): getattr(gm, str(n.target)) for n in gm.graph.find_nodes(op="get_attr")}
 
 
-def _inline(new: Graph, node: Node, inputs: list[Node], parts: dict[str, object]) -> Node:
-    """Add the operations of an own operator to a graph, and return the node of its result."""
-    nodes = node.all_input_nodes
+def _inline(new: Graph, node: Node, inputs: list[Node], parts: dict[str, object]) -> Node | list[Node]:
+    """Add the operations of an own operator to a graph, and return the node of its result, or those of its results."""
+    nodes, several = node.all_input_nodes, isinstance(node.meta["val"], list)
 
     def parts_of(*tensors):
         stand_for = dict(zip(nodes, tensors, strict=True))
         args, kwargs = map_arg((node.args, node.kwargs), stand_for.__getitem__)
-        return [PURE[node.target](*args, **kwargs)]
+        result: Any = PURE[node.target](*args, **kwargs)
+        return list(result) if several else [result]
 
     body = trace(parts_of, [n.meta["val"] for n in nodes]).gm
     made = dict(zip(body.graph.find_nodes(op="placeholder"), inputs, strict=True))
@@ -63,7 +68,8 @@ def _inline(new: Graph, node: Node, inputs: list[Node], parts: dict[str, object]
             made[part].meta[AT] = node.meta.get(AT)
         elif part.op == "get_attr":
             made[part] = _constant(new, part, getattr(body, str(part.target)), parts)
-    return made[body.graph.output_node().args[0][0]]  # pyright: ignore
+    results = [made[n] for n in body.graph.output_node().args[0]]  # pyright: ignore
+    return results if several else results[0]
 
 
 def _constant(new: Graph, part: Node, value: object, parts: dict[str, object]) -> Node:

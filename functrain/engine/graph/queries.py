@@ -1,5 +1,6 @@
 """What is asked of an `fx` graph: its inputs, its results, a copy."""
 
+import operator
 from typing import Any
 
 from torch.fx import Graph, GraphModule, Node
@@ -33,6 +34,26 @@ def outputs(graph: Graph) -> list[Any]:
     [add, x]
     """
     return list(output_of(graph).args[0])
+
+
+def is_item(node: Node) -> bool:
+    """Return whether a node takes one of several results.
+
+    >>> from torch.fx import symbolic_trace
+    >>> [is_item(node) for node in symbolic_trace(lambda x: x[0] + 1).graph.nodes]
+    [False, True, False, False]
+    """
+    return node.target is operator.getitem
+
+
+def items_of(node: Node) -> dict[int, Node]:
+    """Return what is taken of the results of a node, by their positions.
+
+    >>> from torch.fx import symbolic_trace
+    >>> items_of(placeholders(symbolic_trace(lambda x: (x[2], x[0])).graph)[0])
+    {2: getitem, 0: getitem_1}
+    """
+    return {user.args[1]: user for user in node.users if is_item(user)}  # pyright: ignore
 
 
 def attribute(gm: GraphModule, name: str) -> Any:

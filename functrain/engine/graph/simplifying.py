@@ -8,7 +8,7 @@ from torch import Tensor
 
 from functrain.dispatch_state import as_recorded
 from functrain.engine.graph.aliasing import Aliasing, laid_out_by_storage
-from functrain.engine.graph.checks import CHECKED, keep_check
+from functrain.engine.graph.checks import CHECKED, holds_checks, is_check, keep_check
 from functrain.engine.graph.queries import attribute, outputs, replace
 from functrain.engine.graph.results import keep_apart, shared_by_results
 from functrain.engine.tracing.meta.geometry import same_layout
@@ -69,7 +69,7 @@ def simplify(gm: Any) -> Any:
 
 
 def remove_dead(gm: Any) -> None:
-    """Remove the operations whose results nobody reads, but for assertions.
+    """Remove the operations whose results nobody reads, but for assertions and loops that check values.
 
     >>> from functrain.engine.tracing.to_graph import trace
     >>> gm = trace(lambda x: [(x * 2, x + 1)[1]], [torch.ones(2)]).gm
@@ -78,15 +78,13 @@ def remove_dead(gm: Any) -> None:
     ['add']
     """
     for node in reversed(gm.graph.nodes):
-        if not node.users and node.op in ("call_function", "get_attr") and not _returns_nothing(node.target):
-            if node.target in CHECKED:
-                keep_check(node)
-            gm.graph.erase_node(node)
-
-
-def _returns_nothing(target: Any) -> bool:
-    # An assertion, for one.
-    return isinstance(target, torch._ops.OpOverload) and not target._schema.returns
+        if node.users or node.op not in ("call_function", "get_attr"):
+            continue
+        if is_check(node.target) or holds_checks(node.target):
+            continue
+        if node.target in CHECKED:
+            keep_check(node)
+        gm.graph.erase_node(node)
 
 
 def is_pure(node: Any) -> bool:

@@ -26,14 +26,14 @@ def get_item(x: Tensor, index: Any) -> Any:
     tensor(2)
     """
     parts = index_of(index)
-    if not any(map(_is_number, parts)):
+    if not any(map(is_number, parts)):
         return _by_views(x, index, parts)
     rows = x
     for k, axis in _numbers(x, parts):
         rows = Tensor.__getitem__(rows, (*itertools.repeat(slice(None), axis), parts[k].reshape(1).long()))
-    row = _by_views(rows, tuple(0 if _is_number(part) else part for part in parts), parts)
+    row = _by_views(rows, tuple(0 if is_number(part) else part for part in parts), parts)
     current = recording()
-    if current is not None and all(isinstance(part, _BASIC) or _is_number(part) for part in parts):
+    if current is not None and is_row(index):
         with unseen():
             current.copied(innermost(row), innermost(x), parts)
     return row
@@ -49,7 +49,7 @@ def set_item(x: Tensor, index: Any, value: Any) -> None:
     """
     parts = index_of(index)
     flags = [k for k, part in enumerate(parts) if _is_flag(part)]
-    others = [part for part in parts if not (_is_flag(part) or _is_number(part))]
+    others = [part for part in parts if not (_is_flag(part) or is_number(part))]
     is_basic = all(isinstance(part, _BASIC) and not isinstance(part, bool) for part in others)
     if flags:
         _check_dtype(x, value)
@@ -59,6 +59,9 @@ def set_item(x: Tensor, index: Any, value: Any) -> None:
         _set_where(x, parts, flags[0], value)
     elif is_basic and flags and isinstance(value, (Tensor, bool, int, float, complex)):
         _set_where_all(x, parts, value)
+    elif any(map(is_number, parts)) and not flags:
+        _check_dtype(x, value)
+        _set_elements(x, index, value)
     else:
         Tensor.__setitem__(x, index, value)
 
@@ -78,10 +81,24 @@ def _is_flag(index: Any) -> bool:
     return isinstance(index, Tensor) and index.dim() == 0 and index.dtype in (torch.bool, torch.uint8)
 
 
-def _is_number(index: Any) -> bool:
+def is_number(index: Any) -> bool:
+    """Return whether a part of an index is a tensor that stands for a number.
+
+    >>> is_number(torch.tensor(1)), is_number(torch.tensor(True)), is_number(1)
+    (True, False, False)
+    """
     if not isinstance(index, Tensor) or index.dim() or index.is_floating_point() or index.is_complex():
         return False
     return index.dtype not in (torch.bool, torch.uint8)  # these are masks
+
+
+def is_row(index: Any) -> bool:
+    """Return whether what PyTorch takes by an index is a view, if tensors in it stand for numbers.
+
+    >>> is_row((torch.tensor(1), slice(2))), is_row((torch.tensor(1), [0, 1]))
+    (True, False)
+    """
+    return all(isinstance(part, _BASIC) or is_number(part) for part in index_of(index))
 
 
 def _by_views(x: Tensor, index: Any, parts: tuple) -> Tensor:
@@ -97,7 +114,7 @@ def _numbers(x: Tensor, parts: tuple) -> list[tuple[int, int]]:
     rest = x.dim() - sum(taken)
     made, axis = [], 0
     for k, part in enumerate(parts):
-        if _is_number(part):
+        if is_number(part):
             made.append((k, axis))
         axis += rest if part is ... else taken[k]
     if axis > x.dim():
@@ -123,14 +140,14 @@ def _set_rows(x: Tensor, parts: tuple, value: Any) -> None:
         with unseen():
             current.put_back(innermost(value), innermost(x), parts)
     # The axes of the numbers come first: then the value belongs to what is left, as if these were not there.
-    rows = Tensor.__getitem__(x, tuple(slice(None) if _is_number(part) else part for part in parts))
+    rows = Tensor.__getitem__(x, tuple(slice(None) if is_number(part) else part for part in parts))
     made, axis = [], 0
     rest = x.dim() - sum(map(_axes, parts))
     for part in parts:
-        if _is_number(part):
+        if is_number(part):
             made.append(axis)
-        axis += rest if part is ... else part is None or isinstance(part, slice) or _is_number(part)
-    numbers = tuple(part.reshape(1).long() for part in parts if _is_number(part))
+        axis += rest if part is ... else part is None or isinstance(part, slice) or is_number(part)
+    numbers = tuple(part.reshape(1).long() for part in parts if is_number(part))
     value = value.to(x.dtype) if isinstance(value, Tensor) else value
     Tensor.__setitem__(rows.movedim(made, list(range(len(made)))), numbers, value)
 
@@ -156,3 +173,14 @@ def _set_where(x: Tensor, parts: tuple, k: int, value: Any) -> None:
         others = [part for part in parts if not _is_flag(part)]
         before += x.dim() - sum(isinstance(part, (int, slice)) for part in others)
     Tensor.__setitem__(rows, (*itertools.repeat(slice(None), before), parts[k].reshape(1).bool()), value)
+
+
+def _set_elements(x: Tensor, index: Any, value: Any) -> None:
+    """Write by numbers beside lists and tensors of indices, to the elements that these take from their positions."""
+    places = get_item(torch.arange(x.numel(), device=x.device).view(x.shape), index)
+    value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
+    extra = max(value.dim() - places.dim(), 0)  # a value may have more axes, of one element, before the others
+    if all(n == 1 for n in value.shape[:extra]):
+        value = value.reshape(value.shape[extra:])
+    elements = value.expand(places.shape).reshape(-1)
+    x.copy_(x.reshape(-1).index_put((places.reshape(-1),), elements).view(x.shape))

@@ -5,8 +5,11 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from torch.overrides import _get_current_function_mode_stack
 
+from functrain.engine.tracing.recording import is_recorded
 from functrain.engine.transforms.closing import all_passed_on
+from functrain.engine.transforms.mapped_rows import MappedRows
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -26,10 +29,23 @@ def vmap(f: Callable[P, R], in_dims: Any = 0, out_dims: Any = 0, chunk_size: int
     >>> vmap(lambda row, shift: row.sum() + shift, in_dims=(0, None))(torch.ones(3, 2), torch.tensor(1.0))
     tensor([3., 3., 3.])
     """
-    mapped = torch.func.vmap(f, in_dims, out_dims, chunk_size=chunk_size)
+    mapped = torch.func.vmap(_by_rows(f), in_dims, out_dims, chunk_size=chunk_size)
 
     @wraps(f)
     def vectorized(*args: Any, **kwargs: Any) -> Any:
         return mapped(*all_passed_on(args), **kwargs)
 
     return vectorized
+
+
+def _by_rows(f: Callable) -> Callable:
+    @wraps(f)
+    def one(*args: Any, **kwargs: Any) -> Any:
+        if is_recorded() or any(isinstance(mode, MappedRows) for mode in _get_current_function_mode_stack()):
+            return f(*args, **kwargs)
+        with MappedRows() as mode:
+            result = f(*args, **kwargs)
+            mode.finish(result)
+        return result
+
+    return one

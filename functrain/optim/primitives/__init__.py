@@ -44,6 +44,7 @@ from functrain.optim.primitives.scaling import negate, scale, scale_by_inverse_t
 from functrain.optim.primitives.signs import scale_by_lion, scale_by_rprop, scale_by_sign
 from functrain.optim.primitives.squares import (
     scale_by_adadelta,
+    scale_by_debiased_rms,
     scale_by_factored_rms,
     scale_by_param_rms,
     scale_by_relative_step,
@@ -83,6 +84,7 @@ __all__ = [
     "scale_by_adopt",
     "scale_by_amsgrad",
     "scale_by_belief",
+    "scale_by_debiased_rms",
     "scale_by_factored_rms",
     "scale_by_falling_rate",
     "scale_by_inverse_time",

@@ -7,7 +7,7 @@ from torch import Tensor
 from functrain.optim.arithmetic import plus
 from functrain.optim.hypers import nonnegative
 from functrain.optim.leaves import per_leaf
-from functrain.optim.transform import Transform
+from functrain.optim.transform import Transform, as_primitive
 from functrain.optim.wrappers.claiming import Where
 from functrain.optim.wrappers.freezing import masked
 from functrain.schedule import Hyper
@@ -36,7 +36,8 @@ def add_decayed_weights(weight_decay: Hyper, where: Where | None = None) -> Tran
     def formula(now, g: Tensor, p: Tensor) -> Tensor:
         return plus(g, p, now.weight_decay)
 
-    piece = per_leaf("add_decayed_weights", formula, nonnegative(weight_decay=weight_decay))
+    hypers = nonnegative(weight_decay=weight_decay)
+    piece = as_primitive("decay", per_leaf("add_decayed_weights", formula, hypers), hypers)
     return piece if where is None else masked(where, piece)
 
 

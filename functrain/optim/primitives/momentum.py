@@ -6,7 +6,7 @@ from functrain.errors import InvalidArgument
 from functrain.optim.arithmetic import is_zero, lerp, plus, times
 from functrain.optim.hypers import decays, finite, nonnegative
 from functrain.optim.leaves import per_leaf
-from functrain.optim.transform import Transform
+from functrain.optim.transform import Transform, as_primitive
 from functrain.schedule import Hyper
 
 
@@ -48,23 +48,24 @@ def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Tr
         return {"kept": 1.0 - (now.t > 1).double() * now.dampening}
 
     if not damped:
-        return per_leaf("trace", formula, hypers, ["buffer"])
+        piece = per_leaf("trace", formula, hypers, ["buffer"])
+        return as_primitive("trace", piece, hypers, nesterov)
     return per_leaf("trace", formula, hypers | damping, ["buffer"], counts=True, once=once)
 
 
-def ema(decay: Hyper, nesterov: bool = False, debias: bool = False) -> Transform:
-    """Return the transform that averages what came in: m = decay m + (1 - decay) g, and u = m.
+def ema(momentum: Hyper, nesterov: bool = False, debias: bool = False) -> Transform:
+    """Return the transform that averages what came in: m = momentum m + (1 - momentum) g, and u = m.
 
-    The mean begins at 0, to which the first updates are drawn; with `debias`, u = m / (1 - decay^t) in the t-th update.
-    With `nesterov`, u = decay m + (1 - decay) g.
+    The mean begins at 0, to which the first updates are drawn; with `debias`, u = m / (1 - momentum^t) in the t-th
+    update. With `nesterov`, u = momentum m + (1 - momentum) g.
 
     Args:
-        decay: in [0, 1); the hyperparameter "momentum".
+        momentum: in [0, 1), the decay of the mean; the hyperparameter "momentum".
         nesterov: whether to look one step ahead.
         debias: whether to correct that the mean begins at 0.
 
     Raises:
-        InvalidArgument: the decay is out of range, or `nesterov` comes with `debias`.
+        InvalidArgument: the momentum is out of range, or `nesterov` comes with `debias`.
 
     See also: `trace`, which sums.
 
@@ -85,8 +86,9 @@ def ema(decay: Hyper, nesterov: bool = False, debias: bool = False) -> Transform
     def once(now) -> dict:
         return {"factor": 1 / (1 - now.momentum**now.t)}
 
+    hypers = decays(momentum=momentum)
     if nesterov and debias:
         raise InvalidArgument("nesterov and debias exclude each other; scale_by_nadam corrects a mean that looks ahead")
     if debias:
-        return per_leaf("ema", debiased, decays(momentum=decay), ["mean"], counts=True, once=once)
-    return per_leaf("ema", formula, decays(momentum=decay), ["mean"])
+        return per_leaf("ema", debiased, hypers, ["mean"], counts=True, once=once)
+    return per_leaf("ema", formula, hypers, ["mean"])

@@ -13,7 +13,7 @@ from functrain.optim.hypers import finite, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.shapes import check_trainable
 from functrain.optim.stepping import add_scaled
-from functrain.optim.transform import Transform, stateless
+from functrain.optim.transform import Transform, as_primitive, stateless
 from functrain.schedule import Hyper, Number
 
 
@@ -44,7 +44,9 @@ def scale_by_learning_rate(lr: Hyper) -> Transform:
     >>> scale_by_learning_rate(0.5).update({"w": torch.tensor([4.0])}, (), {"w": torch.zeros(1)})
     ({'w': tensor([-2.])}, ())
     """
-    return _scaling("scale_by_learning_rate", lambda context: -schedule.value(lr, context), nonnegative(lr=lr))
+    hypers = nonnegative(lr=lr)
+    piece = _scaling("scale_by_learning_rate", lambda context: -schedule.value(lr, context), hypers)
+    return as_primitive("lr", piece, hypers)
 
 
 def _scaling(label: str, factor: Callable[[Context], Number], hypers: Mapping[str, Hyper]) -> Transform:
@@ -72,11 +74,11 @@ def scale_leaves(updates: Any, factor: Number) -> Any:
     return tree.map(lambda g: g * factor, updates)
 
 
-def scale_by_inverse_time(decay: Hyper) -> Transform:
-    """Return the transform that makes updates smaller with time: in the t-th update u = g / (1 + (t - 1) decay).
+def scale_by_inverse_time(lr_decay: Hyper) -> Transform:
+    """Return the transform that makes updates smaller with time: in the t-th update u = g / (1 + (t - 1) lr_decay).
 
     Args:
-        decay: at least 0; the hyperparameter "lr_decay".
+        lr_decay: at least 0; the hyperparameter "lr_decay".
 
     Raises:
         InvalidArgument: the decay is out of range.
@@ -93,7 +95,7 @@ def scale_by_inverse_time(decay: Hyper) -> Transform:
     def formula(now, g: Tensor, p: Tensor) -> Tensor:
         return g * now.factor
 
-    return per_leaf("scale_by_inverse_time", formula, nonnegative(lr_decay=decay), counts=True, once=once)
+    return per_leaf("scale_by_inverse_time", formula, nonnegative(lr_decay=lr_decay), counts=True, once=once)
 
 
 negate: Transform = stateless(lambda updates, params, context: tree.map(torch.neg, updates), label="negate")

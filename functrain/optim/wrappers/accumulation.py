@@ -55,7 +55,8 @@ def accumulate(k: int, transform: Transform | None = None) -> Any:
         A `Transform`; or without one, the function that makes it of one.
 
     Raises:
-        InvalidArgument: k is no whole number of at least 1, the transform is none, or it needs `Context.evaluate`.
+        InvalidArgument: k is no whole number of at least 1, the transform is none, or it needs `Context.evaluate` or
+            `Context.examples`.
 
     >>> from functrain import optim
     >>> half = accumulate(2)(optim.scale(-1.0))
@@ -73,6 +74,11 @@ def accumulate(k: int, transform: Transform | None = None) -> Any:
         raise InvalidArgument(
             f"accumulate: {transform!r} evaluates other parameters on the batch, and after {k} batches the others are "
             "gone; load larger batches instead"
+        )
+    if "examples" in transform.needs:
+        raise InvalidArgument(
+            f"accumulate: {transform!r} looks at single examples, and after {k} batches the others are gone; put "
+            "clip_per_example before accumulate, and add_private_noise with a lot_size inside"
         )
 
     def update(updates: Any, state: Accumulated, params: Any, context: Context) -> tuple[Any, Accumulated]:

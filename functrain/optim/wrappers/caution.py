@@ -38,7 +38,7 @@ def cautious(optimizer: Transform, least: Number = 1e-3) -> Transform:
     >>> careful.update({"w": torch.tensor([1.0, -0.1])}, state, params)[0]
     {'w': tensor([-3.8000, -0.0000])}
     """
-    return _masked("cautious", optimizer, least, -1)
+    return _mask("cautious", optimizer, least, -1)
 
 
 def scale_by_caution(piece: Transform, least: Number = 1e-3) -> Transform:
@@ -60,10 +60,10 @@ def scale_by_caution(piece: Transform, least: Number = 1e-3) -> Transform:
     >>> careful.update({"w": torch.tensor([1.0, -0.1])}, state, params)[0]
     {'w': tensor([3.8000, 0.0000])}
     """
-    return _masked("scale_by_caution", piece, least, 1)
+    return _mask("scale_by_caution", piece, least, 1)
 
 
-def _masked(word: str, transform: Transform, least: Number, direction: int) -> Transform:
+def _mask(word: str, transform: Transform, least: Number, direction: int) -> Transform:
     check_transform(transform)
     if not check_fixed(least=least)["least"] > 0:
         raise InvalidArgument(f"least must be above 0, got {least!r}")

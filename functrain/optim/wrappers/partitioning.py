@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.optim.context import Context
+from functrain.optim.context import Context, Examples
 from functrain.optim.counting import has_updated
 from functrain.optim.shapes import check_gradients, counter
 from functrain.optim.stepping import step
@@ -112,6 +112,8 @@ def _of_group(
     name: str, transform: Transform, context: Context, params: Any, owned: Sequence[tuple[str, str]]
 ) -> Context:
     """Return the context as a group sees it: what it evaluates is its own part of the parameters."""
+    if "examples" in transform.needs and context.examples is not None:
+        context = tree.evolve(context, examples=_examples_of(name, context.examples, params, owned))
     whole = context.evaluate
     if "evaluate" not in transform.needs or whole is None:
         return context
@@ -124,6 +126,15 @@ def _of_group(
         return loss, _split(grads, owned, dict.fromkeys(owner for owner, _ in owned)).get(name, {})
 
     return tree.evolve(context, evaluate=evaluate)
+
+
+def _examples_of(name: str, examples: Examples, params: Any, owned: Sequence[tuple[str, str]]) -> Examples:
+    groups = dict.fromkeys(owner for owner, _ in owned)
+
+    def part(values: Any) -> Any:
+        return _split(tree.map(lambda p, g: g, params, values), owned, groups).get(name, {})
+
+    return Examples(part(examples.grads), examples.count, part(examples.mean))
 
 
 def _some_updated(transforms: Mapping[str, Transform], before: Any, after: Any) -> Tensor | int:

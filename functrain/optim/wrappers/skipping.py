@@ -55,11 +55,10 @@ def skip_nonfinite(transform: Transform) -> Transform:
         return Skipped(counter(params), counter(params), transform.init(params))
 
     def update(updates: Any, state: Skipped, params: Any, context: Context) -> tuple[Any, Skipped]:
-        finite = _all_finite(updates)
+        finite = all_finite(updates)
 
         def inside() -> tuple[Any, Skipped]:
-            # Zeros where it is not used, so that a derivative of the choice is not 0 * NaN.
-            safe = tree.map(lambda g: torch.where(finite, g, torch.zeros_like(g)), updates)
+            safe = zeros_unless(finite, updates, transform)
             changed, inner = transform.update(safe, state.inner, params, context)
             happened = has_updated(transform, state.inner, inner)
             return changed, Skipped(state.updates + (1 if happened is None else happened), state.skipped, inner)
@@ -125,7 +124,7 @@ def apply_if_finite(most: int, transform: Transform | None = None) -> Any:
 
     def update(updates: Any, state: Rejected, params: Any, context: Context) -> tuple[Any, Rejected]:
         changed, inner = transform.update(updates, state.inner, params, context)
-        finite = _all_finite(changed)
+        finite = all_finite(changed)
         in_a_row = torch.where(finite, torch.zeros_like(state.in_a_row), state.in_a_row + 1)
         accepted = finite | (in_a_row > most)
         happened = has_updated(transform, state.inner, inner)
@@ -143,7 +142,26 @@ def apply_if_finite(most: int, transform: Transform | None = None) -> Any:
     )
 
 
-def _all_finite(updates: Any) -> Tensor:
+def zeros_unless(finite: Tensor, updates: Any, transform: Transform) -> Any:
+    """Return the updates, zeros where they are not used, so that a derivative of the choice is not 0 * NaN.
+
+    A transform that looks at single examples passes them by, and must see them as they are.
+
+    >>> from functrain import optim
+    >>> zeros_unless(torch.tensor(False), {"w": torch.ones(1)}, optim.identity)
+    {'w': tensor([0.])}
+    """
+    if "examples" in transform.needs:
+        return updates
+    return tree.map(lambda g: torch.where(finite, g, torch.zeros_like(g)), updates)
+
+
+def all_finite(updates: Any) -> Tensor:
+    """Return whether no leaf holds NaN or an infinity, a boolean scalar.
+
+    >>> all_finite({"w": torch.tensor([1.0, float("nan")])})
+    tensor(False)
+    """
     leaves = tree.leaves(updates)
     if not leaves:
         return torch.ones((), dtype=torch.bool, device=device(updates))

@@ -18,7 +18,8 @@ from functrain.train.looping.compiling import keep
 from functrain.train.looping.sources import Source
 from functrain.train.run import Run
 from functrain.train.state import TrainState
-from functrain.train.stepping.step import apply_model, begin, forward
+from functrain.train.stepping.applying import apply_model
+from functrain.train.stepping.step import begin, forward
 from functrain.train.tally import check_name
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from functrain import losses, tree
@@ -13,10 +14,15 @@ from functrain.train.tally import LOSS, Measured
 Stage = Callable[[Any], Any]
 
 
-def differentiate_loss(inner: Stage) -> Stage:
-    """Return the stage that runs the inner stages and differentiates their loss by the parameters."""
+def differentiate_loss(inner: Stage, scaled: bool = False) -> Stage:
+    """Return the stage that runs the inner stages and differentiates their loss by the parameters.
+
+    Where it is scaled, it differentiates the loss times the scale in the optimizer's state, and divides the gradients.
+    """
 
     def stage(step: Any) -> Any:
+        scale = step.loss_scale if scaled else None
+
         def loss_of(params: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
             begun = tree.evolve(step, state=tree.evolve(step.state, params=params))
             old, after = vars(begun), inner(begun)
@@ -24,15 +30,28 @@ def differentiate_loss(inner: Stage) -> Stage:
             # The state holds the parameters that are being differentiated; it must not leave this function, and no
             # handler may replace it here.
             changed.pop("state", None)
-            return after.loss, changed
+            return after.loss if scale is None else after.loss * scale, changed
 
         (_, changed), grads = differentiate(loss_of, (step.state.params,), has_aux=True)
-        return tree.evolve(step, **changed, grads=grads)
+        return tree.evolve(step, **changed, grads=unscale(grads, scale))
 
     return stage
 
 
-def differentiate_mean(apply: Callable[[Any, Any], tuple[Any, Any]], loss: Callable[[Any, Any], Tensor]) -> Stage:
+def unscale(grads: Any, scale: Tensor | None) -> Any:
+    """Return gradients divided by the scale of their loss, in float32 at least; as they are where there is none.
+
+    >>> unscale({"w": torch.tensor([1024.0], dtype=torch.float16)}, torch.tensor(2.0**20))
+    {'w': tensor([0.0010])}
+    """
+    if scale is None:
+        return grads
+    return tree.map(lambda g: g.to(torch.promote_types(g.dtype, torch.float32)) / scale, grads)
+
+
+def differentiate_mean(
+    apply: Callable[[Any, Any], tuple[Any, Any]], loss: Callable[[Any, Any], Tensor], scaled: bool = False
+) -> Stage:
     """Return `differentiate_loss(chain(forward, compared(loss), mean_loss))`, in a fraction of the time.
 
     Nobody looks at the steps in between, so there are none; and the mean needs no place in the graph.
@@ -40,25 +59,25 @@ def differentiate_mean(apply: Callable[[Any, Any], tuple[Any, Any]], loss: Calla
     Args:
         apply: a function of the step and parameters that gives (prediction, buffers).
         loss: (prediction, target) -> one value per example or element.
+        scaled: as in `differentiate_loss`.
     """
 
     def stage(step: Any) -> Any:
-        batch = step.batch
+        batch, scale = step.batch, step.loss_scale if scaled else None
 
         def losses_of(params: dict[str, Any]) -> tuple[Tensor, Tensor | float, Any]:
             prediction, buffers = apply(step, params)
             compared = compare(loss(prediction, batch.target), batch.weight)
             values = compared["losses"]
-            return (
-                values,
-                losses.shares(values, batch.weight),
-                {"prediction": prediction, "buffers": buffers, **compared},
-            )
+            shares = losses.shares(values, batch.weight)
+            if scale is not None:
+                shares = torch.ones_like(values).detach() * shares * scale
+            return values, shares, {"prediction": prediction, "buffers": buffers, **compared}
 
         new, grads = pull_back(losses_of, step.state.params)
         if parts := new.pop("parts"):
             new["logged"] = with_parts(step, parts)
-        return tree.evolve(step, **new, grads=grads)
+        return tree.evolve(step, **new, grads=unscale(grads, scale))
 
     return stage
 

@@ -14,7 +14,7 @@ import torch
 from toolz import compose_left
 from torch import Tensor
 
-from functrain import losses, nn, optim, random, tree
+from functrain import losses, optim, random, tree
 from functrain.data import Batch, as_batch
 from functrain.dispatch_state import is_plain
 from functrain.errors import InvalidArgument
@@ -24,9 +24,11 @@ from functrain.schedule import Progress
 from functrain.train.events import Callback
 from functrain.train.learner import Learner, check_learner, metrics_of, schedules
 from functrain.train.state import TrainState, progress_of
+from functrain.train.stepping.applying import apply_model
+from functrain.train.stepping.examples import differentiate_examples, keep_gradients
 from functrain.train.stepping.gradients import Stage, compare, differentiate_loss, differentiate_mean, with_parts
 from functrain.train.stepping.handlers import handlers
-from functrain.train.stepping.weights import row_weights, without_influence
+from functrain.train.stepping.weights import without_influence
 from functrain.train.stop import Halt, Stops, settle
 from functrain.train.tally import Tally, add, check_name, measured_by, sum_up, value_of
 
@@ -54,6 +56,7 @@ class Step:
         halt: the stop that a handler signalled, or None.
         evaluate: params -> (loss, gradients) of this batch, between `after_grads` and `update`, for optimizers that
             need it; None for others.
+        examples: the gradients of the examples, there too, for optimizers that need them.
     """
 
     state: TrainState
@@ -73,6 +76,7 @@ class Step:
     logged: dict[str, Any] = attrs.field(factory=dict)
     halt: Halt | None = None
     evaluate: Callable[[Any], tuple[Tensor, Any]] | None = tree.static(default=None)
+    examples: optim.Examples | None = None
     _progress: Progress | None = attrs.field(default=None, alias="progress")
 
     @property
@@ -92,6 +96,11 @@ class Step:
     def progress(self) -> Progress:
         """How far the run was before this step, by both counts."""
         return progress_of(self.begun[0]) if self._progress is None else self._progress
+
+    @property
+    def loss_scale(self) -> Tensor:
+        """By what the loss of this step is multiplied before it is differentiated, for optimizers that need it."""
+        return optim.loss_scale(self.state.opt_state)
 
     @property
     def accumulators(self) -> Any:
@@ -197,16 +206,20 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: St
     """
     check_learner(learner)
     on = handlers(callbacks, "train", stops)
-    apply = apply_model(learner.model)
-    after_pred, after_loss = on("after_pred"), on("after_loss")
-    if after_pred is None and after_loss is None:
-        graded = differentiate_mean(apply, learner.loss)
+    apply, needs = apply_model(learner.model), learner.optimizer.needs
+    after_pred, after_loss, after_grads = on("after_pred"), on("after_loss"), on("after_grads")
+    if "examples" in needs:
+        graded = differentiate_examples(learner.model, learner.loss, after_pred or after_loss, "loss_scale" in needs)
+        after_grads = keep_gradients(after_grads)
+    elif after_pred is None and after_loss is None:
+        graded = differentiate_mean(apply, learner.loss, "loss_scale" in needs)
     else:  # which may change anything
-        graded = differentiate_loss(_chain(forward(apply), after_pred, compared(learner.loss), mean_loss, after_loss))
-    graded = _chain(graded, on("after_grads"))
+        stages = _chain(forward(apply), after_pred, compared(learner.loss), mean_loss, after_loss)
+        graded = differentiate_loss(stages, "loss_scale" in needs)
+    graded = _chain(graded, after_grads)
     return _chain(
         on("begin_step"),
-        evaluating(graded) if "evaluate" in learner.optimizer.needs else graded,
+        evaluating(graded) if "evaluate" in needs else graded,
         update(learner.optimizer),
         tally(metrics_of(learner, "train")),
         on("after_step"),
@@ -270,24 +283,6 @@ def begin(
 # The stages
 
 
-def apply_model(model: nn.Model) -> Callable[[Step, Any], tuple[Any, Any]]:
-    """Return the function of a step and parameters that applies the model to the step's batch, in its mode."""
-
-    def apply(step: Step, params: Any) -> tuple[Any, Any]:
-        return model.apply(params, step.state.buffers, step.batch.input, _mode(step))
-
-    return apply
-
-
-def _mode(step: Step) -> nn.Mode:
-    weight = row_weights(step.batch.weight)
-    if step.phase != "train":
-        return nn.evaluation(weight)
-    state = step.begun[0]
-    # The step's key is folded only by the layers that draw from it.
-    return nn.Mode(True, state.key, step.progress, weight, path=(state.step,))
-
-
 def forward(apply: Callable[[Step, Any], tuple[Any, Any]]) -> Stage:
     """Return the stage that applies the model to the batch's input."""
 
@@ -322,7 +317,9 @@ def evaluating(graded: Stage) -> Stage:
 
     def stage(step: Step) -> Step:
         def evaluate(params: Any) -> tuple[Tensor, Any]:
-            there = graded(tree.evolve(step, state=tree.evolve(step.state, params=params)))
+            # Clones in a trace, for inside of a loop or a choice no gradient within another takes what is closed over.
+            here, at = (step, params) if is_plain() else tree.clone((step, params))
+            there = graded(tree.evolve(here, state=tree.evolve(here.state, params=at)))
             return there.loss, there.grads
 
         return tree.evolve(graded(step), evaluate=evaluate)
@@ -339,12 +336,13 @@ def update(optimizer: optim.Transform) -> Stage:
     def stage(step: Step) -> Step:
         state, weight = step.state, step.batch.weight
         if weight is None:
-            return tree.evolve(step, state=_update(optimizer, step), evaluate=None)
+            return tree.evolve(step, state=_update(optimizer, step), evaluate=None, examples=None)
         counts = (weight != 0).any()
         if is_plain() and counts.device.type == "cpu":
-            return tree.evolve(step, state=_update(optimizer, step) if counts else state, evaluate=None)
-        after = tree.map(lambda new, old: torch.where(counts, new, old), _update(optimizer, step), state)
-        return tree.evolve(step, state=after, evaluate=None)
+            after = _update(optimizer, step) if counts else state
+        else:
+            after = tree.map(lambda new, old: torch.where(counts, new, old), _update(optimizer, step), state)
+        return tree.evolve(step, state=after, evaluate=None, examples=None)
 
     return stage
 

@@ -13,8 +13,9 @@ import torch
 from functrain.engine.backends.aten.schedule import Group, operation, steps_of
 from functrain.engine.graph.aliasing import Aliasing, laid_out_by_storage
 from functrain.engine.graph.in_place import InPlace
-from functrain.engine.graph.queries import outputs, placeholders
+from functrain.engine.graph.queries import items_of, outputs, placeholders
 from functrain.engine.tracing.meta.geometry import is_dense, same_layout
+from functrain.operators import OVERWRITING
 
 aten = torch.ops.aten
 NEVER = 1 << 40
@@ -119,6 +120,8 @@ class _Placing:
     def _place(self, step: Group, t: int) -> Group:
         if isinstance(step.nodes[0].target, InPlace):
             return self._change(step.nodes[0], t)
+        if step.nodes[0].target in OVERWRITING:
+            return self._overwrite(step.nodes[0], t)
         counts = _count(step.nodes, self.aliasing)
         chosen = [self._receiver(node, t, counts, len(step.nodes) > 1) for node in step.nodes]
         if any(position is None for position in chosen):
@@ -141,6 +144,18 @@ class _Placing:
                     self._last[memory] = self._last.get(self.aliasing.memory(items[k]), t)
                     self.aliasing.join(items[k], node.args[k])
         return Group((node,), tuple(owned) or None)
+
+    def _overwrite(self, node: Any, t: int) -> Group:
+        """Return the step of an operator that puts its results into its first arguments, where these are free."""
+        counts, items = _count((node,), self.aliasing), items_of(node)
+        receivers = [operand for operands in node.args[: OVERWRITING[node.target][1]] for operand in operands]
+        free = [k for k, operand in enumerate(receivers) if k in items and self._is_free(items[k], operand, t, counts)]
+        for k in free:
+            self._put(items[k], receivers[k], t)
+        return Group((node,), tuple(free))
+
+    def _is_free(self, node: Any, receiver: Any, t: int, counts: dict) -> bool:
+        return counts[self.aliasing.memory(receiver)] == 1 and self._worth(node, receiver, t, counts) >= 0
 
     def _put(self, node: Any, receiver: Any, t: int) -> None:
         before, after = self.aliasing.memory(node), self.aliasing.memory(receiver)

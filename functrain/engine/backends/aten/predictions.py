@@ -15,6 +15,11 @@ from functrain.dispatch_state import as_recorded
 from functrain.engine.graph.aliasing import aliases
 from functrain.engine.tracing.meta.trial_run import layout_of, learn, trial_run
 
+aten = torch.ops.aten
+ROW_BY_ROW = frozenset((aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default))
+"""Products, whose results PyTorch lays out row by row before a kernel runs, whatever the arguments are: on zeros they
+take as long as ever, which was a sixth of the first step of a transformer."""
+
 
 class Mispredicted(Exception):
     """A value is laid out another way than its trace says; it never leaves the engine.
@@ -59,8 +64,10 @@ dtype=torch.float32, is_conj=False, is_neg=False)
 
 
 def check_ahead(nodes: Iterable[Node]) -> None:
-    """Compare operations with what they return on zeros, where they can be run on zeros."""
+    """Compare operations, but for products, with what they return on zeros, where they can be run on zeros."""
     for node in nodes:
+        if node.target in ROW_BY_ROW:
+            continue
         args, kwargs = torch.fx.map_arg((node.args, node.kwargs), _value)
         try:
             with torch._C._DisableTorchDispatch(), as_recorded():

@@ -5,6 +5,7 @@ optimizer. Here the work of the optimizer on a large parameter follows its gradi
 memory; and the operations on small ones, where calling costs more than computing, are grouped into one call.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from functrain.engine.graph.aliasing import Aliasing
-from functrain.engine.graph.queries import outputs
+from functrain.engine.graph.queries import is_item, items_of, outputs
 from functrain.engine.graph.simplifying import GROUPED
 from functrain.engine.tracing.meta.geometry import same_layout
+from functrain.operators import OVERWRITING
 
 aten = torch.ops.aten
 
@@ -71,6 +73,8 @@ def is_pointwise(node: Any) -> bool:
 
 def _may_wait(node: Any) -> bool:
     """Return whether a node is of the kind that an optimizer's work is made of: it may wait for others."""
+    if node.target in OVERWRITING or (is_item(node) and node.args[0].target in OVERWRITING):
+        return True
     adds_product = node.target is aten.addmm.default and same_layout(node.args[0].meta.get("val"), node.meta.get("val"))
     return is_pointwise(node) or adds_product
 
@@ -89,7 +93,8 @@ def _ordered(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Any
     for k, result in enumerate(dict.fromkeys(n for n in results if n in tail)):
         cone = _cone(result, tail)
         needed = [position.get(a, -1) for n in cone for a in n.all_input_nodes]
-        readers = [position.get(u, -1) for u in _readers(input_of.get(result), position, aliasing)]
+        overwritten = [input_of.get(n) for n in _results_with(result, cone)]
+        readers = [position.get(u, -1) for i in overwritten for u in _readers(i, position, aliasing)]
         cones.append((max([*needed, *readers], default=-1), k, cone))
     cones.sort(key=lambda c: c[:2])
     # What is small comes last, all together, so that it can be grouped.
@@ -115,6 +120,14 @@ def _ordered(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Any
     rest = {n for n in tail if n not in done}
     # A large tail may need a value that a small one computes: such a value is done where it is needed.
     return _topological([*order, *late, *(n for n in nodes if n in rest)])
+
+
+def _results_with(result: Any, cone: list[Any]) -> Iterator[Any]:
+    """Yield a result, and those that an operator makes at once with what the result needs."""
+    yield result
+    for node in cone:
+        if node.target in OVERWRITING:
+            yield from items_of(node).values()
 
 
 def _readers(node: Any, position: dict[Any, int], aliasing: Aliasing) -> list[Any]:

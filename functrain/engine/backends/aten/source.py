@@ -14,121 +14,29 @@ import torch
 from torch import Tensor
 
 from functrain.dispatch_state import below_autocast, below_autograd, gradients_on
+from functrain.engine.backends.aten.direct import quickest
 from functrain.engine.backends.aten.memory_plan import IN_PLACE, NEVER, MemoryPlan, make_plan
 from functrain.engine.backends.aten.predictions import check, check_ahead, is_predicted
 from functrain.engine.backends.aten.schedule import FOREACH, Group
 from functrain.engine.graph.expanding import expand
 from functrain.engine.graph.fusing import fuse
+from functrain.engine.graph.hoisting import hoist
 from functrain.engine.graph.in_place import InPlace, duplicate
-from functrain.engine.graph.queries import attribute, outputs, placeholders
+from functrain.engine.graph.queries import attribute, is_item, items_of, outputs, placeholders
 from functrain.engine.graph.scan_node import compile_loops, loops
 from functrain.engine.graph.simplifying import simplify
-from functrain.engine.tracing.meta.geometry import is_dense
+from functrain.engine.tracing.meta.geometry import is_dense, tensors_in
 from functrain.engine.tracing.places import MADE_BY, origin_of
-from functrain.operators import KERNELS
-
-_F = torch._C._VariableFunctions  # pyright: ignore
-DIRECT = frozenset(
-    [
-        "_log_softmax",
-        "_log_softmax_backward_data",
-        "_softmax",
-        "_softmax_backward_data",
-        "abs",
-        "add",
-        "addcdiv",
-        "addcmul",
-        "addmm",
-        "all",
-        "amax",
-        "amin",
-        "any",
-        "arange",
-        "argmax",
-        "baddbmm",
-        "bitwise_and",
-        "bitwise_or",
-        "bitwise_xor",
-        "bmm",
-        "cat",
-        "clamp",
-        "clamp_max",
-        "clamp_min",
-        "clone",
-        "cos",
-        "cumsum",
-        "div",
-        "embedding",
-        "eq",
-        "erf",
-        "exp",
-        "floor",
-        "full",
-        "ge",
-        "gt",
-        "index_select",
-        "isnan",
-        "le",
-        "lerp",
-        "log",
-        "log1p",
-        "logical_and",
-        "logical_not",
-        "logical_or",
-        "lt",
-        "masked_fill",
-        "maximum",
-        "mean",
-        "minimum",
-        "mm",
-        "mul",
-        "native_batch_norm",
-        "native_layer_norm",
-        "ne",
-        "neg",
-        "ones",
-        "ones_like",
-        "permute",
-        "pow",
-        "reciprocal",
-        "relu",
-        "rsqrt",
-        "select",
-        "sigmoid",
-        "sign",
-        "sin",
-        "slice",
-        "split",
-        "sqrt",
-        "squeeze",
-        "stack",
-        "sub",
-        "sum",
-        "t",
-        "tanh",
-        "threshold_backward",
-        "transpose",
-        "unbind",
-        "unsqueeze",
-        "where",
-        "zeros",
-        "zeros_like",
-    ]
-)
-"""Operations whose function in `torch` is called instead of the overload: it takes 1.0 us where that takes 1.5 us."""
-
-METHODS = frozenset(["view", "expand", "gather", "scatter", "scatter_add", "logsumexp"])
-"""Operations that are called quickest as methods of the tensor."""
+from functrain.operators import OVERWRITING
 
 _SUMS = (torch.ops.aten.add.Tensor, torch.ops.aten.sub.Tensor)
 """Operations of which, on a CPU, the loop over a list takes four times as long with a tensor as with a list of it."""
 _OF_NUMBERS = frozenset((*_SUMS, torch.ops.aten.mul.Tensor, torch.ops.aten.div.Tensor))
 """Operations that take 2.4 us with a number and 0.8 us with a tensor that holds it; of lists too."""
 
+_COPY_ALL = torch._C._VariableFunctions._foreach_copy_  # pyright: ignore
 _SMALL = 256
 """Elements up to which a group takes a number as a tensor of each value's shape: a fifth quicker than of no axes."""
-
-_KNOWN = frozenset(("Tensor", "default", "Scalar", "Tensor_Scalar", "int", "self", "dim", "dim_IntList", "Dimname"))
 
 
 def compile(
@@ -150,6 +58,7 @@ def compile(
     >>> f([p, torch.ones(2)])[0] is p
     True
     """
+    hoist(gm)
     parts = expand(gm, _off_cpu)
     gm = fuse(gm if parts is gm else simplify(parts))
     left = compile_loops(gm, compile, donated) if loops(gm) else donated
@@ -157,7 +66,7 @@ def compile(
 
 
 def _off_cpu(node: torch.fx.Node) -> bool:
-    return node.meta["val"].device.type != "cpu"
+    return any(t.device.type != "cpu" for t in tensors_in(node.meta["val"]))
 
 
 _CHECK, _NODES = "check", "nodes"
@@ -202,7 +111,7 @@ class _Source:
         run = self._make([line for line in self.lines if not line.startswith(_CHECK)])
         run.checked = functools.partial(self._make, self.lines)
         run.kernels = len(self.plan.steps) + len(self.plan.clones) + bool(self.plan.copies)
-        run.in_place = sum(step.in_place is not None for step in self.plan.steps) + bool(self.plan.copies)
+        run.in_place = sum(bool(step.in_place) for step in self.plan.steps) + bool(self.plan.copies)
         return run
 
     def _make(self, lines: list[str]) -> Any:
@@ -257,6 +166,11 @@ class _Source:
         node = step.nodes[0]  # pyright: ignore
         if isinstance(node.target, InPlace):
             node.target = attrs.evolve(node.target, owned=frozenset(step.in_place or ()))
+        if node.target in OVERWRITING:
+            self._write_over(node, step.in_place or ())
+            return
+        if is_item(node) and node.args[0].target in OVERWRITING:
+            return  # it has its name
         if step.in_place is None or isinstance(node.target, InPlace):
             name = self._name(node)
             self.lines.append(f"{name} = {self._call(node)}")
@@ -268,6 +182,25 @@ class _Source:
         rest = ", ".join([*(self._operand(node, a) for a in args[1:]), *self._keywords(node)])
         self.lines.append(f"{self._text(args[0])}.{method}({rest})")
 
+    def _write_over(self, node: Any, free: tuple[int, ...]) -> None:
+        """Write the call that puts results into its first arguments, of which those that are not free are copied."""
+        f, count = OVERWRITING[node.target]
+        items, texts, k = items_of(node), [], 0
+        for tensors in node.args[:count]:
+            inside = []
+            for tensor in tensors:
+                text = self._text(tensor)
+                if k in free:
+                    self.names[items[k]] = self.names[self.plan.home[items[k]]]
+                else:
+                    text = f"{self._constant(duplicate)}({text})"
+                    text = f"({self._name(items[k])} := {text})" if k in items else text
+                inside.append(text)
+                k += 1
+            texts.append(f"[{', '.join(inside)}]")
+        texts += [self._text(a) for a in node.args[count:]]
+        self.lines.append(f"{self._constant(f)}({', '.join(texts)})")
+
     def _write_group(self, step: Group) -> None:
         node = step.nodes[0]
         name = FOREACH[node.target] + ("_" if step.in_place else "")
@@ -278,7 +211,7 @@ class _Source:
                 args.append(self._shared(step, a) if k > 0 else self._text(a))
             else:
                 args.append("[" + ", ".join(self._text(n.args[k]) for n in step.nodes) + "]")
-        call = f"{self._constant(getattr(_F, name))}({', '.join([*args, *self._keywords(node)])})"
+        call = f"{self._constant(getattr(torch, name))}({', '.join([*args, *self._keywords(node)])})"
         if step.in_place:
             for n in step.nodes:
                 self.names[n] = self.names[self.plan.home[n]]
@@ -318,7 +251,7 @@ class _Source:
                 self.first_write = len(self.lines)
             to = ", ".join(self.names[i] for _, i in self.plan.copies)
             what = ", ".join(returned[taken[i]] for _, i in self.plan.copies)
-            self.lines.append(f"{self._constant(_F._foreach_copy_)}([{to}], [{what}])")
+            self.lines.append(f"{self._constant(_COPY_ALL)}([{to}], [{what}])")
         for i, k in self.donated:
             returned[k] = self.names[self.inputs[i]]
         return returned
@@ -328,10 +261,10 @@ class _Source:
 
     def _call(self, node: Any) -> str:
         target = node.target
-        if getattr(target, "__name__", "") == "getitem":
+        if is_item(node):
             return f"{self._text(node.args[0])}[{self._text(node.args[1])}]"
         arguments = ", ".join([*(self._operand(node, a) for a in node.args), *self._keywords(node)])
-        return f"{self._constant(_callable(target))}({arguments})"
+        return f"{self._constant(quickest(target))}({arguments})"
 
     def _keywords(self, node: Any) -> list[str]:
         return [f"{k}={self._text(v)}" for k, v in node.kwargs.items()]
@@ -367,17 +300,3 @@ class _Source:
             self.ids[id(value)] = name = f"c{len(self.ids)}"
             self.constants[name] = value
         return self.ids[id(value)]
-
-
-def _callable(target: Any) -> Callable:
-    """Return the quickest way to call an operation."""
-    if target in KERNELS:
-        return KERNELS[target]
-    if isinstance(target, torch._ops.OpOverload):
-        name = target._schema.name.removeprefix("aten::")
-        if name in METHODS and target._overloadname in ("default", "src", ""):
-            return getattr(torch._C.TensorBase, name)
-        if name in DIRECT and target._overloadname in _KNOWN and hasattr(_F, name):
-            return getattr(_F, name)
-        return target._op
-    return target

@@ -14,6 +14,7 @@ from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.fx.passes.split_module import split_module
 
 from functrain.dispatch_state import as_recorded
+from functrain.engine.graph.hoisting import hoist
 from functrain.engine.graph.in_place import InPlace
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Body, Compile, Loop, Pairs, compile_loops, lift_constants, loops, unalias
@@ -73,6 +74,7 @@ def in_stages(gm: GraphModule, examples: list[Tensor], donated: Pairs, compile: 
     name = gm.meta.get("name") or gm._get_name()
     gm = graph_module(gm, copy(gm.graph))
     constants = lift_constants(gm)
+    hoist(gm)
     unalias(gm, donated)
     for node in loops(gm):
         node.target.body.meta["name"] = f"the loop in {name}"  # pyright: ignore

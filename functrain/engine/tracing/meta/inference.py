@@ -21,6 +21,7 @@ from functrain.engine.tracing.meta.operation_rules import RULES
 from functrain.engine.tracing.meta.trial_run import recall, trial_run
 from functrain.engine.tracing.operation_facts import facts, writes
 from functrain.engine.tracing.undeclared import UNDECLARED_ALIASES
+from functrain.operators import LAYOUTS
 
 
 def infer(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool, ways: Counter[str] | None = None) -> Any:
@@ -66,6 +67,8 @@ def _is_view(func: Any) -> bool:
 def _by_rule(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> Any:
     if func in CONVOLUTIONS:
         return convolution(func, args, kwargs)
+    if func in LAYOUTS:
+        return LAYOUTS[func](*map_tensors(_meta, args), **{k: map_tensors(_meta, v) for k, v in kwargs.items()})
     rule = RULES.get(func._schema.name.removeprefix("aten::"))
     if rule is None or func._overloadname.endswith("out") or _reads_bits(args):
         return None

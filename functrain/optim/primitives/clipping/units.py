@@ -32,7 +32,7 @@ def clip_by_unit_norm(max_norm: Hyper) -> Transform:
     schedule.check_hyper("max_norm", max_norm, minimum=0)
 
     def formula(now, g: Tensor, p: Tensor) -> Tensor:
-        return _shortened(g, scalar_like(g, now.max_norm))
+        return _shorten(g, scalar_like(g, now.max_norm))
 
     return per_leaf("clip_by_unit_norm", formula, {"max_norm": max_norm}, real=True)
 
@@ -57,7 +57,7 @@ def adaptive_grad_clip(clipping: Hyper = 0.01, eps: Hyper = 1e-3) -> Transform:
     """
 
     def formula(now, g: Tensor, p: Tensor) -> Tensor:
-        return _shortened(g, torch.maximum(_norm(p), scalar_like(p, now.eps)) * now.clipping)
+        return _shorten(g, torch.maximum(_norm(p), scalar_like(p, now.eps)) * now.clipping)
 
     return per_leaf("adaptive_grad_clip", formula, nonnegative(clipping=clipping, eps=eps), real=True)
 
@@ -67,7 +67,7 @@ def _norm(a: Tensor) -> Tensor:
     return root((a * a).sum(axes, keepdim=True))
 
 
-def _shortened(g: Tensor, most: Tensor) -> Tensor:
+def _shorten(g: Tensor, most: Tensor) -> Tensor:
     size = _norm(g)
     longer = size > most
     factor = torch.where(longer, most / torch.where(longer, size, 1.0), 1.0)

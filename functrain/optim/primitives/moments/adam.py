@@ -6,7 +6,7 @@ from torch import Tensor
 from functrain.optim.arithmetic import lerp, mean_square, root, unhide
 from functrain.optim.hypers import decays, nonnegative
 from functrain.optim.leaves import per_leaf
-from functrain.optim.transform import Transform
+from functrain.optim.transform import Transform, as_primitive
 from functrain.schedule import Hyper
 
 
@@ -36,7 +36,8 @@ def scale_by_adam(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Tran
         return unhide(m * now.factor / (root(v) + now.floor), v), m, v
 
     hypers = decays(b1=b1, b2=b2) | nonnegative(eps=eps)
-    return per_leaf("scale_by_adam", formula, hypers, ["mean", "square"], counts=True, once=_corrections)
+    piece = per_leaf("scale_by_adam", formula, hypers, ["mean", "square"], counts=True, once=_corrections)
+    return as_primitive("adam", piece, hypers)
 
 
 def _corrections(now) -> dict:

@@ -6,10 +6,17 @@ from functrain.optim.primitives.squares.factored import (
     scale_by_param_rms,
     scale_by_relative_step,
 )
-from functrain.optim.primitives.squares.means import scale_by_adadelta, scale_by_rms, scale_by_rss, scale_by_stddev
+from functrain.optim.primitives.squares.means import (
+    scale_by_adadelta,
+    scale_by_debiased_rms,
+    scale_by_rms,
+    scale_by_rss,
+    scale_by_stddev,
+)
 
 __all__ = [
     "scale_by_adadelta",
+    "scale_by_debiased_rms",
     "scale_by_factored_rms",
     "scale_by_param_rms",
     "scale_by_relative_step",

@@ -41,6 +41,36 @@ def scale_by_rms(decay: Hyper = 0.99, eps: Hyper = 1e-8, eps_in_root: bool = Fal
     return per_leaf("scale_by_rms", formula, decays(decay=decay) | nonnegative(eps=eps), ["square"])
 
 
+def scale_by_debiased_rms(b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Transform:
+    """Return the transform that divides by the root of a mean square which is not drawn to where it begins.
+
+    v = b2 v + (1 - b2) g^2, and in the t-th update u = g / (sqrt(v / (1 - b2^t)) + eps): Adam without a mean
+    of the gradients (Kingma and Ba, 2015, https://arxiv.org/abs/1412.6980).
+
+    Args:
+        b2: in [0, 1), the decay of the mean square; the hyperparameter "b2".
+        eps: at least 0, keeps the divisor away from zero; the hyperparameter "eps".
+
+    Raises:
+        InvalidArgument: a number is out of range.
+
+    >>> piece, params = scale_by_debiased_rms(b2=0.75), {"w": torch.zeros(2)}
+    >>> piece.update({"w": torch.tensor([3.0, -0.1])}, piece.init(params), params)[0]
+    {'w': tensor([ 1., -1.])}
+    """
+
+    def once(now) -> dict:
+        correction = (1 - now.b2**now.t).sqrt()
+        return {"factor": correction, "floor": correction * now.eps}
+
+    def formula(now, g: Tensor, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        v = mean_square(v, g, now.b2)
+        return unhide(g * now.factor / (root(v) + now.floor), v), v
+
+    hypers = decays(b2=b2) | nonnegative(eps=eps)
+    return per_leaf("scale_by_debiased_rms", formula, hypers, ["square"], counts=True, once=once)
+
+
 def scale_by_stddev(decay: Hyper = 0.99, eps: Hyper = 1e-8, eps_in_root: bool = False) -> Transform:
     """Return the transform that divides by a standard deviation.
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from every_transform import draw
 
-from functrain import nn, optim, random, tree
+import functrain as ft
+from functrain import data, nn, optim, random, tree
 from functrain.errors import DtypeMismatch, InvalidArgument
 
 DOUBLE, KEY = torch.float64, random.key(3)
@@ -131,6 +131,18 @@ def test_noise_has_the_variance_that_it_says_and_depends_on_key_name_and_path():
     assert not torch.equal(same["a"], passed(optim.add_noise(0.5, 2.0, name="more"), zeros, key=KEY)["a"])
 
 
+@pytest.mark.parametrize("jit", [False, "aten"])
+def test_a_fit_draws_its_noise_from_the_keys_of_its_steps(jit):
+    rows = data.ArrayDataset((torch.zeros(8, 2), torch.zeros(8, 1)))
+    learner = ft.Learner(nn.dense(1), lambda output, target: output * 0, optim.noisy_sgd(1.0, eta=1.0, gamma=0.0))
+    state = ft.init(learner, KEY, rows[:1])
+    run = ft.fit(learner, state, train=data.loader(rows, data.sequential(4)), epochs=1, jit=jit)
+    first, second = (random.fold_in(state.key, step) for step in (0, 1))
+    for path, leaf in tree.leaves_with_path(state.params):
+        noise = [random.normal(random.fold_in(key, "add_noise", path), tuple(leaf.shape)) for key in (first, second)]
+        torch.testing.assert_close(dict(tree.leaves_with_path(run.state.params))[path], leaf - noise[0] - noise[1])
+
+
 def test_noise_needs_a_key():
     params = {"w": torch.zeros(1)}
     with pytest.raises(InvalidArgument, match="this transform needs the random key of this step"):
@@ -145,10 +157,10 @@ def test_around_a_whole_optimizer_caution_is_that_around_its_piece():
         optim.cautious(optim.adam(0.1)),
         optim.chain(optim.scale_by_caution(optim.scale_by_adam()), optim.scale_by_learning_rate(0.1)),
     )
-    params = draw(0, DOUBLE)
+    params = {"w": torch.randn(3, 2, dtype=DOUBLE), "s": torch.randn((), dtype=DOUBLE)}
     states, still = [whole.init(params), piece.init(params)], 0
-    for seed in range(1, 8):
-        gradients = draw(seed, DOUBLE)
+    for _ in range(7):
+        gradients = tree.map(torch.randn_like, params)
         (a, states[0]), (b, states[1]) = (
             t.update(gradients, s, params) for t, s in zip((whole, piece), states, strict=True)
         )

@@ -1,0 +1,1 @@
+"""Updates by optimizers: what a step costs besides gradients."""

@@ -1,0 +1,115 @@
+"""Rows by a number of which each row of a batch has its own: `x[k]` under `vmap`, where nothing is traced.
+
+PyTorch takes such a number for an index of one axis less: beside a list, `x[k, :, [0, 1]]`, that puts the axes in
+another order; and where a gradient is taken inside it asks for its value, which is several (2.13). Here the row is
+taken as in a trace: a copy, where a loop over the batch has a view. What would show that is refused.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from functrain import tree
+from functrain.dispatch_state import innermost, unseen, vectorizing_levels
+from functrain.engine.tracing.abstract_tensor import storage_of
+from functrain.engine.tracing.copied_rows import CopiedRows, index_of
+from functrain.engine.tracing.indexing import get_item, is_number, is_row, set_item
+from functrain.engine.tracing.meta.geometry import tensors_in
+from functrain.engine.tracing.refusals import Refused
+from functrain.errors import SideEffect
+
+_OPERATORS = "add and floordiv lshift mod mul or pow rshift sub truediv xor"
+_WRITES = {"__setitem__", "set_item", *(f"__i{name}__" for name in _OPERATORS.split())}
+_ITEMS = (Tensor.__getitem__, Tensor.__setitem__)
+
+
+class MappedRows(TorchFunctionMode):
+    """The mode in which rows are taken, and set, by numbers that `vmap` maps over."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows = CopiedRows()
+        self._held: list[Tensor] = []  # alive, and so are their memories
+        self._is_written = False
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        """Take or set a row, or let a function run and see what it writes to."""
+        is_by_number = func in _ITEMS and any(map(_is_mapped, index_of(args[1])))
+        if not is_by_number and not self._rows.rows:
+            return func(*args, **(kwargs or {}))
+        with _in_words():
+            if is_by_number:
+                return self._take(*args) if func is Tensor.__getitem__ else self._put(*args)
+            return self._watch(func, args, kwargs or {})
+
+    def finish(self, result: Any) -> None:
+        """Refuse a result that would be another if rows were views."""
+        if not self._rows.rows:
+            return
+        with _in_words():
+            self._check(tensors_in(tree.leaves(result)))
+            if any(row.is_ahead for row in self._rows.rows.values()):
+                raise Refused("row")
+
+    def _take(self, x: Tensor, index: Any) -> Tensor:
+        self._check([x])
+        row = get_item(x, index)
+        if is_row(index):
+            with unseen():
+                inside = innermost(row), innermost(x)
+            self._held += inside
+            self._rows.add(storage_of(inside[0]), storage_of(inside[1]), index_of(index))
+        return row
+
+    def _put(self, x: Tensor, index: Any, value: Any) -> None:
+        if isinstance(value, Tensor):
+            with unseen():
+                self._rows.put_back(storage_of(innermost(value)), storage_of(innermost(x)), index_of(index))
+        self._watch(set_item, (x, index, value), {})
+
+    def _watch(self, func: Any, args: tuple, kwargs: dict) -> Any:
+        with unseen():
+            seen = [innermost(t) for t in tensors_in((args, tuple(kwargs.values())))]
+        self._check(seen)
+        before = [_times_written(t) for t in seen]
+        out = func(*args, **kwargs)
+        for k, (tensor, count) in enumerate(zip(seen, before, strict=True)):
+            if _times_written(tensor) != count or (tensor.is_inference() and k == 0 and _is_write(func)):
+                self._is_written = True
+                self._rows.note_write(storage_of(tensor))
+        return out
+
+    def _check(self, tensors: Any) -> None:
+        if self._is_written:
+            with unseen():
+                for tensor in tensors:
+                    self._rows.check_read(storage_of(innermost(tensor)))
+
+
+def _is_mapped(part: Any) -> bool:
+    return is_number(part) and bool(vectorizing_levels([part]))
+
+
+def _times_written(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _is_write(func: Any) -> bool:
+    """Return whether a function is named as one that writes to its first argument, where no tensor counts that."""
+    name = getattr(func, "__name__", "")
+    return name in _WRITES or (name.endswith("_") and not name.endswith("__"))
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except Refused:
+        raise SideEffect(
+            "a row taken by a number that vmap maps over, as x[k], was changed in place and then its tensor used, or "
+            "the other way round; it is a view for one example, and a copy for several: write x[k] = value, and take "
+            "the row anew or clone it"
+        ) from None
