@@ -30,7 +30,7 @@ def _forget_source(file: str) -> None:
 
 
 @contextmanager
-def sources_forgotten() -> Iterator[None]:
+def forget_sources() -> Iterator[None]:
     """Have the sources of modules that are made in a block, and not called after it, go with it (PyTorch 2.11)."""
     before = set(_loader.eval_cache)
     try:

@@ -18,7 +18,7 @@ from functrain.engine.graph.in_place import InPlace
 from functrain.engine.graph.passes.hoisting import hoist
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Body, Compile, Loop, Pairs, compile_loops, lift_constants, loops, unalias
-from functrain.engine.tracing.lazy_module import graph_module, sources_forgotten
+from functrain.engine.tracing.lazy_module import forget_sources, graph_module
 
 aten = torch.ops.aten
 _APART = (
@@ -100,7 +100,7 @@ def in_stages(gm: GraphModule, examples: list[Tensor], donated: Pairs, compile: 
 
 def _split(gm: GraphModule, stages: dict[Node, int]) -> Any:
     """Return a graph that calls one module for each stage."""
-    with sources_forgotten(), _use_lazy_graph_module(True):
+    with forget_sources(), _use_lazy_graph_module(True):
         whole = split_module(gm, gm, stages.__getitem__, keep_original_order=False)
     for name, part in list(whole.named_children()):
         setattr(whole, name, graph_module(part, copy(part.graph)))  # pyright: ignore
