@@ -222,7 +222,7 @@ class Recording:
 
     @contextmanager
     def values_only(self) -> Iterator[None]:
-        """Note of each operation of a block that nobody asked for vectors, see `graph.without_vectors`."""
+        """Note of each operation of a block that nobody asked for vectors, see `graph.passes.without_vectors`."""
         before, self._values_only = self._values_only, True
         try:
             yield

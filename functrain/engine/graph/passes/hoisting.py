@@ -68,11 +68,11 @@ def _hoist(loop: Node) -> None:
         inputs[carry + xs : carry + xs + consts],
         inputs[carry + xs + consts :],
     )
-    found = [p for n in body.graph.nodes if (p := _product(n, target.kind.length, rows, fixed)) is not None]
-    if not found:
+    products = [p for n in body.graph.nodes if (p := _product(n, target.kind.length, rows, fixed)) is not None]
+    if not products:
         return
     outside: dict[Any, Any] = dict(zip(inputs, loop.args, strict=False))
-    for product in found:
+    for product in products:
         with body.graph.inserting_after(rows[-1]):
             row = body.graph.placeholder(f"product_{len(rows)}")
         row.meta["val"] = abstract(value_of(product.node), value_of(product.node).shape)
