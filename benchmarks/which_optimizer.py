@@ -172,16 +172,19 @@ def measured(problems: Mapping[str, Problem], figures: dict[str, Any]) -> dict[s
 
 def table(entries: Mapping[str, Mapping[str, Any]], word: str) -> str:
     """Return the final losses with their standard deviation over the seeds, and the best rates, as a table."""
-    problems = list(next(iter(entries.values())))
+    problems = list(dict.fromkeys(name for by_problem in entries.values() for name in by_problem))
     lines = [f"| {word} | " + " | ".join(f"{name} | rate" for name in problems) + " |"]
     lines.append("| --- " * (1 + 2 * len(problems)) + "|")
 
     def order(entry: str) -> float:
-        return statistics.mean(entries[entry][problems[-1]]["last"])
+        return statistics.mean(entries[entry][problems[0]]["last"])
 
     for entry in sorted(entries, key=order):
         cells = []
         for name in problems:
+            if name not in entries[entry]:
+                cells += ["not measured", ""]
+                continue
             last = entries[entry][name]["last"]
             cells.append(f"{statistics.mean(last):.3f} ± {statistics.stdev(last):.3f}")
             cells.append(f"{entries[entry][name]['rate']:g}")
@@ -210,7 +213,8 @@ def draw(figures: Mapping[str, Any], steps: Mapping[str, int], to: Path) -> None
     axes = picture.subplots(2, len(steps))
     for row, (what, entries) in zip(axes, figures.items(), strict=True):
         for axis, name in zip(row, steps, strict=True):
-            for k, (entry, by_problem) in enumerate(entries.items()):
+            measured_here = {entry: by_problem for entry, by_problem in entries.items() if name in by_problem}
+            for k, (entry, by_problem) in enumerate(measured_here.items()):
                 curve = by_problem[name]["curve"]
                 at = [steps[name] * (i + 1) / len(curve) for i in range(len(curve))]
                 axis.plot(at, curve, label=entry, color=f"C{k % 10}", linestyle="-" if k < 10 else "--", linewidth=1)

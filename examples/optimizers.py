@@ -6,7 +6,8 @@ The problem is an MLP on real handwritten digits; each optimizer has a rate that
 `scan` over updates, the seeds are mapped over by `vmap`, and all ten are one function, traced once. It prints the
 losses of the validation set, the best first, with their range over the seeds, and draws the curves of the training.
 
-Over 48 seeds the medians of eight lay between BAND.
+Over 24 seeds the validation losses lay between 0.024 and 0.174, the medians of eight seeds between 0.029 and 0.032
+(adafactor), 0.041 and 0.043 (muon), 0.076 and 0.096 (lion), 0.074 and 0.076 (adagrad), 0.058 and 0.066 (the others).
 """
 
 import argparse

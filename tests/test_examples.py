@@ -52,7 +52,8 @@ def test_optimizers(tmp_path):
     out = run("optimizers.py", "--out", tmp_path, "--seeds", 4)
     losses = {name: float(loss) for name, loss in re.findall(r"(\w+): validation loss ([\d.]+)", out)}
     assert len(losses) == 10 and list(losses.values()) == sorted(losses.values())
-    assert all(0.02 < loss < 0.16 for loss in losses.values()), losses  # see its docstring
+    assert all(0.02 < loss < 0.2 for loss in losses.values()), losses  # 24 seeds gave 0.024 to 0.174
+    assert losses["adafactor"] < 0.05 and losses["muon"] < 0.06  # 0.025 to 0.044, 0.037 to 0.051
     assert (tmp_path / "optimizers.png").stat().st_size > 10_000
 
 

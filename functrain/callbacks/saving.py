@@ -11,7 +11,7 @@ import attrs
 
 from functrain import arguments, checkpoint
 from functrain.callbacks.stopping import check_monitor
-from functrain.checkpoint.folders import keep_newest
+from functrain.checkpoint.folders import Inside, keep_newest
 from functrain.errors import CannotSave, InvalidArgument
 from functrain.train.events import Callback
 from functrain.train.run import Run, batches_done
@@ -70,7 +70,7 @@ def save_checkpoints(
         saving.writer.check()
         ended, done = run.point is not None, batches_done(run)
         if ended or _is_due(run, every, saving.done):
-            then = None if keeping is None else partial(_tidy, saving.folder, keeping)
+            then = None if keeping is None else partial(_tidy, keeping)
             saving.writer.add(saving.folder, run, info=_info(run, done), then=then)
         saving.done = done
         if ended:
@@ -136,8 +136,8 @@ def _info(run: Run, done: int) -> dict[str, Any]:
     return {"step": done, **numbers, **({} if run.stopped is None else {"stopped": str(run.stopped)})}
 
 
-def _tidy(folder: Path, keeping: _Keeping) -> None:
-    if keeping.best and any(keeping.by in entry.info for entry in checkpoint.entries(folder)):
-        checkpoint.keep(folder, keeping.last, keeping.best, keeping.by, keeping.mode)
+def _tidy(keeping: _Keeping, inside: Inside) -> None:
+    if keeping.best and any(keeping.by in entry.info for entry in checkpoint.entries(inside.folder)):
+        checkpoint.keep(inside.folder, keeping.last, keeping.best, keeping.by, keeping.mode)
     else:
-        keep_newest(folder, keeping.last)
+        keep_newest(inside, keeping.last)

@@ -15,7 +15,8 @@ import attrs
 from torch import Tensor
 
 from functrain.checkpoint.files import as_path, check_info, put
-from functrain.checkpoint.folders import make_folder, put_into
+from functrain.checkpoint.folders import Inside, look_into, put_into
+from functrain.checkpoint.format.packing import is_small, pack
 from functrain.checkpoint.format.taking_apart import Parts, take_apart
 from functrain.checkpoint.format.writing import check_target
 from functrain.errors import CannotSave
@@ -53,8 +54,10 @@ class Background:
 
     def save(self, path: str | os.PathLike, value: Any, *, info: Mapping[str, Any] | None = None) -> None:
         """Copy a value, and begin to save it to one file, as `checkpoint.save` does."""
-        target = as_path(path)
-        self._begin(value, info, partial(check_target, target), lambda parts: put(target, parts, info))
+        target = as_path(path).absolute()  # the thread may write when the working directory is another one
+        parts = self._take_apart(value, info)
+        check_target(target)
+        self._begin(partial(put, target, pack(copy(parts), info or {}, None)))
 
     def add(
         self,
@@ -62,20 +65,22 @@ class Background:
         value: Any,
         *,
         info: Mapping[str, Any] | None = None,
-        then: Callable[[], Any] | None = None,
+        then: Callable[[Inside], Any] | None = None,
     ) -> None:
         """Copy a value, and begin to save it as the newest of a folder, as `checkpoint.add` does.
 
-        When it is on the disk, the thread calls `then`.
+        When it is on the disk, the thread calls `then` with what was in the folder before.
         """
-        target = as_path(folder)
+        parts = self._take_apart(value, info)
+        inside = look_into(as_path(folder).absolute())
+        content = pack(copy(parts), info or {}, inside.next)
 
-        def write(parts: Parts) -> None:
-            put_into(target, parts, info)
+        def write() -> None:
+            put_into(inside, content)
             if then is not None:
-                then()
+                then(inside)
 
-        self._begin(value, info, partial(make_folder, target), write)
+        self._begin(write)
 
     def check(self) -> None:
         """Raise what went wrong in the thread since the last call, if anything; wait for nothing."""
@@ -88,31 +93,37 @@ class Background:
         while self.waiting:
             self.waiting.pop(0).result()
 
-    def _begin(self, value: Any, info: Any, check: Callable[[], None], write: Callable[[Parts], Any]) -> None:
+    def _take_apart(self, value: Any, info: Any) -> Parts:
         self.wait()  # so there are never more than two copies of what is trained, whatever the disk does
         parts = take_apart(value)
         check_info(info)
-        check()
-        self.waiting.append(self.thread.submit(_write, write, copy(parts)))
+        return parts
+
+    def _begin(self, write: Callable[[], Any]) -> None:
+        self.waiting.append(self.thread.submit(_write, write))
 
     def _check_process(self) -> None:
         if self.process != os.getpid():
             raise CannotSave("this was opened in another process; open checkpoint.background() in the one that saves")
 
 
-def _write(write: Callable[[Parts], Any], parts: Parts) -> None:
+def _write(write: Callable[[], Any]) -> None:
     with _writing:
-        write(parts)
+        write()
 
 
 def copy(parts: Parts) -> Parts:
     """Return a value that was taken apart with a copy of each tensor, on the CPU; the copy is finished.
 
+    One so small that it is copied when it is packed is returned as it is.
+
     >>> import torch
-    >>> x = torch.ones(2)
+    >>> x = torch.ones(1_000_000)
     >>> copy(take_apart(x)).tensors[""] is x
     False
     """
+    if is_small(parts):
+        return parts
     return Parts(parts.outline, {name: _copy(tensor) for name, tensor in parts.tensors.items()})
 
 

@@ -1,21 +1,14 @@
 """One checkpoint, one file: `save`, `load` and `restore`."""
 
-import functools
 import os
-import platform
 import sys
-import time
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from functrain.checkpoint.format.elements import STORED, dense_stride
-from functrain.checkpoint.format.header import Entry, Header
+from functrain.checkpoint.format.packing import Content, pack
 from functrain.checkpoint.format.reading import meta_tensors, open_checkpoint, read_tensors
-from functrain.checkpoint.format.taking_apart import Parts, is_scalar, scalar_outline, take_apart
+from functrain.checkpoint.format.taking_apart import is_scalar, take_apart
 from functrain.checkpoint.format.writing import check_target, sweep, write
 from functrain.checkpoint.saved import Saved, as_plain, as_saved, into
 from functrain.errors import CannotSave, InvalidArgument
@@ -40,13 +33,13 @@ def save(path: str | os.PathLike, value: Any, *, info: Mapping[str, Any] | None 
         NotSavable: something in the value is none of these; the message names it by dotted path.
         CannotSave: the file cannot be written, or something that is no checkpoint stands in its place.
 
-    >>> import tempfile
+    >>> import tempfile, torch
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(f"{folder}/a.safetensors", {"w": torch.ones(2), "lr": 0.5})
     ...     load(f"{folder}/a.safetensors")
     {'w': tensor([1., 1.]), 'lr': 0.5}
     """
-    put(as_path(path), take_apart(value), info)
+    put(as_path(path), pack(take_apart(value), check_info(info), None))
 
 
 def load(path: str | os.PathLike, like: Any = NOTHING) -> Any:
@@ -63,7 +56,7 @@ def load(path: str | os.PathLike, like: Any = NOTHING) -> Any:
         NewerFormat: a newer functrain saved it.
         TreeMismatch: it has another structure than `like`.
 
-    >>> import tempfile
+    >>> import tempfile, torch
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(f"{folder}/a.safetensors", (torch.ones(2), [1, None]))
     ...     load(f"{folder}/a.safetensors")
@@ -89,7 +82,7 @@ def restore(path: str | os.PathLike, like: Any = NOTHING) -> Any:
         TreeMismatch: it has another structure than `like`; the message lists which paths differ, with both shapes.
         InvalidArgument: something in `like` is neither a container, nor a tensor, nor data.
 
-    >>> import tempfile
+    >>> import tempfile, torch
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(f"{folder}/a.safetensors", {"w": torch.ones(2)}, info={"step": 3})
     ...     saved = restore(f"{folder}/a.safetensors")
@@ -115,7 +108,7 @@ def outline(path: str | os.PathLike) -> Saved:
     Raises:
         NoCheckpoint, CorruptFile, NewerFormat: as `restore`; the data is not checked.
 
-    >>> import tempfile
+    >>> import tempfile, torch
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     save(f"{folder}/a.safetensors", {"w": torch.ones(2)})
     ...     outline(f"{folder}/a.safetensors").leaves["w"].shape
@@ -136,21 +129,27 @@ def as_path(path: Any) -> Path:
     raise InvalidArgument(f"path must be the name of a file, got {path!r}")
 
 
-def put(
-    path: Path, parts: Parts, info: Mapping[str, Any] | None, number: int | None = None, replace: bool = True
-) -> None:
-    """Write a value that was taken apart; the arguments are those of `save` and of `add`.
+def put(path: Path, content: Content) -> None:
+    """Write a file, as `save` does.
 
-    >>> put(Path("nowhere/a"), take_apart(3), None)
+    >>> put(Path("nowhere/a"), pack(take_apart(3), {}, None))
     Traceback (most recent call last):
         ...
     functrain.errors.CannotSave: cannot save nowhere/a: there is no folder nowhere; make it first
     """
+    check_machine(path)
+    check_target(path)
+    sweep(path)
+    write(path, content)
+
+
+def check_machine(path: Path) -> None:
+    """Raise `CannotSave` where the bytes of numbers stand in another order than in a file.
+
+    >>> check_machine(Path("a"))
+    """
     if sys.byteorder != "little":
         raise CannotSave(f"cannot save {path}: the bytes of numbers stand the other way round on this machine")
-    check_target(path)
-    sweep(path.parent, path.name)
-    write(path, make_header(parts, check_info(info), number), parts.tensors, replace)
 
 
 def check_info(info: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -170,37 +169,10 @@ def check_info(info: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def check_savable(value: Any) -> None:
     """Raise `NotSavable` unless a value can be saved; nothing is copied or written.
 
+    >>> import torch
     >>> check_savable({"w": torch.ones(2), "f": print})
     Traceback (most recent call last):
         ...
     functrain.errors.NotSavable: f: tensors, numbers, strings, None, dicts, lists, tuples and frozen attrs classes...
     """
     take_apart(value)
-
-
-def make_header(parts: Parts, info: Mapping[str, Any], number: int | None) -> Header:
-    """Return the header of a value that was taken apart, without checksums.
-
-    >>> make_header(take_apart(3), {}, None).outline
-    3
-    """
-    entries, begin = {}, 0
-    # The largest elements first, so that each tensor begins at a multiple of its element's size.
-    for name in sorted(parts.tensors, key=lambda name: -STORED[parts.tensors[name].dtype].dtype.itemsize):
-        tensor = parts.tensors[name]
-        nbytes = tensor.numel() * STORED[tensor.dtype].size
-        stride = dense_stride(tensor)
-        entries[name] = Entry(tensor.dtype, tuple(tensor.shape), stride, begin, nbytes, device=str(tensor.device))
-        begin += nbytes
-    written = {name: scalar_outline(value) for name, value in info.items()}
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    return Header(entries, parts.outline, written, _versions(), now, number)
-
-
-@functools.cache
-def _versions() -> Mapping[str, str]:
-    try:
-        own = version("functrain")
-    except PackageNotFoundError:  # used from its sources, not installed
-        own = "unknown"
-    return {"functrain": own, "torch": str(torch.__version__), "python": platform.python_version()}

@@ -7,7 +7,6 @@ scripts, see the same.
 import math
 import os
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from typing import Any
 import attrs
 
 from functrain import arguments
-from functrain.checkpoint.files import NOTHING, as_path, outline, put, restore
-from functrain.checkpoint.format.taking_apart import Parts, take_apart
-from functrain.checkpoint.format.writing import sweep, sync_folder
+from functrain.checkpoint.files import NOTHING, as_path, check_info, check_machine, outline, restore
+from functrain.checkpoint.format.packing import Content, pack
+from functrain.checkpoint.format.taking_apart import take_apart
+from functrain.checkpoint.format.writing import LEFT, delete_unless_locked, sync_folder, write
 from functrain.errors import CannotSave, InvalidArgument, NoCheckpoint
 from functrain.records import reprs
 
@@ -62,23 +62,69 @@ def add(folder: str | os.PathLike, value: Any, *, info: Mapping[str, Any] | None
     ...     [add(folder, {"n": n}, info={"step": n}).name for n in range(2)]
     ['checkpoint-00000001.safetensors', 'checkpoint-00000002.safetensors']
     """
-    return put_into(as_path(folder), take_apart(value), info)
+    parts, info = take_apart(value), check_info(info)
+    inside = look_into(as_path(folder))
+    put_into(inside, pack(parts, info, inside.next))
+    return inside.path_of_next
 
 
-def put_into(folder: Path, parts: Parts, info: Mapping[str, Any] | None) -> Path:
-    """Write a value that was taken apart as the newest of a folder; see `add`.
+@attrs.frozen
+class Inside:
+    """What is in a folder that is saved into, by names alone.
 
-    >>> put_into(Path("nowhere/at/all"), take_apart(3), None)
+    Attributes:
+        folder: the folder.
+        members: the names of the checkpoints, oldest first.
+        next: the number of the next one.
+        left: the names of temporary files, which a process writes, or left when it was killed.
+    """
+
+    folder: Path
+    members: list[str]
+    next: int
+    left: list[str]
+
+    @property
+    def path_of_next(self) -> Path:
+        """Where the next one will stand."""
+        return self.folder / f"checkpoint-{self.next:08d}.safetensors"
+
+
+def look_into(folder: Path) -> Inside:
+    """Return what is in a folder that is to be saved into; it is made unless it is there.
+
+    Raises:
+        CannotSave: it is none, cannot be made, or cannot be looked into.
+
+    >>> look_into(Path("nowhere/at/all"))
     Traceback (most recent call last):
         ...
     functrain.errors.CannotSave: cannot save into nowhere/at/all: there is no folder nowhere/at; make it first
     """
-    make_folder(folder)
-    sweep(folder, "checkpoint-")
-    number = 1 + max((int(match[1]) for match in map(_NAME.fullmatch, os.listdir(folder)) if match), default=0)
-    path = folder / f"checkpoint-{number:08d}.safetensors"
-    put(path, parts, info, number, replace=False)
-    return path
+    try:
+        listed = _list(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        make_folder(folder)
+        listed = []
+    except OSError as error:
+        raise CannotSave(f"cannot save into {folder}: {os.strerror(error.errno or 0).lower()}") from error
+    numbered = sorted((int(match[1]), one.name, one) for one in listed if (match := _NAME.fullmatch(one.name)))
+    members = [name for _, name, one in numbered if one.is_file(follow_symlinks=False)]
+    left = [one.name for one in listed if one.name.startswith(".checkpoint-") and one.name.endswith(LEFT)]
+    return Inside(folder, members, numbered[-1][0] + 1 if numbered else 1, left)
+
+
+def _list(folder: Path) -> list[os.DirEntry]:
+    with os.scandir(folder) as inside:
+        return list(inside)
+
+
+def put_into(inside: Inside, content: Content) -> None:
+    """Write the next checkpoint of a folder, and sweep away what killed processes left there; see `add`."""
+    check_machine(inside.folder)
+    for name in inside.left:
+        delete_unless_locked(inside.folder / name)
+    write(inside.path_of_next, content, replace=False)
 
 
 def make_folder(folder: Path) -> None:
@@ -127,15 +173,13 @@ def entries(folder: str | os.PathLike) -> tuple[Entry, ...]:
 def _files(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as inside:
-            return [Path(one.path) for one in inside if _NAME.fullmatch(one.name) and _is_regular(one)]
+            return [
+                Path(one.path) for one in inside if _NAME.fullmatch(one.name) and one.is_file(follow_symlinks=False)
+            ]
     except FileNotFoundError:
         return []
     except NotADirectoryError:
         raise NoCheckpoint(f"{folder} is a file, not a folder of checkpoints") from None
-
-
-def _is_regular(one: os.DirEntry) -> bool:
-    return stat.S_ISREG(one.stat(follow_symlinks=False).st_mode)
 
 
 def latest(folder: str | os.PathLike, like: Any = NOTHING) -> Any:
@@ -186,30 +230,33 @@ def keep(folder: str | os.PathLike, last: int, best: int = 0, by: str = "valid/l
     members = entries(folder)
     staying = {entry.path for entry in (*members[-last:], *_best(members, best, by, mode))}
     going = [Path(entry.path) for entry in members if entry.path not in staying]
-    _delete(as_path(folder), going)
+    _delete(going)
+    if going:
+        sync_folder(as_path(folder))
     return going
 
 
-def keep_newest(folder: Path, last: int) -> None:
-    """Delete all checkpoints of a folder but the newest, by their names alone, right after the newest was saved.
+def keep_newest(inside: Inside, last: int) -> None:
+    """Delete all checkpoints of a folder but the newest, right after the next one was put into it.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     paths = [add(folder, n) for n in range(3)]
-    ...     keep_newest(Path(folder), 1)
-    ...     [path.exists() for path in paths]
-    [False, False, True]
+    ...     paths = [add(folder, n) for n in range(2)]
+    ...     inside = look_into(Path(folder))
+    ...     put_into(inside, pack(take_apart(2), {}, inside.next))
+    ...     keep_newest(inside, 1)
+    ...     [entry.number for entry in entries(folder)]
+    [3]
     """
-    numbered = sorted((int(path.name[11:-12]), path) for path in _files(folder))
-    _delete(folder, [path for _, path in numbered[:-last]])
+    # Not flushed to the disk, as the next one will be: what comes back after a power cut is deleted then.
+    names = [*inside.members, inside.path_of_next.name]
+    _delete([inside.folder / name for name in names[:-last]])
 
 
-def _delete(folder: Path, going: list[Path]) -> None:
+def _delete(going: list[Path]) -> None:
     try:
         for path in going:
             path.unlink(missing_ok=True)
-        if going:
-            sync_folder(folder)
     except OSError as error:
         raise CannotSave(f"cannot delete {error.filename}: {os.strerror(error.errno or 0).lower()}") from error
 

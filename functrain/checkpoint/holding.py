@@ -39,7 +39,7 @@ def hold(folder: str | os.PathLike) -> Iterator[Path]:
     ...     path.name
     'run'
     """
-    path = as_path(folder)
+    path = as_path(folder).absolute()  # it stays the same folder when the working directory becomes another
     make_folder(path)
     check_writable(path)
     entries(path)

@@ -2,7 +2,7 @@
 
 By its parts, a call of the generator is 80 operations, which take 20 ms and more to trace and each cost a call. As one
 operation, a CPU runs it as quickly in a graph as at once. A compiler, which fuses the parts, gets them back by
-`engine.graph.expanding`, and so do devices other than the CPU.
+`engine.graph.passes.expanding`, and so do devices other than the CPU.
 
 Inside `torch.func.vmap` and transforms other than `grad`, and under `torch.compile`, the parts themselves are recorded.
 """

@@ -16,8 +16,9 @@ from functrain import checkpoint
 
 
 def value(number):
-    """Return a value of several tensors, in which everything says the number."""
-    return {"numbers": [torch.full((size,), number) for size in (3, 40_000, 200_000)], "number": number}
+    """Return a value of several tensors, in which everything says the number; each other is laid out at once."""
+    sizes = (3, 40_000, 200_000 + number % 2 * 100_000)
+    return {"numbers": [torch.full((size,), number) for size in sizes], "number": number}
 
 
 def check(loaded, least):

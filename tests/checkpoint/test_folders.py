@@ -12,8 +12,10 @@ from forging import saved
 
 import functrain as ft
 from functrain import checkpoint
-from functrain.checkpoint import asynchronous
+from functrain.checkpoint import asynchronous, folders
 from functrain.checkpoint.format import writing
+from functrain.checkpoint.format.packing import pack
+from functrain.checkpoint.format.taking_apart import take_apart
 from functrain.errors import CannotSave, CorruptFile, InvalidArgument, NoCheckpoint, NotSavable, TreeMismatch
 
 
@@ -136,18 +138,16 @@ def test_a_folder_that_is_none(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_two_processes_that_save_into_one_folder_do_not_overwrite_each_other(tmp_path, monkeypatch):
-    listed = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda folder: [])  # what one sees before the other has finished
-    checkpoint.add(tmp_path, 1)
-    monkeypatch.setattr(os, "listdir", lambda folder: [])
-    with pytest.raises(CannotSave, match="checkpoint-00000001"):
-        checkpoint.add(tmp_path, 2)
-    monkeypatch.setattr(writing, "check_target", lambda path: None)
-    with pytest.raises(CannotSave, match="another process has just saved it; use a folder for each run"):
-        checkpoint.add(tmp_path, 2)
-    monkeypatch.setattr(os, "listdir", listed)
-    assert checkpoint.latest(tmp_path).leaves == {"": 1}
+def put(inside, value):
+    folders.put_into(inside, pack(take_apart(value), {}, inside.next))
+
+
+def test_two_processes_that_save_into_one_folder_do_not_overwrite_each_other(tmp_path):
+    one, other = folders.look_into(tmp_path), folders.look_into(tmp_path)  # each before the other has finished
+    put(one, 1)
+    with pytest.raises(CannotSave, match=r"checkpoint-00000001.* another process has just saved it; use a folder for"):
+        put(other, 2)
+    assert checkpoint.latest(tmp_path).leaves == {"": 1} and len(list(tmp_path.iterdir())) == 1
 
 
 def test_file_systems_without_links(tmp_path, monkeypatch):
@@ -157,6 +157,20 @@ def test_file_systems_without_links(tmp_path, monkeypatch):
     monkeypatch.setattr(writing.os, "link", fails)
     fill(tmp_path, range(2))
     assert steps(tmp_path) == [0, 1] and len(list(tmp_path.iterdir())) == 2
+    late = folders.look_into(tmp_path)
+    fill(tmp_path, [2])
+    with pytest.raises(CannotSave, match=r"checkpoint-00000003.* something is there already; delete it, or choose an"):
+        put(late, 2)
+    assert steps(tmp_path) == [0, 1, 0]
+
+
+def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
+    def fails(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(folders.os, "scandir", fails)
+    with pytest.raises(CannotSave, match=r"cannot save into .*: permission denied"):
+        checkpoint.add(tmp_path, 1)
 
 
 # In a thread
@@ -180,6 +194,19 @@ def test_what_is_saved_is_what_it_was_and_no_live_tensor_is_touched(tmp_path, sl
         slow.set()
     loaded = checkpoint.load(tmp_path / "a.safetensors")
     assert bool((loaded["w"] == 1).all()) and loaded["w"] is loaded["tied"]
+
+
+def test_a_thread_writes_where_the_working_directory_was(tmp_path, monkeypatch, slow):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with checkpoint.background() as saving:
+        saving.add("run", 1)
+        os.chdir("elsewhere")
+        slow.set()
+        saving.wait()
+        saving.save("a", torch.ones(300_000))
+        os.chdir(tmp_path)
+    assert checkpoint.latest("run").leaves == {"": 1} and (tmp_path / "elsewhere" / "a").exists()
 
 
 def test_a_donated_state_is_saved_as_it_was(tmp_path, slow):

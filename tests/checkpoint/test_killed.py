@@ -178,7 +178,7 @@ def test_a_link_in_place_of_the_temporary_file_is_not_followed(tmp_path, monkeyp
     monkeypatch.setattr(writing.secrets, "token_hex", lambda size: "guessed")
     (tmp_path / ".a.safetensors.guessed.partial").symlink_to(victim)
     with pytest.raises(CannotSave, match="file exists"):
-        writing.write(tmp_path / "a.safetensors", writing.Header({}, 1, {}, {}, ""), {})
+        saved(tmp_path, 1)
     assert victim.read_text() == "mine"
 
 
@@ -187,6 +187,18 @@ def test_what_a_killed_process_left_is_swept_and_what_is_written_is_not(tmp_path
     with writing._temporary(tmp_path / "a.safetensors") as (_, busy):
         saved(tmp_path, 1)
         assert busy.exists() and not (tmp_path / ".a.safetensors.00.partial").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["n" * 255, "ü" * 127, "😀" * 63, "a[1]*?.safetensors", "\udcff" * 80 + "a"], ids=str.__len__
+)
+def test_names_that_are_long_or_odd(tmp_path, name):
+    with writing._temporary(tmp_path / name) as (_, partial):
+        os.rename(partial, left := partial.with_name(partial.name.replace(".partial", "0.partial")))
+    (tmp_path / ".another.00.partial").touch()
+    checkpoint.save(tmp_path / name, 1)
+    assert checkpoint.load(tmp_path / name) == 1
+    assert not left.exists() and (tmp_path / ".another.00.partial").exists()
 
 
 def test_a_file_that_was_swept_away_is_an_error(tmp_path, monkeypatch):

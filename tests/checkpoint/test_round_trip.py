@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import functrain as ft
 from functrain import checkpoint, tree
-from functrain.checkpoint import files
+from functrain.checkpoint.format import packing
 from functrain.checkpoint.format.elements import STORED
 from functrain.errors import DonatedValueUsed, DuplicateName, InvalidArgument, NotSavable
 
@@ -365,12 +365,12 @@ def test_what_is_known_of_a_file(tmp_path):
 
 def test_functrain_need_not_be_installed(tmp_path, monkeypatch):
     def missing(name):
-        raise files.PackageNotFoundError(name)
+        raise packing.PackageNotFoundError(name)
 
-    monkeypatch.setattr(files, "version", missing)
-    files._versions.cache_clear()
+    monkeypatch.setattr(packing, "version", missing)
+    packing._versions.cache_clear()
     assert checkpoint.restore(saved(tmp_path, 1)).versions["functrain"] == "unknown"
-    files._versions.cache_clear()
+    packing._versions.cache_clear()
 
 
 def test_an_outline_reads_no_data(tmp_path):

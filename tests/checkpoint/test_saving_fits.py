@@ -265,7 +265,7 @@ def test_a_disk_that_is_full_is_raised_at_a_boundary_with_the_run(tmp_path, monk
 
     def full(*arguments):
         calls.append(arguments)
-        if len(calls) > 60:
+        if len(calls) > 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(*arguments)
 
@@ -278,6 +278,15 @@ def test_a_disk_that_is_full_is_raised_at_a_boundary_with_the_run(tmp_path, monk
     after = fit(checkpoint.latest(tmp_path), callbacks=[save_checkpoints(tmp_path, every=2)])
     assert not tree.differences(numbers(after), numbers(whole))
     assert not tree.differences(numbers(fit(run, callbacks=[quiet()])), numbers(whole))
+
+
+def test_a_working_directory_that_changes_moves_no_checkpoint(tmp_path, monkeypatch):
+    fit, state = problem(jit=False, epochs=2)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    moving = ft.Callback("moving", {"begin_epoch": lambda run: os.chdir(tmp_path / "elsewhere")}, keeps_state=False)
+    fit(state, callbacks=[save_checkpoints("run"), moving])
+    assert steps(tmp_path / "run") == [7, 14] and list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_a_boundary_that_raises_says_where(tmp_path):

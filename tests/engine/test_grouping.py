@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from functrain.engine.backends import aten
-from functrain.engine.graph.fusing import fuse
-from functrain.engine.graph.simplifying import simplify
+from functrain.engine.graph.passes.fusing import fuse
+from functrain.engine.graph.passes.simplifying import simplify
 from functrain.engine.tracing.to_graph import trace
 
 

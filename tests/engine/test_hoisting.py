@@ -6,8 +6,8 @@ import torch.nn.functional as F
 
 import functrain as ft
 from functrain import tree
-from functrain.engine.graph.functionalizing import functionalize
-from functrain.engine.graph.hoisting import hoist
+from functrain.engine.graph.passes.functionalizing import functionalize
+from functrain.engine.graph.passes.hoisting import hoist
 from functrain.engine.graph.scan_node import loops
 
 G = torch.Generator().manual_seed(0)

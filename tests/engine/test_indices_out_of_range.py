@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import functrain as ft
 from functrain import losses, nn, random
-from functrain.engine.graph.simplifying import remove_dead
+from functrain.engine.graph.passes.simplifying import remove_dead
 from functrain.errors import LabelOutOfRange
 
 LAYER = nn.embedding(5, 3)

@@ -175,7 +175,7 @@ def test_less_memory_eager(problem, way):
 
 
 def test_less_memory_in_jit_after_its_passes(problem):
-    from functrain.engine.graph.simplifying import simplify
+    from functrain.engine.graph.passes.simplifying import simplify
 
     leaves, spec = tree.flatten(problem)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from functrain import engine, tree
 from functrain.engine import Stop, fold
-from functrain.engine.graph.functionalizing import functionalize
+from functrain.engine.graph.passes.functionalizing import functionalize
 from functrain.engine.graph.scan_node import compile_loops, loops
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.to_graph import trace as engine_trace

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from functrain.engine import jit
 from functrain.engine.backends.aten import source as aten_backend
-from functrain.engine.graph.functionalizing import functionalize, writes
+from functrain.engine.graph.passes.functionalizing import functionalize, writes
 from functrain.engine.graph.replaying import replay
 from functrain.engine.tracing.meta.geometry import bitwise_equal
 from functrain.engine.tracing.to_graph import trace

@@ -7,9 +7,9 @@ import torch
 import functrain as ft
 from functrain import optim, schedule, tree
 from functrain.engine.backends.aten.source import compile
-from functrain.engine.graph.functionalizing import functionalize
+from functrain.engine.graph.passes.functionalizing import functionalize
+from functrain.engine.graph.passes.simplifying import simplify
 from functrain.engine.graph.queries import is_item
-from functrain.engine.graph.simplifying import simplify
 from functrain.engine.tracing.to_graph import trace
 from functrain.operators import OVERWRITING
 from functrain.optim.fused import fast_path, paths

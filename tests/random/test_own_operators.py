@@ -6,7 +6,7 @@ from torch.func import vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain import random
-from functrain.engine.graph.expanding import expand as expanded_graph
+from functrain.engine.graph.passes.expanding import expand as expanded_graph
 from functrain.engine.tracing.abstract_tensor import storage_of
 from functrain.engine.tracing.to_graph import trace
 from functrain.random import leaf

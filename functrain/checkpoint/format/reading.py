@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.format.elements import STORED, as_bytes, lay_out
+from functrain.checkpoint.format.elements import HUGE, STORED, advise_huge_pages, as_bytes, lay_out
 from functrain.checkpoint.format.header import MOST_BYTES, PIECE, START, Entry, Header, looks_like, parse
 from functrain.errors import CorruptFile, NewerFormat, NoCheckpoint
 
@@ -107,7 +107,10 @@ def read_tensors(file: int, header: Header, start: int) -> dict[str, Tensor]:
 
 def _empty(entry: Entry) -> Tensor:
     stored = STORED[entry.dtype]
-    return torch.empty((*entry.shape, 2) if stored.pair else entry.shape, dtype=stored.dtype)
+    tensor = torch.empty((*entry.shape, 2) if stored.pair else entry.shape, dtype=stored.dtype)
+    if entry.nbytes >= 2 * HUGE:
+        advise_huge_pages(tensor)
+    return tensor
 
 
 def _read_piece(file: int, stored: Tensor, start: int, name: str, entry: Entry, number: int) -> None:

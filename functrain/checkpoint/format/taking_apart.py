@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from functrain.checkpoint.format.elements import STORED
-from functrain.checkpoint.format.outlines import MOST_BITS, MOST_DEEP, join
+from functrain.checkpoint.format.outlines import MOST_BITS, MOST_DEEP
 from functrain.dispatch_state import is_traced, level
 from functrain.errors import DuplicateName, NotSavable
 
 _RESERVED = "__metadata__"
 """What no tensor in a safetensors file may be called."""
+
+SCALARS = frozenset((bool, int, float, complex, str, type(None)))
+"""The types of numbers, strings and None; a subclass, such as an enum's member, is none of them."""
 
 
 @attrs.frozen
@@ -36,6 +39,7 @@ class Parts:
 class _Taken:
     """What has been met so far: the tensors by name, the name by memory, and the dotted paths of all leaves."""
 
+    traced: bool
     tensors: dict[str, Tensor] = attrs.field(factory=dict)
     by_memory: dict[tuple, str] = attrs.field(factory=dict)
     paths: set[str] = attrs.field(factory=set)
@@ -51,8 +55,8 @@ def take_apart(value: Any) -> Parts:
     >>> take_apart({"w": torch.ones(2), "n": 3}).outline
     {'dict': [['w', {'tensor': 'w'}], ['n', 3]]}
     """
-    taken = _Taken()
-    return Parts(_outline(value, (), taken), taken.tensors)
+    taken = _Taken(is_traced())
+    return Parts(_outline(value, "", 0, taken), taken.tensors)
 
 
 def children(value: Any) -> tuple[str, list[tuple[Any, Any]]] | None:
@@ -63,25 +67,37 @@ def children(value: Any) -> tuple[str, list[tuple[Any, Any]]] | None:
     >>> children((1, 2))
     ('tuple', [(0, 1), (1, 2)])
     """
-    if isinstance(value, Mapping):
-        return "dict", list(value.items())
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return "record", [(name, getattr(value, name)) for name in value._fields]  # pyright: ignore
-    if isinstance(value, (list, tuple)):
-        return "list" if isinstance(value, list) else "tuple", list(enumerate(value))
-    fields = None if is_scalar(value) else _fields(type(value))
-    if fields is None:
-        return None
-    pairs = [(name, getattr(value, name), static) for name, static in fields]
-    return "record", [(name, child) for name, child, static in pairs if not static or is_data(child)]
+    kind, fields = _container(type(value))
+    if kind == "dict":
+        return kind, list(value.items())
+    if kind in ("list", "tuple"):
+        return kind, list(enumerate(value))
+    return None if kind is None else (kind, _pairs(value, fields))
 
 
-@functools.cache
-def _fields(cls: type) -> tuple[tuple[str, bool], ...] | None:
-    """Return the names of the fields of a frozen class, with whether they belong to its structure; None for another."""
+def _pairs(value: Any, fields: tuple[tuple[str, bool], ...]) -> list[tuple[str, Any]]:
+    pairs = []
+    for name, static in fields:
+        child = getattr(value, name)
+        if not static or is_data(child):
+            pairs.append((name, child))
+    return pairs
+
+
+@functools.cache  # of classes, because asking whether one is a mapping takes longer than all the rest
+def _container(cls: type) -> tuple[str | None, tuple[tuple[str, bool], ...]]:
+    """Return the kind of a container, None for a leaf, and a record's fields: whether each belongs to its structure."""
+    if cls in SCALARS:
+        return None, ()
+    if issubclass(cls, Mapping):
+        return "dict", ()
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        return "record", tuple((name, False) for name in cls._fields)  # pyright: ignore
+    if issubclass(cls, (list, tuple)):
+        return "list" if issubclass(cls, list) else "tuple", ()
     if not attrs.has(cls):
-        return None
-    return tuple((f.name, bool(f.metadata.get("static"))) for f in attrs.fields(cls) if f.init)
+        return None, ()
+    return "record", tuple((f.name, bool(f.metadata.get("static"))) for f in attrs.fields(cls) if f.init)
 
 
 def is_data(value: Any) -> bool:
@@ -101,7 +117,7 @@ def is_scalar(value: Any) -> bool:
     >>> is_scalar(0.5), is_scalar([0.5])
     (True, False)
     """
-    return value is None or type(value) in (bool, int, float, complex, str)
+    return type(value) in SCALARS
 
 
 def scalar_outline(value: Any) -> Any:
@@ -115,25 +131,27 @@ def scalar_outline(value: Any) -> Any:
     return {"float": str(value)} if type(value) is float and not math.isfinite(value) else value
 
 
-def _outline(value: Any, path: tuple, taken: _Taken) -> Any:
-    if len(path) > MOST_DEEP:
-        start = join(path[:3])
+def _outline(value: Any, name: str, deep: int, taken: _Taken) -> Any:
+    """Return the outline of what stands at a dotted path, so many levels deep. A run has hundreds: this is quick."""
+    if deep > MOST_DEEP:
+        start = ".".join(name.split(".")[:3])
         raise NotSavable(f"{start}...: nothing deeper than {MOST_DEEP} levels can be saved; does it hold itself?")
     if isinstance(value, Tensor):
-        return {"tensor": _tensor_name(value, path, taken)}
-    parts = children(value)
-    if parts is None:
-        return _leaf(value, path, taken)
-    kind, pairs = parts
-    if kind in ("list", "tuple"):
-        return {kind: [_outline(child, (*path, name), taken) for name, child in pairs]}
-    return {kind: [[_key(name, path), _outline(child, (*path, name), taken)] for name, child in pairs]}
+        return {"tensor": _tensor_name(value, name, taken)}
+    kind, fields = _container(type(value))
+    if kind is None:
+        return _leaf(value, name, taken)
+    start, deep = f"{name}." if deep else "", deep + 1
+    if kind == "list" or kind == "tuple":
+        return {kind: [_outline(child, f"{start}{i}", deep, taken) for i, child in enumerate(value)]}
+    pairs = [(_key(key, name), child) for key, child in value.items()] if kind == "dict" else _pairs(value, fields)
+    return {kind: [[key, _outline(child, f"{start}{key}", deep, taken)] for key, child in pairs]}
 
 
-def _key(key: Any, path: tuple) -> Any:
+def _key(key: Any, name: str) -> Any:
     if type(key) in (str, int) and _is_text(key):
         return key
-    raise NotSavable(f"{_at(path)}: keys of dicts must be strings or whole numbers, got {key!r}")
+    raise NotSavable(f"{_at(name)}: keys of dicts must be strings or whole numbers, got {key!r}")
 
 
 def _is_text(value: Any) -> bool:
@@ -141,19 +159,20 @@ def _is_text(value: Any) -> bool:
     return type(value) is not str or value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _leaf(value: Any, path: tuple, taken: _Taken) -> Any:
-    if not is_scalar(value):
+def _leaf(value: Any, name: str, taken: _Taken) -> Any:
+    cls = type(value)
+    if cls not in SCALARS:
         raise NotSavable(
-            f"{_at(path)}: tensors, numbers, strings, None, dicts, lists, tuples and frozen attrs classes can be "
-            f"saved, got {_kind(value)}{_remedy(value)}"
+            f"{_at(name)}: tensors, numbers, strings, None, dicts, lists, tuples and frozen attrs classes can be "
+            f"saved, got {_described(value)}{_remedy(value)}"
         )
-    if type(value) is int and value.bit_length() > MOST_BITS:
-        raise NotSavable(f"{_at(path)}: whole numbers of up to {MOST_BITS} bits can be saved, got {value.bit_length()}")
-    _claim(path, taken)
-    return scalar_outline(value)
+    if cls is int and value.bit_length() > MOST_BITS:
+        raise NotSavable(f"{_at(name)}: whole numbers of up to {MOST_BITS} bits can be saved, got {value.bit_length()}")
+    _claim(name, taken)
+    return scalar_outline(value) if cls is float or cls is complex else value
 
 
-def _kind(value: Any) -> str:
+def _described(value: Any) -> str:
     return f"a {type(value).__module__}.{type(value).__qualname__}".replace("a builtins.", "a ")
 
 
@@ -165,44 +184,42 @@ def _remedy(value: Any) -> str:
     return "; leave it out, or save what it is made from"
 
 
-def _claim(path: tuple, taken: _Taken) -> str:
-    name = join(path)
+def _claim(name: str, taken: _Taken) -> None:
     if name in taken.paths:
         raise DuplicateName(f"two leaves have the dotted path {name!r}; rename a key, so that each has its own")
     taken.paths.add(name)
-    return name
 
 
-def _at(path: tuple) -> str:
-    return join(path) or "the value"
+def _at(name: str) -> str:
+    return name or "the value"
 
 
-def _tensor_name(tensor: Tensor, path: tuple, taken: _Taken) -> str:
-    _check_tensor(tensor, path)
-    name = _claim(path, taken)
+def _tensor_name(tensor: Tensor, name: str, taken: _Taken) -> str:
+    _check_tensor(tensor, name, taken)
+    _claim(name, taken)
     memory = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device)
     memory = (*memory, tensor.is_conj(), tensor.is_neg())
-    if tensor.numel() and memory in taken.by_memory:
+    if memory in taken.by_memory and tensor.numel():
         return taken.by_memory[memory]
     while name == _RESERVED or name in taken.tensors:
         name += "'"
-    taken.tensors[name] = tensor.detach()
+    taken.tensors[name] = tensor.detach() if tensor.requires_grad else tensor
     taken.by_memory[memory] = name
     return name
 
 
-def _check_tensor(tensor: Tensor, path: tuple) -> None:
+def _check_tensor(tensor: Tensor, name: str, taken: _Taken) -> None:
     layout = tensor.layout  # first, because one that was donated says so here
     reason = None
-    if level(tensor) >= 0 or is_traced():
+    if taken.traced or level(tensor) >= 0:
         reason = "it belongs to a trace or a transformation; save after the call"
     elif type(tensor) not in (Tensor, torch.nn.Parameter, torch.nn.Buffer):
         reason = f"it is a {type(tensor).__name__}; convert it to a plain tensor"
     elif layout != torch.strided:
         reason = f"its layout is {layout}; use .to_dense()"
-    elif tensor.device.type == "meta":
+    elif tensor.is_meta:
         reason = "it is on the device meta and has no values"
     elif tensor.dtype not in STORED:
         reason = f"its dtype is {tensor.dtype}; convert it to another"
     if reason is not None:
-        raise NotSavable(f"{_at(path)}: this tensor cannot be saved: {reason}")
+        raise NotSavable(f"{_at(name)}: this tensor cannot be saved: {reason}")

@@ -10,8 +10,7 @@ import fcntl
 import os
 import secrets
 import stat
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -19,8 +18,12 @@ import attrs
 from torch import Tensor
 
 from functrain.checkpoint.format.elements import as_bytes, as_stored
-from functrain.checkpoint.format.header import MOST_BYTES, PIECE, START, Header, encode
+from functrain.checkpoint.format.header import MOST_BYTES, PIECE, START, checksums, encode
+from functrain.checkpoint.format.packing import Content
 from functrain.errors import CannotSave
+
+LEFT = ".partial"
+"""How the name of a temporary file ends, which is left where its process was killed."""
 
 _BESIDE = 2**20
 """From how many bytes on a checksum is computed beside the writing, in a thread."""
@@ -78,25 +81,25 @@ def check_writable(folder: Path) -> None:
         raise CannotSave(f"cannot save into {folder}: {_reason(error)}") from error
 
 
-def write(path: Path, header: Header, tensors: Mapping[str, Tensor], replace: bool = True) -> None:
+def write(path: Path, content: Content, replace: bool = True) -> None:
     """Write a checkpoint.
 
     Args:
         path: where it will stand.
-        header: what it says; the checksums of the data are added.
-        tensors: the tensors of the header's entries by name.
-        replace: whether an earlier file at the path is replaced; an error otherwise.
+        content: what it holds; checksums of the data that it lacks are added.
+        replace: whether an earlier checkpoint at the path is replaced; an error otherwise.
 
     Raises:
         CannotSave: it cannot be written; what stood there before is as it was.
     """
-    check_target(path)
-    length = len(encode(header))
+    if replace:
+        check_target(path)
+    length = _length_of_header(content)
     if length - 8 > MOST_BYTES:
         raise CannotSave(f"cannot save {path}: its header would have {length} bytes, and {MOST_BYTES} are the most")
     try:
         with _temporary(path) as (file, name):
-            _write_all(file, header, length, tensors)
+            _write_all(file, content, length)
             os.fsync(file)
             _put(name, path, replace)
             sync_folder(path.parent)
@@ -104,6 +107,12 @@ def write(path: Path, header: Header, tensors: Mapping[str, Tensor], replace: bo
         if isinstance(error, CannotSave):
             raise
         raise CannotSave(f"cannot save {path}: {_reason(error)}; nothing was overwritten") from error
+
+
+def _length_of_header(content: Content) -> int:
+    if content.packed is None:
+        return len(encode(content.header))
+    return 8 + int.from_bytes(content.packed[:8], "little")
 
 
 def _reason(error: OSError) -> str:
@@ -120,7 +129,7 @@ def _reason(error: OSError) -> str:
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
     """Open a locked file under a temporary name, which is deleted unless it has been renamed."""
-    name = path.with_name(f".{path.name}.{secrets.token_hex(8)}.partial")
+    name = path.with_name(f".{_cut(path.name)}.{secrets.token_hex(8)}{LEFT}")
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     file = os.open(name, flags, 0o666)
     try:
@@ -135,20 +144,38 @@ def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
         os.close(file)
 
 
-def sweep(folder: Path, start: str) -> None:
-    """Delete what killed processes left in a folder: temporary files, of names that start so, that nobody writes.
+def sweep(path: Path) -> None:
+    """Delete what killed processes left beside a file: its temporary files that nobody writes.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     left = Path(folder) / ".a.safetensors.0123456789abcdef.partial"
+    ...     left = Path(folder) / ".a.0123456789abcdef.partial"
     ...     left.touch()
-    ...     sweep(Path(folder), "a")
+    ...     sweep(Path(folder) / "a")
     ...     left.exists()
     False
     """
-    for name in folder.glob(f".{start}*.partial"):
-        with contextlib.suppress(OSError):
-            _delete_unless_locked(name)
+    beginning = f".{_cut(path.name)}."
+    with contextlib.suppress(OSError):  # a folder may be written to and not listed: then leftovers stay
+        for name in os.listdir(path.parent):
+            if name.startswith(beginning) and name.endswith(LEFT):
+                delete_unless_locked(path.parent / name)
+
+
+def _cut(name: str) -> str:
+    """Return the start of a name, so short that a temporary name can begin with it: names have up to 255 bytes."""
+    while len(os.fsencode(name)) > 200:
+        name = name[:-1]
+    return name
+
+
+def delete_unless_locked(name: Path) -> None:
+    """Delete a temporary file that nobody writes, if that can be done.
+
+    >>> delete_unless_locked(Path("nowhere/.a.0123456789abcdef.partial"))
+    """
+    with contextlib.suppress(OSError):
+        _delete_unless_locked(name)
 
 
 def _delete_unless_locked(name: Path) -> None:
@@ -170,6 +197,8 @@ def _put(name: Path, path: Path, replace: bool) -> None:
     except FileExistsError:
         raise CannotSave(f"cannot save {path}: another process has just saved it; use a folder for each run") from None
     except OSError:  # no hard links here
+        if os.path.lexists(path):
+            raise CannotSave(f"cannot save {path}: something is there already; delete it, or choose another") from None
         os.replace(name, path)
 
 
@@ -185,12 +214,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write_all(file: int, header: Header, length: int, tensors: Mapping[str, Tensor]) -> None:
+def _write_all(file: int, content: Content, length: int) -> None:
     """Write the data, and then the header, which has their checksums; until then the file begins with zeros."""
-    entries = {}
+    if content.packed is not None:
+        _write_at(file, memoryview(content.packed), 0)
+        return
+    header, entries = content.header, {}
     with ThreadPoolExecutor(1) as beside:
         for name, entry in header.entries.items():
-            stored = as_stored(tensors[name])
+            stored = as_stored(content.tensors[name])
             computing = beside.submit(_checksums, stored) if entry.nbytes >= _BESIDE else None
             _write_at(file, as_bytes(stored), length + entry.begin)
             numbers = computing.result() if computing else _checksums(stored)
@@ -199,8 +231,7 @@ def _write_all(file: int, header: Header, length: int, tensors: Mapping[str, Ten
 
 
 def _checksums(stored: Tensor) -> tuple[int, ...]:
-    data = as_bytes(stored)
-    return tuple(zlib.crc32(data[i : i + PIECE]) for i in range(0, len(data), PIECE))
+    return checksums(as_bytes(stored))  # the tensor is held as long as its memory is looked at
 
 
 def _write_at(file: int, data: memoryview, place: int) -> None:

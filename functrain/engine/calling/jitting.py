@@ -26,12 +26,12 @@ from functrain.engine.calling.donation import pair
 from functrain.engine.calling.explaining import Explanation, Signature, Work, work_of
 from functrain.engine.calling.locks import seldom_collecting, tracing
 from functrain.engine.calling.tree_code import MISS
-from functrain.engine.graph.functionalizing import functionalize
+from functrain.engine.graph.passes.functionalizing import functionalize
+from functrain.engine.graph.passes.simplifying import simplify
+from functrain.engine.graph.passes.without_vectors import without_vectors
 from functrain.engine.graph.printing import source_of
 from functrain.engine.graph.queries import outputs, placeholders
 from functrain.engine.graph.replaying import replay
-from functrain.engine.graph.simplifying import simplify
-from functrain.engine.graph.without_vectors import without_vectors
 from functrain.engine.statics.surroundings import surroundings
 from functrain.engine.tracing.to_graph import Traced, trace
 from functrain.errors import InvalidArgument, TooManyTraces

@@ -1,3 +1,3 @@
-"""From graph to graph: what shares memory, writes made values, simpler graphs, loops."""
+"""Graphs: what shares memory, loops, and in `passes` what rewrites a graph."""
 
 __all__: list[str] = []

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from functrain.engine.graph.aliasing import Aliasing
+from functrain.engine.graph.passes.simplifying import simplify
+from functrain.engine.graph.passes.without_vectors import without_vectors
 from functrain.engine.graph.queries import copy, output_of, placeholders
-from functrain.engine.graph.simplifying import simplify
-from functrain.engine.graph.without_vectors import without_vectors
 from functrain.engine.tracing.abstract_tensor import abstract, clone_of
 from functrain.engine.tracing.lazy_module import graph_module
 

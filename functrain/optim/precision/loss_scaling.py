@@ -129,9 +129,9 @@ def loss_scale(opt_state: Any) -> Tensor:
     >>> loss_scale(dynamic_loss_scale(optim.sgd(lr=0.5), initial=256.0).init({}))
     tensor(256.)
     """
-    found = search(opt_state, LossScaled)
-    if len(found) != 1:
+    states = search(opt_state, LossScaled)
+    if len(states) != 1:
         raise InvalidArgument(
-            f"loss_scale: an optimizer has one dynamic_loss_scale, around all of it; this state has {len(found)}"
+            f"loss_scale: an optimizer has one dynamic_loss_scale, around all of it; this state has {len(states)}"
         )
-    return found[0].scale
+    return states[0].scale

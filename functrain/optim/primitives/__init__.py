@@ -44,11 +44,11 @@ from functrain.optim.primitives.scaling import negate, scale, scale_by_inverse_t
 from functrain.optim.primitives.signs import scale_by_lion, scale_by_rprop, scale_by_sign
 from functrain.optim.primitives.squares import (
     scale_by_adadelta,
-    scale_by_debiased_rms,
     scale_by_factored_rms,
     scale_by_param_rms,
     scale_by_relative_step,
     scale_by_rms,
+    scale_by_rms_without_bias,
     scale_by_rss,
     scale_by_sm3,
     scale_by_stddev,
@@ -84,7 +84,6 @@ __all__ = [
     "scale_by_adopt",
     "scale_by_amsgrad",
     "scale_by_belief",
-    "scale_by_debiased_rms",
     "scale_by_factored_rms",
     "scale_by_falling_rate",
     "scale_by_inverse_time",
@@ -97,6 +96,7 @@ __all__ = [
     "scale_by_radam",
     "scale_by_relative_step",
     "scale_by_rms",
+    "scale_by_rms_without_bias",
     "scale_by_rprop",
     "scale_by_rss",
     "scale_by_shape",

@@ -123,14 +123,14 @@ def evaluation_params(opt_state: Any, params: Any) -> Any:
     >>> evaluation_params(optim.schedule_free_sgd(lr=0.5).init(params), params)
     {'w': tensor([4.])}
     """
-    found = search(opt_state, ScheduleFree, LookedAhead)
-    if not found:
+    states = search(opt_state, ScheduleFree, LookedAhead)
+    if not states:
         raise InvalidArgument(
             "evaluation_params: the state is that of an optimizer whose parameters themselves are evaluated; it holds "
             "no state of schedule_free or lookahead"
         )
     here = dict(tree.leaves_with_path(params))
-    for state in found:
+    for state in states:
         # By path, for inside of `partition` the parameters of a group are a flat dict.
         shown = state.slow if isinstance(state, LookedAhead) else state.stepped
         for path, leaf in tree.leaves_with_path(shown):

@@ -2,7 +2,7 @@
 
 from functrain.optim.chaining import alias
 from functrain.optim.optimizers.shared import decay
-from functrain.optim.primitives import negate, scale_by_debiased_rms, scale_by_learning_rate
+from functrain.optim.primitives import negate, scale_by_learning_rate, scale_by_rms_without_bias
 from functrain.optim.transform import Transform
 from functrain.optim.tuning_free.distance import scale_by_dog, scale_by_dowg, scale_by_prodigy
 from functrain.optim.tuning_free.interpolating import schedule_free
@@ -140,7 +140,7 @@ def schedule_free_adamw(
 ) -> Transform:
     """Return AdamW without a schedule. See `schedule_free` for the maths and its source.
 
-    The step inside is that of `scale_by_debiased_rms`. Keeps two numbers for each parameter. What is evaluated is
+    The step inside is that of `scale_by_rms_without_bias`. Keeps two numbers for each parameter. What is evaluated is
     `evaluation_params(opt_state, params)`.
 
     Args:
@@ -159,6 +159,6 @@ def schedule_free_adamw(
     """
 
     def adamw(lr: Hyper) -> Transform:
-        return alias("adamw", scale_by_debiased_rms(b2, eps), decay(weight_decay), scale_by_learning_rate(lr))
+        return alias("adamw", scale_by_rms_without_bias(b2, eps), decay(weight_decay), scale_by_learning_rate(lr))
 
     return alias("schedule_free_adamw", schedule_free(adamw, lr, b1, power))

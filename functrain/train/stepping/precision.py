@@ -21,7 +21,8 @@ def in_precision(learner: Learner, precision: str | None) -> Learner:
     The model runs under `torch.autocast`: products of matrices and convolutions take the short dtype, and what needs
     the range or the digits (norms, softmax, sums) float32, by PyTorch's own lists. Parameters and buffers stay as they
     are (float32), and with them gradients, updates and running statistics; predictions are cast to float32 for the
-    loss. float16 has no loss scaling here; bfloat16 needs none.
+    loss. float16 needs `optim.dynamic_loss_scale` around the
+    optimizer; bfloat16 does not.
 
     Raises:
         InvalidArgument: the precision is another word.

@@ -117,3 +117,71 @@ def projected(lr: float, onto: str, **options: float) -> Course:
             yield params
 
     return course
+
+
+def mechanized(lr: float, s_init: float) -> Course:
+    """Return the course of optax's Mechanic around its descent with momentum."""
+
+    def make():
+        import optax
+
+        return optax.contrib.mechanize(optax.sgd(lr, momentum=0.9), s_init=s_init)
+
+    return optax_course(make)
+
+
+def polyak(most: float, lowest: float, eps: float) -> Course:
+    """Return the course of Polyak's rule, as Loizou et al. bound it: SPS_max."""
+
+    def course(params: Params, evaluate: Evaluate):
+        for step in range(STEPS):
+            loss, grads = evaluate(params, step)
+            square = sum(float(g.square().sum()) for g in grads.values())
+            rate = min(most, (float(loss) - lowest) / (square + eps))
+            params = {name: p - rate * grads[name] for name, p in params.items()}
+            yield params
+
+    return course
+
+
+def sam(lr: float, rho: float, momentum: float, adaptive: bool) -> Course:
+    """Return the course of Foret et al.'s SAM around descent with momentum, or of Kwon et al.'s ASAM."""
+
+    def course(params: Params, evaluate: Evaluate):
+        buffers = {name: torch.zeros_like(p) for name, p in params.items()}
+        for step in range(STEPS):
+            grads = evaluate(params, step)[1]
+            scales = {name: p.abs() if adaptive else torch.ones_like(p) for name, p in params.items()}
+            norm = math.sqrt(sum(float((scales[name] * grads[name]).square().sum()) for name in params))
+            uphill = {name: p + rho * scales[name] ** 2 * grads[name] / norm for name, p in params.items()}
+            grads = evaluate(uphill, step)[1]
+            buffers = {name: momentum * buffers[name] + grads[name] for name in params}
+            params = {name: p - lr * buffers[name] for name, p in params.items()}
+            yield params
+
+    return course
+
+
+def shampoo(lr: float, eps: float) -> Course:
+    """Return the course of Gupta et al.'s Shampoo: of a tensor of order k, each axis to the power -1 / 2k."""
+
+    def power(matrix: torch.Tensor, exponent: float) -> torch.Tensor:
+        values, vectors = torch.linalg.eigh(matrix)
+        return vectors @ torch.diag(values**exponent) @ vectors.T
+
+    def course(params: Params, evaluate: Evaluate):
+        moments = {name: [eps * torch.eye(n, dtype=p.dtype) for n in p.shape] for name, p in params.items()}
+        for step in range(STEPS):
+            grads, after = evaluate(params, step)[1], {}
+            for name, p in params.items():
+                way = g = grads[name]
+                for axis in range(g.dim()):
+                    rows = g.movedim(axis, 0).reshape(g.shape[axis], -1)
+                    moments[name][axis] = moments[name][axis] + rows @ rows.T
+                    root = power(moments[name][axis], -1 / (2 * g.dim()))
+                    way = torch.tensordot(root, way.movedim(axis, 0), 1).movedim(0, axis)
+                after[name] = p - lr * way
+            params = after
+            yield params
+
+    return course

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from functrain.engine.graph.aliasing import Aliasing
+from functrain.engine.graph.passes.simplifying import GROUPED
 from functrain.engine.graph.queries import is_item, items_of, outputs
-from functrain.engine.graph.simplifying import GROUPED
 from functrain.engine.tracing.meta.geometry import same_layout
 from functrain.operators import OVERWRITING
 

@@ -18,13 +18,13 @@ from functrain.engine.backends.aten.direct import quickest
 from functrain.engine.backends.aten.memory_plan import IN_PLACE, NEVER, MemoryPlan, make_plan
 from functrain.engine.backends.aten.predictions import check, check_ahead, is_predicted
 from functrain.engine.backends.aten.schedule import FOREACH, Group
-from functrain.engine.graph.expanding import expand
-from functrain.engine.graph.fusing import fuse
-from functrain.engine.graph.hoisting import hoist
 from functrain.engine.graph.in_place import InPlace, duplicate
+from functrain.engine.graph.passes.expanding import expand
+from functrain.engine.graph.passes.fusing import fuse
+from functrain.engine.graph.passes.hoisting import hoist
+from functrain.engine.graph.passes.simplifying import simplify
 from functrain.engine.graph.queries import attribute, is_item, items_of, outputs, placeholders
 from functrain.engine.graph.scan_node import compile_loops, loops
-from functrain.engine.graph.simplifying import simplify
 from functrain.engine.tracing.meta.geometry import is_dense, tensors_in
 from functrain.engine.tracing.places import MADE_BY, origin_of
 from functrain.operators import OVERWRITING

@@ -26,7 +26,7 @@ from functrain.engine.backends.inductor.layouts import Layouts
 from functrain.engine.backends.inductor.origins import kernels, tell_origins
 from functrain.engine.backends.inductor.stages import in_stages, is_apart
 from functrain.engine.backends.inductor.workarounds import respell
-from functrain.engine.graph.expanding import expand
+from functrain.engine.graph.passes.expanding import expand
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Body, Pairs, lift_constants, unalias
 from functrain.engine.tracing.abstract_tensor import clone_of

@@ -14,8 +14,8 @@ from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.fx.passes.split_module import split_module
 
 from functrain.dispatch_state import as_recorded
-from functrain.engine.graph.hoisting import hoist
 from functrain.engine.graph.in_place import InPlace
+from functrain.engine.graph.passes.hoisting import hoist
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Body, Compile, Loop, Pairs, compile_loops, lift_constants, loops, unalias
 from functrain.engine.tracing.lazy_module import forget_sources, graph_module

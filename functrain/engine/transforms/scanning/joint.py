@@ -14,10 +14,10 @@ from torch.autograd import Variable
 from torch.fx import Graph, Node
 
 from functrain.dispatch_state import unseen
-from functrain.engine.graph.functionalizing import functionalize
+from functrain.engine.graph.passes.functionalizing import functionalize
+from functrain.engine.graph.passes.simplifying import remove_dead
 from functrain.engine.graph.queries import outputs, placeholders
 from functrain.engine.graph.scan_node import lift_constants, value_of
-from functrain.engine.graph.simplifying import remove_dead
 from functrain.engine.tracing.abstract_tensor import abstract
 from functrain.engine.tracing.lazy_module import graph_module
 from functrain.engine.tracing.recording import recording

@@ -8,19 +8,19 @@ from functrain.optim.primitives.squares.factored import (
 )
 from functrain.optim.primitives.squares.means import (
     scale_by_adadelta,
-    scale_by_debiased_rms,
     scale_by_rms,
+    scale_by_rms_without_bias,
     scale_by_rss,
     scale_by_stddev,
 )
 
 __all__ = [
     "scale_by_adadelta",
-    "scale_by_debiased_rms",
     "scale_by_factored_rms",
     "scale_by_param_rms",
     "scale_by_relative_step",
     "scale_by_rms",
+    "scale_by_rms_without_bias",
     "scale_by_rss",
     "scale_by_sm3",
     "scale_by_stddev",

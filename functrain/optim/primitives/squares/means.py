@@ -41,7 +41,7 @@ def scale_by_rms(decay: Hyper = 0.99, eps: Hyper = 1e-8, eps_in_root: bool = Fal
     return per_leaf("scale_by_rms", formula, decays(decay=decay) | nonnegative(eps=eps), ["square"])
 
 
-def scale_by_debiased_rms(b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Transform:
+def scale_by_rms_without_bias(b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Transform:
     """Return the transform that divides by the root of a mean square which is not drawn to where it begins.
 
     v = b2 v + (1 - b2) g^2, and in the t-th update u = g / (sqrt(v / (1 - b2^t)) + eps): Adam without a mean
@@ -54,7 +54,7 @@ def scale_by_debiased_rms(b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Transform:
     Raises:
         InvalidArgument: a number is out of range.
 
-    >>> piece, params = scale_by_debiased_rms(b2=0.75), {"w": torch.zeros(2)}
+    >>> piece, params = scale_by_rms_without_bias(b2=0.75), {"w": torch.zeros(2)}
     >>> piece.update({"w": torch.tensor([3.0, -0.1])}, piece.init(params), params)[0]
     {'w': tensor([ 1., -1.])}
     """
@@ -68,7 +68,7 @@ def scale_by_debiased_rms(b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Transform:
         return unhide(g * now.factor / (root(v) + now.floor), v), v
 
     hypers = decays(b2=b2) | nonnegative(eps=eps)
-    return per_leaf("scale_by_debiased_rms", formula, hypers, ["square"], counts=True, once=once)
+    return per_leaf("scale_by_rms_without_bias", formula, hypers, ["square"], counts=True, once=once)
 
 
 def scale_by_stddev(decay: Hyper = 0.99, eps: Hyper = 1e-8, eps_in_root: bool = False) -> Transform:

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from functrain.engine.graph.passes.simplifying import VIEWS, remove_dead
 from functrain.engine.graph.queries import copy, outputs, placeholders
 from functrain.engine.graph.scan_node import Loop, loops, value_of
-from functrain.engine.graph.simplifying import VIEWS, remove_dead
 from functrain.engine.tracing.abstract_tensor import abstract
 from functrain.engine.tracing.lazy_module import graph_module
 from functrain.engine.tracing.to_graph import trace

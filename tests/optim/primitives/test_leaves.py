@@ -181,7 +181,9 @@ def test_what_is_needed_must_be_there(need, wrap):
 
 
 def test_a_need_that_nothing_supplies_is_refused():
-    with pytest.raises(InvalidArgument, match="needs must be of 'evaluate', 'key', 'loss', got 'hessian'"):
+    with pytest.raises(
+        InvalidArgument, match="needs must be of 'evaluate', 'examples', 'key', 'loss', 'loss_scale', got 'hessian'"
+    ):
         optim.stateless(lambda u, p, c: u, needs=("hessian",))
 
 
@@ -223,3 +225,32 @@ def test_evaluate_is_the_loss_and_the_gradients_of_this_batch_with_the_same_draw
     rows = data.Batch(*batch, weight)
     train = ft.fit(learner, state, train=[rows, rows], epochs=1, jit="aten" if jit else False, callbacks=callbacks)
     assert not tree.differences(train.state.params, state.params, atol=1e-6)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_sums_are_over_all_leaves_with_the_slots_before(jit):
+    def size(now, g, p, seen):
+        return (now.lr * g * p + seen).sum()
+
+    piece = optim.per_leaf(
+        "shared",
+        lambda now, g, p, seen: (g * now.part, seen + 1),
+        {"lr": 0.5},
+        ["seen"],
+        sums={"size": size},
+        once=lambda now: {"part": now.size / 2},
+    )
+    values = {
+        "a": torch.tensor([1.0, 2.0]),
+        "b": torch.tensor(3.0),
+        "c": torch.tensor(1 + 2j),
+        "h": torch.ones(2).half(),
+    }
+    update = ft.jit(piece.update) if jit else piece.update
+    first, state = update(values, piece.init(values), values)
+    second, _ = update(values, state, values)
+    total = 0.5 * (1 + 4 + 9 + 1 + 4 + 2)
+    assert not tree.differences(first, tree.map(lambda v: v * (total / 2), values), rtol=1e-3)
+    assert not tree.differences(second, tree.map(lambda v: v * ((total + 7) / 2), values), rtol=1e-3)
+    with pytest.raises(ft.errors.TreeMismatch, match="the gradients must have the structure of the parameters"):
+        piece.update({**values, "a": torch.ones(1)}, piece.init(values), values)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from functrain.engine.graph.passes.simplifying import GROUPED, VIEWS, remove_dead
 from functrain.engine.graph.queries import replace
-from functrain.engine.graph.simplifying import GROUPED, VIEWS, remove_dead
 from functrain.engine.tracing.meta.geometry import same_layout
 
 aten = torch.ops.aten
