@@ -58,6 +58,11 @@ def _check_phases(_callback, _attribute, phases):
         raise InvalidArgument(f"phases must be some of {PHASES}, got {phases!r}")
 
 
+def _check_order(_callback, _attribute, order):
+    if isinstance(order, bool) or not isinstance(order, int | float) or order != order:
+        raise InvalidArgument(f"order must be a number, by which callbacks are called, got {order!r}")
+
+
 def _resource(_callback, _attribute, resource):
     if resource is not None and not callable(resource):
         raise InvalidArgument(
@@ -106,7 +111,7 @@ class Callback:
 
     name: str = attrs.field(validator=attrs.validators.instance_of(str))
     handlers: Mapping[str, Callable[..., Any]] = attrs.field(validator=_check_events)
-    order: float = 0
+    order: float = attrs.field(default=0, validator=_check_order)
     memory: Any = ()
     phases: tuple[str, ...] = attrs.field(default=("train",), converter=tuple, validator=_check_phases)
     keeps_state: bool = True

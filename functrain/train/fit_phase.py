@@ -14,7 +14,8 @@ from functrain.train.looping.compiling import identity, kept
 from functrain.train.looping.phase import Phase
 from functrain.train.looping.sources import Source
 from functrain.train.run import Run
-from functrain.train.stepping.step import batch_values, begin, eval_stages, hyper_values, train_stages
+from functrain.train.stepping.record import batch_values, begin, hyper_values
+from functrain.train.stepping.step import eval_stages, train_stages
 from functrain.train.stop import Stops
 from functrain.train.tally import Tally, measured_by, summed, without
 

@@ -249,8 +249,8 @@ def test_the_batch_at_which_a_fit_stopped_can_be_fetched(jit):
     assert len(seen) == 10
     with pytest.raises(InvalidArgument, match="the run stands at no batch"):
         ft.batch_at(ft.fit(learner, run, train=train, jit=jit, callbacks=[stopping_at(9), note]), train)
-    with pytest.raises(InvalidArgument, match="train must be a Loader, whose batches can be reached"):
-        ft.batch_at(run, [1])
+    with pytest.raises(InvalidArgument, match="train must be a Loader or a list, whose batches can be reached"):
+        ft.batch_at(run, range(1))
 
 
 @BOTH

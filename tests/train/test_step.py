@@ -19,9 +19,9 @@ from functrain.errors import (
 )
 from functrain.train.events import ordered
 from functrain.train.stepping.gradients import differentiated, differentiated_mean
+from functrain.train.stepping.record import begin
 from functrain.train.stepping.step import (
     applied,
-    begin,
     compared,
     forward,
     mean_loss,

@@ -75,7 +75,7 @@ def _with_resources(task: Task, stack: ExitStack, run: Run) -> Run:
 
 def _from_place_to_place(task: Task, live: Live, run: Run) -> Run:
     try:
-        while (run.stopped is None or run.stopped.scope != "fit") and run.cursor.event != "after_fit":
+        while (run.stopped is None or not run.stopped.ends_fit) and run.cursor.event != "after_fit":
             run = PLACES[run.cursor.event](task, live, run)
             live.interruption.release()
             if run.cursor.event != "after_fit":  # what is saved after it is the result
@@ -170,7 +170,7 @@ def _batches(task: Task, live: Live, run: Run) -> Run:
 
 
 def _phase_over(task: Task, run: Run) -> Run:
-    if run.stopped is not None and run.stopped.scope == "fit":
+    if run.stopped is not None and run.stopped.ends_fit:
         return run
     values = {**task.phases[run.phase].values(run), **_floats(computed(run.logged))}
     run = tree.evolve(run, row={**run.row, **{f"{run.phase}/{name}": value for name, value in values.items()}})
