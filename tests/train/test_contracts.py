@@ -261,7 +261,8 @@ def test_going_on_after_the_best_state_was_restored_goes_on_from_the_last_one(ji
     run = ft.fit(learner, state, epochs=12, **options)
     assert run.stopped is not None and int(run.state.step) < int(run.point.state.step)
     assert int(run.point.state.step) == 7 * len(run.history)
-    on = ft.fit(learner, run, **options)
+    assert ft.fit(learner, run, **options) is run, "it is finished"
+    on = ft.fit(learner, run.point, **options)
     assert len(on.history) == len(run.history) + 1
     assert on.memory["record"]["step"].tolist() == list(range(7 * len(on.history)))
 

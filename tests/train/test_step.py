@@ -326,6 +326,12 @@ def test_callbacks_are_checked():
         ordered([ft.callbacks.progress])
 
 
+@pytest.mark.parametrize("order", ["1", None, float("nan"), True, torch.tensor(1.0)])
+def test_an_order_is_a_number(order):
+    with pytest.raises(InvalidArgument, match="order must be a number, by which callbacks are called, got"):
+        ft.Callback("mine", {}, order=order)
+
+
 def test_order_is_by_number_and_stable():
     made = [ft.Callback("c", {}, order=1), ft.Callback("a", {}), ft.Callback("b", {}), ft.Callback("z", {}, order=-1)]
     assert [callback.name for callback in ordered(made)] == ["z", "a", "b", "c"]
