@@ -213,11 +213,13 @@ def with_whole_parts(after: Any, before: Any, event: str, name: str) -> Any:
         InvalidArgument, NotATensor, ShapeMismatch: the batch is none.
         TreeMismatch: the state or the gradients have not the structure that they had.
         InvalidMemory: a memory is missing, or there is one too many.
+        InvalidCallbackResult: a mapping, the history or the tally became something else.
 
     >>> with_whole_parts(None, None, "after_epoch", "mine")
     """
     if after is before:
         return after
+    _check_kinds(after, before, event, name)
     for part in ("state", "grads"):
         new, old = getattr(after, part, None), getattr(before, part, None)
         if new is not old:
@@ -231,6 +233,18 @@ def with_whole_parts(after: Any, before: Any, event: str, name: str) -> Any:
         return after
     batch = as_batch(after.batch, what=f"the batch that callback {name!r} returned at {event!r}")
     return after if batch is after.batch else tree.evolve(after, batch=batch)
+
+
+def _check_kinds(after: Any, before: Any, event: str, name: str) -> None:
+    """Raise where a handler put something in the place of a mapping, the history or the tally that is none."""
+    for field, old in vars(before).items():
+        new = getattr(after, field)
+        kind = Mapping if isinstance(old, Mapping) else type(old) if field in ("history", "tally") else object
+        if new is not old and not isinstance(new, kind):
+            raise InvalidCallbackResult(
+                f"callback {name!r}, event {event!r}: {field} must be a {kind.__name__}, as it was, and the handler put "
+                f"{tree.describe(new)} there"
+            )
 
 
 # The memory

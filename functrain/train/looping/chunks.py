@@ -89,8 +89,8 @@ class Feed:
         stops: the table of the stops that steps may report.
         donates: whether `execute` reuses the memory of the carry.
         shown: whether single batches are shown to host callbacks.
-        lasting: whether a batch stays as it is when the next one is yielded; a stranger may fill one tensor anew.
         plain: whether it runs as plain Python.
+        source: where the batches come from.
         note: what to say when a short chunk is run, or "".
     """
 
@@ -102,8 +102,8 @@ class Feed:
     stops: Stops
     donates: bool
     shown: bool
-    lasting: bool
     plain: bool
+    source: Source
     note: str = ""
 
 
@@ -131,7 +131,7 @@ def feed(
         pure = _without_writing(advance.f, source)
         step = _one_row(pure) if shown else _in_turn(pure)
         chunks = partial(_single, source) if shown else partial(_in_a_row, source, chunk)
-        return Feed(chunks, step, step, step, True, advance.stops, False, shown, source.is_loader, plain=True)
+        return Feed(chunks, step, step, step, True, advance.stops, False, shown, True, source)
     resident = not shown and source.resident
     if resident:  # here alone, for the function and its chunks must agree on whether there is one batch in a call
         chunk = min(chunk, max(len(source.batches), 1))
@@ -159,8 +159,8 @@ def feed(
         advance.stops,
         donate,
         shown,
-        source.is_loader,
-        plain=False,
+        False,
+        source,
         note=note if others != jit else "",
     )
 

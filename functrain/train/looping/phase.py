@@ -122,11 +122,22 @@ def _fold_over_chunks(task: Task, live: Live, phase: Phase, run: Run) -> Run:
             run = _at(run, "step")
             raise failed
         live.interruption.hold()  # until the loop has bound the run
-        return run
+        return _to_fetch_anew(phase, run)
     except BaseException as error:
         live.interruption.holding = False
-        carry_run(error, _whole(past, run, error), task)
+        carry_run(error, _to_fetch_anew(phase, _whole(past, run, error)), task)
         raise
+
+
+def _to_fetch_anew(phase: Phase, run: Run) -> Run:
+    """Return the run without the batch under way that nobody has looked at, where the source gives it again.
+
+    So who has mended the data that a step failed at, or stopped at, goes on with what they are now.
+    """
+    feed = phase.feed
+    if run.cursor.event != "step" or feed.shown or not feed.source.begins_anywhere:
+        return run
+    return tree.evolve(run, batch=None)
 
 
 def _whole(past: Past | None, run: Run, error: BaseException) -> Run:
@@ -145,7 +156,8 @@ def _followed(task: Task, phase: Phase, past: Past | None, last: Run | None, run
     if task.device.type != "cpu":
         return None
     inputs = _inputs(run, chunk)
-    inputs = inputs if phase.feed.lasting else tree.clone(inputs)
+    if not phase.feed.source.begins_anywhere:  # it may fill one tensor with one batch after the other
+        inputs = tree.clone(inputs)
     return followed(past, last, run, (_call(phase.feed, chunk), inputs), task.callbacks)
 
 
