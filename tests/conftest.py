@@ -1,11 +1,14 @@
 """What several test files share."""
 
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
 import pytest
 import torch
+
+from functrain.train.looping.compiling import DONATED_FROM
 
 collect_ignore = ["typing/everyday.py", "typing/mistakes.py"]  # which are read by pyright; a test runs the one
 
@@ -18,6 +21,14 @@ def _global_draws() -> None:
     random.seed(0)
     torch.manual_seed(0)
     numpy.random.seed(0)
+
+
+@pytest.fixture
+def large() -> Iterator[None]:
+    """Train as with a large state, whose memory compiled steps reuse."""
+    before = DONATED_FROM.set(0)
+    yield
+    DONATED_FROM.reset(before)
 
 
 @pytest.fixture(scope="session")

@@ -242,8 +242,8 @@ def _check_kinds(after: Any, before: Any, event: str, name: str) -> None:
         kind = Mapping if isinstance(old, Mapping) else type(old) if field in ("history", "tally") else object
         if new is not old and not isinstance(new, kind):
             raise InvalidCallbackResult(
-                f"callback {name!r}, event {event!r}: {field} must be a {kind.__name__}, as it was, and the handler put "
-                f"{tree.describe(new)} there"
+                f"callback {name!r}, event {event!r}: {field} must be a {kind.__name__}, as it was, and the handler "
+                f"put {tree.describe(new)} there"
             )
 
 

@@ -29,7 +29,7 @@ from functrain.train.events import Callback, ordered
 from functrain.train.fit_phase import phase_of
 from functrain.train.learner import Learner, schedules
 from functrain.train.looping.chunks import enter, run_chunk
-from functrain.train.looping.compiling import check_backend, compiled, kept
+from functrain.train.looping.compiling import check_backend, compiled, is_donated, kept
 from functrain.train.looping.phase import Task
 from functrain.train.looping.places import carry_out
 from functrain.train.looping.planning import begin_run, make_plan
@@ -119,7 +119,7 @@ def fit(
         check_source(learner, here, one, callbacks)
         check_padding(plain, here, one, callbacks)
 
-    phases = {"train": phase_of(learner, training, "train", callbacks, jit, chunk, compile_shapes)}
+    phases = {"train": phase_of(learner, training, "train", callbacks, jit, chunk, compile_shapes, is_donated(here))}
     for name, one in validations.items():
         phases[name] = phase_of(learner, one, "valid", callbacks, jit, chunk, compile_shapes)
     task = Task(callbacks, phases, _passed, lambda state: _row(learner, state), here.step.device)

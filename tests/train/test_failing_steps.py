@@ -45,14 +45,19 @@ def failing(request):
     return KINDS[request.param]()
 
 
-@pytest.fixture(params=[2, 16])
+@pytest.fixture(params=[2, 16, None])
 def copies(request, monkeypatch):
-    """So many calls are made again at most."""
-    monkeypatch.setattr(rebuilding, "MOST_CALLS", request.param)
+    """So many calls are made again at most, where the state is large."""
+    if request.param is not None:
+        request.getfixturevalue("large")
+        monkeypatch.setattr(rebuilding, "MOST_CALLS", request.param)
 
 
-@pytest.mark.parametrize("jit", ["aten", False])
-def test_the_run_is_the_same_whatever_the_chunk_and_goes_on(failing, jit):
+@pytest.mark.parametrize("way", ["large", "small", "plain"])
+def test_the_run_is_the_same_whatever_the_chunk_and_goes_on(failing, way, request):
+    if way == "large":
+        request.getfixturevalue("large")
+    jit = "aten" if way != "plain" else False
     whole = fit(failing, failing.whole, jit=jit)
     for at in (1, BATCHES - 1):
         errors = [error_of(failing, at, jit=jit, chunk=chunk) for chunk in (1, 3, 8)]
@@ -76,6 +81,7 @@ def test_batches_one_by_one(failing, way, copies):
         same(fit(failing, failing.whole, error.run, way=way), fit(failing, failing.whole, way=way))
 
 
+@pytest.mark.usefixtures("large")
 def test_inductor_gives_the_run_before_its_chunk():
     failing = KINDS["label"]()
     options = dict(jit="inductor", chunk=3)
@@ -90,15 +96,14 @@ def test_inductor_gives_the_run_before_its_chunk():
 
 
 def stubborn(moods):
-    """Return a model whose operator asks `moods` what to do each time that it meets a 98."""
+    """Return a model whose operator counts its calls in `moods["met"]` and raises what stands at that count."""
 
     @torch.library.custom_op(f"functrain_tests::moody_{id(moods)}", mutates_args=())
     def moody(x: torch.Tensor) -> torch.Tensor:
-        if bool((x == 98).any()) or moods.get("always"):
-            moods["met"] = moods.get("met", 0) + 1
-            mood = moods.get(moods["met"], moods.get("else"))
-            if mood is not None:
-                raise mood
+        if "met" in moods:
+            moods["met"] += 1
+            if moods["met"] in moods:
+                raise moods[moods["met"]]
         return x.clone()
 
     moody.register_fake(lambda x: torch.empty_like(x))
@@ -118,6 +123,7 @@ class Sentinel(KeyboardInterrupt):
     """Ctrl-C that comes in the middle of a kernel, as a second one does."""
 
 
+@pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("error", [OSError("once"), Sentinel()], ids=["error", "interrupt"])
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_what_does_not_come_again_is_raised_and_the_run_is_whole(error, chunk):
@@ -125,15 +131,10 @@ def test_what_does_not_come_again_is_raised_and_the_run_is_whole(error, chunk):
     learner, state, arrays = moody_fit(moods)
 
     def fitting(start, **options):
-        # The weights of the first layer make a 98 of this row.
         return ft.fit(learner, start, train=data.loader(data.ArrayDataset(arrays), data.sequential(SIZE)), **options)
 
     whole = fitting(state, epochs=1, chunk=chunk)
-    calls = moods.get("met", 0)
-    assert calls == 0
-    moods["always"] = True
-    moods["met"] = 0
-    moods[9] = error
+    moods.update({"met": 0, 9: error})
     with pytest.raises(type(error)) as caught:
         fitting(state, epochs=1, chunk=chunk)
     moods.clear()
@@ -142,13 +143,14 @@ def test_what_does_not_come_again_is_raised_and_the_run_is_whole(error, chunk):
     assert tree.equal(fitting(run, chunk=chunk).state, whole.state)
 
 
+@pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_what_comes_again_wherever_gives_a_copy(chunk):
     moods = {}
     learner, state, arrays = moody_fit(moods)
     train = data.loader(data.ArrayDataset(arrays), data.sequential(SIZE))
     whole = ft.fit(learner, state, train=train, epochs=1, chunk=chunk)
-    moods.update({"always": True, "met": 0, **dict.fromkeys(range(9, 1000), OSError("gone"))})
+    moods.update({"met": 0, **dict.fromkeys(range(9, 1000), OSError("gone"))})
     with pytest.raises(OSError, match="gone") as caught:
         ft.fit(learner, state, train=train, epochs=1, chunk=chunk)
     moods.clear()
@@ -156,6 +158,7 @@ def test_what_comes_again_wherever_gives_a_copy(chunk):
     assert tree.equal(ft.fit(learner, caught.value.run, train=train, chunk=chunk).state, whole.state)
 
 
+@pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_a_step_of_ones_own(chunk):
     inputs = torch.arange(12.0)[:, None].repeat(1, 2)

@@ -37,8 +37,10 @@ def near(one, other, words):
 
 
 @pytest.fixture
-def threads(seed):
-    """Every other fit runs with two threads."""
+def threads(seed, request):
+    """Every other fit runs with two threads, and some as if its state were large."""
+    if seed % 3:
+        request.getfixturevalue("large")
     before = torch.get_num_threads()
     torch.set_num_threads(1 + seed % 2)
     yield

@@ -1,6 +1,7 @@
 """One phase of an epoch: a fold over the chunks of its batches, from any batch and event on."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import attrs
@@ -11,7 +12,7 @@ from functrain.train.events import Callback, naming
 from functrain.train.looping.chunks import Carry, Chunk, Feed, Partly, enter
 from functrain.train.looping.emitting import emit_apart
 from functrain.train.looping.interruption import Interruption, carry_run, is_lost
-from functrain.train.looping.rebuilding import Past, followed, rebuilt, traced_names
+from functrain.train.looping.rebuilding import Past, copied_batch, traced_names
 from functrain.train.run import Cursor, Run, steps_of
 from functrain.train.stop import joined, within
 from functrain.train.tally import merged
@@ -65,10 +66,12 @@ class Live:
     Attributes:
         interruption: what holds Ctrl-C back.
         resources: the callbacks' resources, by name.
+        past: how to make again what a failed call has overwritten.
     """
 
     interruption: Interruption
     resources: Mapping[str, Any]
+    past: Past = attrs.field(factory=lambda: Past(()))
 
 
 def tell(task: Task, live: Live, event: str, run: Run) -> Run:
@@ -94,6 +97,7 @@ def run_phase(task: Task, live: Live, run: Run) -> Run:
     phase, cursor = task.phases[run.cursor.phase], run.cursor
     if cursor.batch == 0 and cursor.event == "begin_batch" and cursor.answered == 0:
         run = tree.evolve(run, tally=phase.begin(task.device), logged={}, batch=None)
+        live.past.begins(run.tally, partial(phase.begin, task.device))
     run = _after_the_step(task, live, run)  # what was left of the last chunk, where a run goes on
     if run.stopped is None:
         run = _fold_over_chunks(task, live, phase, run)
@@ -103,16 +107,17 @@ def run_phase(task: Task, live: Live, run: Run) -> Run:
 def _fold_over_chunks(task: Task, live: Live, phase: Phase, run: Run) -> Run:
     cursor = run.cursor
     chunks = phase.feed.chunks(run.key, cursor.epoch, cursor.batch, steps_of(run.plan, cursor))
-    past, last, failed = None, None, None
+    failed = None
     try:
         while run.stopped is None and failed is None and (chunk := next(chunks, None)) is not None:
             run = _begin_batch(task, live, run, chunk)
             if run.stopped is None and run.cursor.event == "step":
                 if phase.feed.donates:  # in plain Python the old state stays, and a dataset may hang in the call
-                    past = _followed(task, phase, past, last, run, chunk)
+                    _note_call(task, live, phase, run, chunk)
                     live.interruption.hold()
-                run, failed = _advance(task, phase, past, run, chunk)
-                last = run
+                run, failed = _advance(task, phase, live.past, run, chunk)
+                if phase.feed.donates:
+                    live.past.after(run)
                 if failed is not None and run.cursor.event == "step":
                     raise failed
                 live.interruption.release()
@@ -125,7 +130,7 @@ def _fold_over_chunks(task: Task, live: Live, phase: Phase, run: Run) -> Run:
         return _to_fetch_anew(phase, run)
     except BaseException as error:
         live.interruption.holding = False
-        carry_run(error, _to_fetch_anew(phase, _whole(past, run, error)), task)
+        carry_run(error, _to_fetch_anew(phase, _whole(live.past, run, error)), task)
         raise
 
 
@@ -140,25 +145,25 @@ def _to_fetch_anew(phase: Phase, run: Run) -> Run:
     return tree.evolve(run, batch=None)
 
 
-def _whole(past: Past | None, run: Run, error: BaseException) -> Run:
+def _whole(past: Past, run: Run, error: BaseException) -> Run:
     """Return the run, or the copy from some batches before where Ctrl-C has come a second time, and cannot wait."""
-    if past is None or not is_lost(run):
+    if past.start is None or not is_lost(run):
         return run
     error.add_note(f"the state was being overwritten; error.run is a copy from batch {past.start.step}")
     return past.start
 
 
-def _followed(task: Task, phase: Phase, past: Past | None, last: Run | None, run: Run, chunk: Chunk) -> Past | None:
-    """Return the past of a run before a call that overwrites its state.
+def _note_call(task: Task, live: Live, phase: Phase, run: Run, chunk: Chunk) -> None:
+    """Note a call that overwrites the state of a run.
 
     An accelerator's memory is dear, and its kernels fail when nothing on it can be read any more.
     """
     if task.device.type != "cpu":
-        return None
+        return
     inputs = _inputs(run, chunk)
     if not phase.feed.source.begins_anywhere:  # it may fill one tensor with one batch after the other
-        inputs = tree.clone(inputs)
-    return followed(past, last, run, (_call(phase.feed, chunk), inputs), task.callbacks)
+        inputs = tuple(map(copied_batch, inputs))
+    live.past.before(run, _call(phase.feed, chunk), inputs)
 
 
 def _begin_batch(task: Task, live: Live, run: Run, chunk: Chunk) -> Run:
@@ -183,7 +188,7 @@ def _at(run: Run, event: str, done: int = 0) -> Run:
     return tree.evolve(run, cursor=Cursor(cursor.epoch, cursor.phase, cursor.batch + done, event))
 
 
-def _advance(task: Task, phase: Phase, past: Past | None, run: Run, chunk: Chunk) -> tuple[Run, Exception | None]:
+def _advance(task: Task, phase: Phase, past: Past, run: Run, chunk: Chunk) -> tuple[Run, Exception | None]:
     """Return the run after the steps of a chunk; this is where training happens.
 
     Where a step raises, that is returned too, with the run after the steps before it.
@@ -225,11 +230,11 @@ def _carried(task: Task, phase: Phase, run: Run) -> Carry:
 
 
 def _before_the_failure(
-    task: Task, phase: Phase, past: Past | None, run: Run, chunk: Chunk, error: Exception
+    task: Task, phase: Phase, past: Past, run: Run, chunk: Chunk, error: Exception
 ) -> tuple[Run, Exception]:
     """Return the run before the batch of a chunk that fails, and what that says by itself, in words of its own."""
     feed, lost = phase.feed, is_lost(run)
-    run = rebuilt(past, run, task.callbacks, phase.settled, task.device)
+    run = past.rebuilt(run, phase.settled, task.device)
     if feed.plain or is_lost(run) or not (lost or chunk.size > 1):
         return run, error
     try:
@@ -242,7 +247,8 @@ def _before_the_failure(
 
 
 def _advanced(run: Run, carry: Carry, logs: Any, done: int) -> Run:
-    run = tree.evolve(run, state=carry.state, memory={**run.memory, **carry.memory}, tally=carry.tally)
+    state = carry.state if run.phase == "train" else run.state  # the same, and known to be
+    run = tree.evolve(run, state=state, memory={**run.memory, **carry.memory}, tally=carry.tally)
     return _at(_with_logs(run, logs, done), "after_batch", done)
 
 

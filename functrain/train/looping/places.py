@@ -19,6 +19,7 @@ import attrs
 from functrain import tree
 from functrain.train.looping.interruption import Interruption, carried, carry_run, interruptible
 from functrain.train.looping.phase import Live, Task, at_boundary, run_phase, tell
+from functrain.train.looping.rebuilding import Past
 from functrain.train.run import Cursor, Run
 from functrain.train.stop import left_of, unless_stopped, within
 from functrain.train.tally import computed
@@ -60,7 +61,7 @@ def _with_resources(task: Task, stack: ExitStack, run: Run) -> Run:
             if callback.resource is not None:
                 resources[callback.name] = stack.enter_context(callback.resource(run))
         with interruptible() as interruption:
-            run = _from_place_to_place(task, Live(interruption, resources), run)
+            run = _from_place_to_place(task, Live(interruption, resources, Past(task.callbacks)), run)
     except BaseException as error:
         run = carried(error, task) or carried(error.__context__, task) or run  # Ctrl-C came while it was raised
         carry_run(error, run, task)
