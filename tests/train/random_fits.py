@@ -106,7 +106,8 @@ def ending_a_validation_inside(step):
 
 
 def logging(step):
-    return ft.log(step, "spread", step.prediction.square().mean())
+    spread = step.prediction.square().mean(1)
+    return ft.log(step, "spread", losses.weighted_mean(spread, step.batch.weight))
 
 
 HANDLERS = {
