@@ -65,7 +65,7 @@ from functrain.train import (
     overfit_batch,
     plan,
     predict,
-    progress,
+    progress_of,
     train_step,
 )
 
@@ -112,7 +112,7 @@ __all__ = [
     "overfit_batch",
     "plan",
     "predict",
-    "progress",
+    "progress_of",
     "random",
     "remat",
     "save",

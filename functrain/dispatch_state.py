@@ -292,6 +292,19 @@ _AUTOCAST = torch._C.DispatchKeySet(DispatchKey.AutocastCPU).add(DispatchKey.Aut
 below_autograd = torch._C._AutoDispatchBelowAutograd  # pyright: ignore
 
 
+class _GradientsOn:
+    """What `torch.enable_grad` does where gradients are off, for a tracer that does it at each operation."""
+
+    def __enter__(self) -> None:
+        torch._C._set_grad_enabled(True)
+
+    def __exit__(self, *_: object) -> None:
+        torch._C._set_grad_enabled(False)
+
+
+_GRADIENTS_ON = _GradientsOn()
+
+
 def gradients_on() -> contextlib.AbstractContextManager:
     """Return a context in which the grad mode is on, which some kernels ask for.
 
@@ -299,7 +312,7 @@ def gradients_on() -> contextlib.AbstractContextManager:
     ...     torch.is_grad_enabled()
     True
     """
-    return _NOTHING if torch.is_grad_enabled() else torch.enable_grad()
+    return _NOTHING if torch.is_grad_enabled() else _GRADIENTS_ON
 
 
 def below_autocast() -> contextlib.AbstractContextManager:

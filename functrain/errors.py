@@ -226,7 +226,7 @@ class CudaMissing(FunctrainError, RuntimeError):
 
 
 class KeyReused(FunctrainError, ValueError):
-    """A random key was consumed twice inside `random.checked_keys()`.
+    """A random key was consumed twice inside `random.check_keys()`.
 
     Two draws from one key are the same numbers, not independent ones. Give each draw a key of its own with `split` or
     `fold_in`.

@@ -67,7 +67,7 @@ def history(
     along = next((name for name in ("step", "epoch") if name in columns), None)
     length = len(next(iter(columns.values())))
     places = list(range(length)) if along is None else columns[along]
-    drawn = _chosen({name: ys for name, ys in columns.items() if name not in ("step", "epoch")}, only)
+    drawn = _choose({name: ys for name, ys in columns.items() if name not in ("step", "epoch")}, only)
     panels = _panels(drawn)
     axes = _axes(ax, list(panels))
     colors = {base: f"C{i}" for i, base in enumerate(dict.fromkeys(_base(name) for name in drawn))}
@@ -179,7 +179,7 @@ def _numbers(values: Any) -> list[float | None] | None:
         return None
 
 
-def _chosen(columns: _Columns, only: Iterable[str] | None) -> _Columns:
+def _choose(columns: _Columns, only: Iterable[str] | None) -> _Columns:
     if only is None:
         chosen = columns
     else:

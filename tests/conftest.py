@@ -1,14 +1,20 @@
 """What several test files share."""
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
 import pytest
-import torch
 
-from functrain.train.looping.compiling import DONATED_FROM
+WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if WORKERS > 1:  # before torch is imported, and for the processes that tests begin
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
+
+import torch  # noqa: E402
+
+from functrain.train.looping.compiling import DONATED_FROM  # noqa: E402
 
 collect_ignore = ["typing/everyday.py", "typing/mistakes.py"]  # which are read by pyright; a test runs the one
 

@@ -1,11 +1,17 @@
 """Names: completion shows what is public, and nothing else."""
 
+import ast
+import io
+import tokenize
 import types
+from pathlib import Path
 
 import pytest
 
 import functrain as ft
 from functrain import plot, testing
+
+PACKAGE = Path(ft.__file__).parent
 
 MODULES = [ft, plot, testing, ft.nn.takes]
 MODULES += [getattr(ft, name) for name in ft.__all__ if isinstance(getattr(ft, name), types.ModuleType)]
@@ -23,3 +29,55 @@ def test_completion_shows_what_is_public_and_nothing_else(module):
     for name in shown:
         thing = getattr(module, name)
         assert thing in MODULES if isinstance(thing, types.ModuleType) else is_ours(thing), name
+
+
+SAYS_NOTHING = {"told", "known", "given", "found"}
+
+
+def test_no_name_says_nothing():
+    empty = {
+        (str(path.relative_to(PACKAGE)), token.string)
+        for path in PACKAGE.rglob("*.py")
+        for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline)
+        if token.type == tokenize.NAME and token.string.strip("_") in SAYS_NOTHING
+    }
+    assert not empty
+
+
+ONE_THING = ("Progress", "Step", "Plan", "Loop", "Trace")
+"""What is called so is one thing in the whole package."""
+
+
+def test_big_words_name_one_thing():
+    made: dict[str, list[str]] = {name: [] for name in ONE_THING}
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [node.name] if isinstance(node, ast.ClassDef) else []
+            names += [t.id for t in getattr(node, "targets", ()) if isinstance(t, ast.Name)]
+            for name in names:
+                made.get(name.strip("_"), []).append(str(path.relative_to(PACKAGE)))
+    assert {name: len(paths) for name, paths in made.items()} == dict.fromkeys(ONE_THING, 1), made
+
+
+PARTICIPLES = {
+    "edit_injected": "a verb, and what it edits",
+    "masked": "optax's name",
+    "named": "an adjective of the layer or transform that it returns",
+    "named_chain": "optax's name",
+    "read_injected": "a verb, and what it reads",
+    "shuffled": "an adjective of the sampler that it returns, beside `sequential`",
+    "truncated_normal": "the name of the distribution",
+    "weighted_mean": "a noun",
+    "scale_by_factored_rms": "optax's name",
+    "add_decayed_weights": "optax's name",
+}
+
+
+def test_public_functions_are_verbs_or_nouns():
+    names = {
+        name
+        for module in MODULES
+        for name in getattr(module, "__all__", dir(module))
+        if name.islower() and callable(getattr(module, name))
+    }
+    assert not {n for n in names if any(part.endswith("ed") for part in n.split("_"))} - PARTICIPLES.keys()

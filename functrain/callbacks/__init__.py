@@ -1,6 +1,6 @@
 """Callbacks that come with functrain, each a factory that returns a `Callback`."""
 
-from functrain.callbacks.averaging import Averaged, averaged, ema, swa
+from functrain.callbacks.averaging import Averaged, apply_average, ema, swa
 from functrain.callbacks.display import print_table, progress
 from functrain.callbacks.recording import record
 from functrain.callbacks.saving import save_checkpoints
@@ -8,7 +8,7 @@ from functrain.callbacks.stopping import early_stopping, finite, stop_on_signal
 
 __all__ = [
     "Averaged",
-    "averaged",
+    "apply_average",
     "early_stopping",
     "ema",
     "finite",

@@ -39,7 +39,7 @@ def ema(decay: Hyper = 0.999, name: str = "ema") -> Callback:
     """Return a callback that keeps an exponential moving average of parameters and buffers.
 
     After each update of the parameters p: mean = decay * mean + (1 - decay) * p. It begins as what the fit begins with.
-    A batch that makes no update changes nothing. `run.memory[name]` is an `Averaged`; `averaged` puts it into a state.
+    A batch that makes no update changes nothing. `run.memory[name]` is an `Averaged`; `apply_average` applies it.
 
     Args:
         decay: in [0, 1], a number or a schedule; read at the beginning of the step.
@@ -67,7 +67,7 @@ def swa(start: float = 0.75, every: int = 1, name: str = "swa") -> Callback:
     """Return a callback that keeps the mean of parameters and buffers over the last part of training.
 
     All states count alike. Before the first one the mean is what the fit begins with. `run.memory[name]` is an
-    `Averaged`; `averaged` puts it into a state. The mean of batch norm's statistics is what
+    `Averaged`; `apply_average` puts it into a state. The mean of batch norm's statistics is what
     `torch.optim.swa_utils.AveragedModel(use_buffers=True)` keeps.
 
     Args:
@@ -94,7 +94,7 @@ def swa(start: float = 0.75, every: int = 1, name: str = "swa") -> Callback:
     return _averaging(name, part, 0)
 
 
-def averaged(state: TrainState, mean: Averaged) -> TrainState:
+def apply_average(state: TrainState, mean: Averaged) -> TrainState:
     """Return a training state with the averaged parameters and buffers, each in its own dtype, for evaluation.
 
     Args:
@@ -106,7 +106,7 @@ def averaged(state: TrainState, mean: Averaged) -> TrainState:
     >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
     >>> state = init(learner, random.key(0), (torch.zeros(1, 3), torch.zeros(1, dtype=torch.int64)))
     >>> mean = Averaged(tree.zeros_like(state.params), state.buffers, torch.tensor(1))
-    >>> averaged(state, mean).params["bias"]
+    >>> apply_average(state, mean).params["bias"]
     tensor([0., 0.])
     """
 

@@ -121,13 +121,13 @@ def print_table(columns: Iterable[str] | None = None, console: Console | None = 
         names = ["epoch", *_measured(run)] if chosen is None else chosen
         widths = [max(len(name), 8) for name in names]
         if not run.history:
-            _write(console, _aligned(names, widths))
-        _write(console, _aligned([show(run.logs.get(name)) for name in names], widths))
+            _write(console, _align(names, widths))
+        _write(console, _align([show(run.logs.get(name)) for name in names], widths))
 
     return Callback("print_table", {"after_epoch": after_epoch}, order=90, keeps_state=False)
 
 
-def _aligned(cells: list[str], widths: list[int]) -> str:
+def _align(cells: list[str], widths: list[int]) -> str:
     return "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
 
 

@@ -29,7 +29,7 @@ def record(name: str = "record") -> Callback:
             check_name(column, f"callback {name!r}, run.logs")
         rows = len(next(iter(run.logs.values())))
         step = torch.arange(batches_done(run) - rows, batches_done(run))
-        return remember(run, name, _appended(run.memory[name], {"step": step, **run.logs}))
+        return remember(run, name, _append(run.memory[name], {"step": step, **run.logs}))
 
     def after_fit(run: Run) -> Run:
         return remember(run, name, _columns(run, run.memory[name]))
@@ -37,19 +37,19 @@ def record(name: str = "record") -> Callback:
     return Callback(name, {"after_chunk": after_chunk, "after_fit": after_fit}, order=50, keeps_state=False)
 
 
-def _appended(blocks: tuple, block: dict[str, Tensor]) -> tuple:
+def _append(blocks: tuple, block: dict[str, Tensor]) -> tuple:
     """Return the blocks with one more, those of about its length joined with it.
 
     So there are few of them, however many steps, and each row is copied few times: the lengths are as those of the
     digits of a binary counter.
     """
     while blocks and len(blocks[-1]["step"]) <= len(block["step"]) and blocks[-1].keys() == block.keys():
-        block = _joined([blocks[-1], block])
+        block = _join([blocks[-1], block])
         blocks = blocks[:-1]
     return (*blocks, block)
 
 
-def _joined(blocks: Any) -> dict[str, Tensor]:
+def _join(blocks: Any) -> dict[str, Tensor]:
     return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
 
@@ -58,7 +58,7 @@ def _columns(run: Run, blocks: tuple) -> dict[str, Tensor]:
         return {}
     names = dict.fromkeys(name for block in blocks for name in block)
     whole = [{name: block[name] if name in block else _nothing(block) for name in names} for block in blocks]
-    columns = tree.to(_joined(whole), "cpu")
+    columns = tree.to(_join(whole), "cpu")
     length = run.plan.lengths["train"]
     return {"step": columns["step"], "epoch": columns["step"].double() / length, **columns}
 

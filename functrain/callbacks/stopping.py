@@ -12,7 +12,7 @@ from functrain import arguments, tree
 from functrain.engine import Stop
 from functrain.errors import InvalidArgument
 from functrain.train.events import Callback, remember
-from functrain.train.looping.interruption import Noted, noted
+from functrain.train.looping.interruption import Noted, note_signals
 from functrain.train.run import Run
 from functrain.train.stepping.record import Step
 
@@ -182,16 +182,16 @@ def stop_on_signal(signals: Iterable[int] = (signal.SIGINT, signal.SIGTERM), nam
         return Stop(run, scope="fit", reason=f"{noticed.came} came")
 
     events = ("begin_fit", "begin_epoch", "after_chunk", "begin_validate", "after_validate", "after_epoch")
-    options: dict[str, Any] = dict(keeps_state=False, reads_logs=False, resource=lambda run: noted(numbers))
+    options: dict[str, Any] = dict(keeps_state=False, reads_logs=False, resource=lambda run: note_signals(numbers))
     # Last of all, so that whatever comes while the others are at work is heeded at the same event.
     return Callback(name, dict.fromkeys(events, look), order=1000, phases=("train", "valid"), **options)
 
 
 def _signal(number: Any) -> signal.Signals:
     try:
-        known = signal.Signals(number)
+        one = signal.Signals(number)
     except ValueError:
         raise InvalidArgument(f"signals must be signals, such as signal.SIGTERM, got {number!r}") from None
-    if known in (signal.SIGKILL, signal.SIGSTOP):
-        raise InvalidArgument(f"signals: {known.name} ends or halts a process at once, and no process can handle it")
-    return known
+    if one in (signal.SIGKILL, signal.SIGSTOP):
+        raise InvalidArgument(f"signals: {one.name} ends or halts a process at once, and no process can handle it")
+    return one

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain.checkpoint.files import as_path, checked_info, put
+from functrain.checkpoint.files import as_path, check_info, put
 from functrain.checkpoint.folders import make_folder, put_into
 from functrain.checkpoint.format.taking_apart import Parts, take_apart
 from functrain.checkpoint.format.writing import check_target
@@ -91,26 +91,26 @@ class Background:
     def _begin(self, value: Any, info: Any, check: Callable[[], None], write: Callable[[Parts], Any]) -> None:
         self.wait()  # so there are never more than two copies of what is trained, whatever the disk does
         parts = take_apart(value)
-        checked_info(info)
+        check_info(info)
         check()
-        self.waiting.append(self.thread.submit(_written, write, copied(parts)))
+        self.waiting.append(self.thread.submit(_write, write, copy(parts)))
 
     def _check_process(self) -> None:
         if self.process != os.getpid():
             raise CannotSave("this was opened in another process; open checkpoint.background() in the one that saves")
 
 
-def _written(write: Callable[[Parts], Any], parts: Parts) -> None:
+def _write(write: Callable[[Parts], Any], parts: Parts) -> None:
     with _writing:
         write(parts)
 
 
-def copied(parts: Parts) -> Parts:
+def copy(parts: Parts) -> Parts:
     """Return a value that was taken apart with a copy of each tensor, on the CPU; the copy is finished.
 
     >>> import torch
     >>> x = torch.ones(2)
-    >>> copied(take_apart(x)).tensors[""] is x
+    >>> copy(take_apart(x)).tensors[""] is x
     False
     """
     return Parts(parts.outline, {name: _copy(tensor) for name, tensor in parts.tensors.items()})

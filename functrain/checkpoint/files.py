@@ -14,7 +14,7 @@ import torch
 
 from functrain.checkpoint.format.elements import STORED, dense_stride
 from functrain.checkpoint.format.header import Entry, Header
-from functrain.checkpoint.format.reading import meta_tensors, opened, read_tensors
+from functrain.checkpoint.format.reading import meta_tensors, open_checkpoint, read_tensors
 from functrain.checkpoint.format.taking_apart import Parts, is_scalar, scalar_outline, take_apart
 from functrain.checkpoint.format.writing import check_target, sweep, write
 from functrain.checkpoint.saved import Saved, as_plain, as_saved, into
@@ -102,7 +102,7 @@ def restore(path: str | os.PathLike, like: Any = NOTHING) -> Any:
     ({'w': tensor([1., 1.])}, {'step': 3})
     """
     where = as_path(path)
-    with opened(where) as (file, header, start):
+    with open_checkpoint(where) as (file, header, start):
         if like is not NOTHING:
             into(as_saved(str(where), header, meta_tensors(header.entries)), like)  # before a gigabyte is read in vain
         saved = as_saved(str(where), header, read_tensors(file, header, start))
@@ -121,7 +121,7 @@ def outline(path: str | os.PathLike) -> Saved:
     ...     outline(f"{folder}/a.safetensors").leaves["w"].shape
     torch.Size([2])
     """
-    with opened(as_path(path)) as (_, header, _):
+    with open_checkpoint(as_path(path)) as (_, header, _):
         return as_saved(str(path), header, meta_tensors(header.entries))
 
 
@@ -150,13 +150,13 @@ def put(
         raise CannotSave(f"cannot save {path}: the bytes of numbers stand the other way round on this machine")
     check_target(path)
     sweep(path.parent, path.name)
-    write(path, make_header(parts, checked_info(info), number), parts.tensors, replace)
+    write(path, make_header(parts, check_info(info), number), parts.tensors, replace)
 
 
-def checked_info(info: Mapping[str, Any] | None) -> Mapping[str, Any]:
+def check_info(info: Mapping[str, Any] | None) -> Mapping[str, Any]:
     """Return what is to be written beside a value, or raise `InvalidArgument`.
 
-    >>> checked_info({"loss": [1]})
+    >>> check_info({"loss": [1]})
     Traceback (most recent call last):
         ...
     functrain.errors.InvalidArgument: info must be numbers, strings and None by name, got 'loss': [1]

@@ -7,7 +7,7 @@ import attrs
 from torch import Tensor
 
 from functrain.checkpoint.saved import Saved, check_saved
-from functrain.checkpoint.structures import PATTERNS, Static, difference, rebuilt
+from functrain.checkpoint.structures import PATTERNS, Static, difference, rebuild
 from functrain.errors import InvalidArgument
 
 
@@ -72,7 +72,7 @@ def migrate(
     """
     check_saved(saved, "saved")
     moving = _Moving(saved, dict(paths or {}), cast)
-    value = rebuilt(like, moving.leaf)
+    value = rebuild(like, moving.leaf)
     unused = [path for path in moving.paths if path not in moving.met]
     if unused:
         raise InvalidArgument(f"paths: {unused[0]!r} is no path of `like`")
@@ -101,7 +101,7 @@ class _Moving:
         if there not in self.saved.leaves:
             self.kept.append(path)
             return like
-        return self._taken(path, there, like)
+        return self._take(path, there, like)
 
     def _there(self, path: str) -> str:
         above = [start for start in self.paths if path == start or path.startswith(f"{start}.") or not start]
@@ -112,7 +112,7 @@ class _Moving:
         rest = path[len(start) :].removeprefix(".")
         return ".".join(part for part in (self.paths[start], rest) if part)
 
-    def _taken(self, path: str, there: str, like: Any) -> Any:
+    def _take(self, path: str, there: str, like: Any) -> Any:
         value = self.saved.leaves[there]
         if self.cast and _differ_in_precision(value, like):
             value = value.to(like.dtype)

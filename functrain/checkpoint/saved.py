@@ -17,8 +17,8 @@ from functrain.checkpoint.structures import (
     described,
     difference,
     field_names,
-    rebuilt,
-    recorded,
+    rebuild,
+    record_of,
 )
 from functrain.errors import InvalidArgument, TreeMismatch
 
@@ -150,7 +150,7 @@ def into(saved: Saved, like: Any, what: str = "`like`") -> Any:
     {'0': 1, '1': 2}
     """
     filling = _Filling(saved, index(saved.outline))
-    value = rebuilt(like, filling.leaf)
+    value = rebuild(like, filling.leaf)
     surplus = [path for path in saved.leaves if path not in filling.used]
     lines = filling.lines + [f"{path}: expected nothing, saved {described(saved.leaves[path])}" for path in surplus]
     if lines:
@@ -174,7 +174,7 @@ class _Filling:
     def leaf(self, path: str, like: Any) -> Any:
         """Return what was saved at a path."""
         if path not in self.places:
-            return self._wrong(path, f"expected {_expected(like)}, saved nothing")
+            return self._wrong(path, f"expected {_expect(like)}, saved nothing")
         if isinstance(like, Static):
             return self._static(path, like)
         if isinstance(like, Anything):
@@ -194,9 +194,9 @@ class _Filling:
         line = difference(like, value)
         if line is not None:
             return self._wrong(path, line)
-        return self._moved(value, like.device) if isinstance(value, Tensor) else value
+        return self._move(value, like.device) if isinstance(value, Tensor) else value
 
-    def _moved(self, tensor: Tensor, device: torch.device) -> Tensor:
+    def _move(self, tensor: Tensor, device: torch.device) -> Tensor:
         if "meta" in (device.type, tensor.device.type):  # one of them has no memory: only its shape is looked at
             return tensor
         # Once for each device, so that what was one tensor is one again.
@@ -223,21 +223,21 @@ class _Filling:
         for candidate in like.likes if kind == "record" else ():
             trial = _Filling(self.saved, self.places)
             if field_names(type(candidate)) >= {name for name, _ in content} and trial.fits(path, candidate):
-                return rebuilt(candidate, trial.leaf, path)
+                return rebuild(candidate, trial.leaf, path)
         built = [(name, self._some(child, (*path, name), like)) for name, child in pairs_of(kind, content)]
         if kind in ("dict", "record"):
-            return dict(built) if kind == "dict" else recorded(dict(built), like.records)
+            return dict(built) if kind == "dict" else record_of(dict(built), like.records)
         return (list if kind == "list" else tuple)(child for _, child in built)
 
     def fits(self, path: tuple, like: Any) -> bool:
         """Return whether all that was saved at a path fits a value, which it fills in vain."""
-        rebuilt(like, self.leaf, path)
+        rebuild(like, self.leaf, path)
         start = f"{join(path)}." if path else ""
         return not self.lines and all(leaf in self.used for leaf in self.saved.leaves if leaf.startswith(start))
 
     def _optional(self, path: str, like: Optional) -> Any:
         if self.places[path] is not None:
-            return rebuilt(like.value, self.leaf, _steps(path))
+            return rebuild(like.value, self.leaf, _steps(path))
         self.used.add(path)
         return None
 
@@ -246,7 +246,7 @@ class _Filling:
         if kind not in ("list", "tuple", "dict"):
             self._use_all(path)
             return self._wrong(path, f"expected a list, a tuple or a dict, saved a {kind}")
-        built = {name: rebuilt(like.value, self.leaf, (*_steps(path), name)) for name, _ in pairs_of(kind, content)}
+        built = {name: rebuild(like.value, self.leaf, (*_steps(path), name)) for name, _ in pairs_of(kind, content)}
         return built if kind == "dict" else (list if kind == "list" else tuple)(built.values())
 
     def _use_all(self, path: str) -> None:
@@ -261,7 +261,7 @@ def _steps(path: str) -> tuple[str, ...]:
     return (path,) if path else ()
 
 
-def _expected(like: Any) -> str:
+def _expect(like: Any) -> str:
     if isinstance(like, (Anything, Optional, Each)):
         return repr(type(like).__name__)
     return repr(like.value) if isinstance(like, Static) else described(like)

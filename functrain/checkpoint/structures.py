@@ -78,13 +78,13 @@ Leaf = Callable[[str, Any], Any]
 """(dotted path, what stands there) -> what shall stand there instead."""
 
 
-def rebuilt(like: Any, leaf: Leaf, path: tuple = ()) -> Any:
+def rebuild(like: Any, leaf: Leaf, path: tuple = ()) -> Any:
     """Return a structure with each of its leaves replaced; a pattern is a leaf here.
 
     Raises:
         InvalidArgument: something in it is neither a container, nor a tensor, nor data.
 
-    >>> rebuilt({"a": 1, "b": (2, 3)}, lambda path, value: f"{path}={value}")
+    >>> rebuild({"a": 1, "b": (2, 3)}, lambda path, value: f"{path}={value}")
     {'a': 'a=1', 'b': ('b.0=2', 'b.1=3')}
     """
     if isinstance(like, (Tensor, *PATTERNS)) or is_scalar(like):
@@ -101,7 +101,7 @@ def rebuilt(like: Any, leaf: Leaf, path: tuple = ()) -> Any:
 
 
 def _child(child: Any, leaf: Leaf, path: tuple, fixed: bool) -> Any:
-    return leaf(join(path), Static(child)) if fixed else rebuilt(child, leaf, path)
+    return leaf(join(path), Static(child)) if fixed else rebuild(child, leaf, path)
 
 
 def _static(like: Any) -> set[str]:
@@ -124,13 +124,13 @@ def records_in(*values: Any) -> tuple[type, ...]:
     return tuple(met)
 
 
-def recorded(fields: Mapping[str, Any], records: tuple[type, ...]) -> Any:
+def record_of(fields: Mapping[str, Any], records: tuple[type, ...]) -> Any:
     """Return the record of these fields, of the one class that has them.
 
     Raises:
         TreeMismatch: none has them, or more than one; the message is the reason alone.
 
-    >>> recorded({"value": 3}, (Anything, Optional))
+    >>> record_of({"value": 3}, (Anything, Optional))
     Optional(value=3)
     """
     fitting = [record for record in records if field_names(record) == set(fields)]

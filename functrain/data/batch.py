@@ -66,7 +66,7 @@ def shaped_batch(batch: Any, padding: Tensor | None = None, what: str = "a batch
     if not isinstance(batch, Batch):
         batch = Batch(*parts(batch, what))
     _check(batch, what)
-    return batch if padding is None else tree.evolve(batch, weight=_padded(batch.weight, padding))
+    return batch if padding is None else tree.evolve(batch, weight=_pad(batch.weight, padding))
 
 
 def parts(value: Any, what: str, hint: str = "") -> tuple[Any, Any, Any]:
@@ -121,7 +121,7 @@ def _is_weight(weight: Any, what: str) -> bool:
     return True
 
 
-def _padded(weight: Tensor | None, padding: Tensor) -> Tensor:
+def _pad(weight: Tensor | None, padding: Tensor) -> Tensor:
     if weight is None:
         return padding
     # Not a product, whose dtype would be another one than that of batches without padding.

@@ -44,7 +44,7 @@ def stack(examples: Sequence[Any]) -> Any:
     (tensor([[0., 0.],
             [1., 1.]]), tensor([3, 4]))
     """
-    return tree.map_with_path(_stacked, *_some(examples))
+    return tree.map_with_path(_stack, *_some(examples))
 
 
 def pad(examples: Sequence[Any], length: int | None = None, value: float = 0) -> Any:
@@ -75,7 +75,7 @@ def pad(examples: Sequence[Any], length: int | None = None, value: float = 0) ->
     """
     if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
         raise InvalidArgument(f"length must be a whole number of at least 1 or None, got {length!r}")
-    return tree.map_with_path(partial(_padded, length, value), *_some(examples))
+    return tree.map_with_path(partial(_pad, length, value), *_some(examples))
 
 
 def _some(examples: Sequence[Any]) -> Sequence[Any]:
@@ -93,7 +93,7 @@ def _tensors(path: str, leaves: Sequence[Any]) -> list[Tensor]:
         raise NotATensor(f"{where} must be a tensor or a number, got {kinds}; convert it in the dataset") from None
 
 
-def _stacked(path: str, *leaves: Any) -> Tensor | None:
+def _stack(path: str, *leaves: Any) -> Tensor | None:
     if all(leaf is None for leaf in leaves):  # the target or the weight where there is none
         return None
     tensors = _tensors(path, leaves)
@@ -107,7 +107,7 @@ def _stacked(path: str, *leaves: Any) -> Tensor | None:
     return torch.stack(tensors)
 
 
-def _padded(length: int | None, value: float, path: str, *leaves: Any) -> Tensor | Padded | None:
+def _pad(length: int | None, value: float, path: str, *leaves: Any) -> Tensor | Padded | None:
     if all(leaf is None for leaf in leaves):
         return None
     tensors = _tensors(path, leaves)
@@ -122,10 +122,10 @@ def _padded(length: int | None, value: float, path: str, *leaves: Any) -> Tensor
         raise ShapeMismatch(
             f"{where}: a sequence has length {longest}, more than length={length}; cut it or raise length"
         )
-    return _filled(tensors, longest if length is None else length, value)
+    return _fill(tensors, longest if length is None else length, value)
 
 
-def _filled(tensors: list[Tensor], length: int, value: float) -> Padded:
+def _fill(tensors: list[Tensor], length: int, value: float) -> Padded:
     first = tensors[0]
     values = first.new_full((len(tensors), length, *first.shape[1:]), value)
     for row, tensor in zip(values, tensors, strict=True):

@@ -45,7 +45,7 @@ def read_idx(path: str | os.PathLike, md5: str | None = None) -> Tensor:
     ...     read_idx(path)
     tensor([5, 7], dtype=torch.uint8)
     """
-    content = uncompressed(Path(path))
+    content = read_uncompressed(Path(path))
     if md5 is not None:
         check_md5(content, md5, path)
     kind, shape, begin = _header(content, path)
@@ -64,7 +64,7 @@ def read_idx(path: str | os.PathLike, md5: str | None = None) -> Tensor:
     return values.view(kind).view(shape)
 
 
-def uncompressed(path: Path) -> bytearray:
+def read_uncompressed(path: Path) -> bytearray:
     """Return the bytes of a file, uncompressed if it is gzipped; raise `CorruptFile` if that fails.
 
     A bytearray, because PyTorch warns of memory that cannot be written to.

@@ -152,7 +152,7 @@ def batches(loader: Loader, key: Tensor | None = None, epoch: int = 0, start: in
         return stream
     if key is None:
         raise InvalidArgument("a loader with a transform needs a key; pass one, such as random.key(0)")
-    return _transformed(loader.transform, stream, key, epoch, start)
+    return _transform(loader.transform, stream, key, epoch, start)
 
 
 def _in_memory(loader: Loader) -> ArrayDataset | None:
@@ -220,7 +220,7 @@ def _indices(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iter
     at_once = steps if sampler.whole else max(1, CHUNK // sampler.batch_size)
     for first in range(start, steps, at_once):
         positions = samplers.positions(sampler, key, n, epoch, first, min(first + at_once, steps))
-        yield samplers.filled(sampler, positions)
+        yield samplers.fill_up(sampler, positions)
 
 
 def _gathered(rows: ArrayDataset, indices: Iterator[Tensor], size: int) -> Iterator[Any]:
@@ -235,7 +235,7 @@ def _gathered(rows: ArrayDataset, indices: Iterator[Tensor], size: int) -> Itera
     several = max(1, GATHERED // max(1, nbytes))
     for positions in indices:
         for some in positions.split(size * several):
-            batches = zip(*(_selected(leaf, some.to(leaf.device), size) for leaf in leaves), strict=True)
+            batches = zip(*(_select(leaf, some.to(leaf.device), size) for leaf in leaves), strict=True)
             yield from batches if is_pair else (_restored(structure, everything, batch) for batch in batches)
 
 
@@ -245,7 +245,7 @@ def _restored(structure: tree.Structure, everything: list[Any], batch: Iterable[
     return tree.unflatten(structure, [None if leaf is None else next(some) for leaf in everything])
 
 
-def _selected(array: Tensor, indices: Tensor, size: int) -> Iterable[Tensor]:
+def _select(array: Tensor, indices: Tensor, size: int) -> Iterable[Tensor]:
     """Return the rows of several batches, each as it lies in memory of its own: from a multiple of 64 bytes on.
 
     Kernels give other last bits from elsewhere on, and a run that is resumed gathers other batches together.
@@ -262,10 +262,10 @@ def _nbytes(array: Tensor) -> int:
 def _one_by_one(loader: Loader, indices: Iterator[Tensor]) -> Iterator[Any]:
     for positions in indices:
         for row in positions.split(loader.sampler.batch_size):
-            yield _collated(loader, row)
+            yield _collate(loader, row)
 
 
-def _collated(loader: Loader, row: Tensor) -> Any:
+def _collate(loader: Loader, row: Tensor) -> Any:
     indices = row.tolist()
     examples = [_example(loader.dataset, index) for index in indices]
     if loader.collate is stack:
@@ -274,7 +274,7 @@ def _collated(loader: Loader, row: Tensor) -> Any:
         batch = shaped_batch(loader.collate(examples), what="what the collate function returns")
         check_weight(batch.weight, "the weights of the examples")
     except Exception as error:
-        error.add_note(f"raised while collating the examples of the indices {_listed(indices)}")
+        error.add_note(f"raised while collating the examples of the indices {_as_list(indices)}")
         raise
     return batch
 
@@ -287,7 +287,7 @@ def _example(dataset: Dataset, index: int) -> Any:
         raise
 
 
-def _listed(indices: list[int]) -> str:
+def _as_list(indices: list[int]) -> str:
     return ", ".join(map(str, indices[:16])) + f" and {len(indices) - 16} more" * (len(indices) > 16)
 
 
@@ -310,7 +310,7 @@ def _device(dataset: Any) -> torch.device | None:
     return next(leaf.device for leaf in tree.leaves(dataset.arrays) if leaf is not None)
 
 
-def _transformed(
+def _transform(
     transform: Callable[[Tensor, Batch], Batch], stream: Iterator[Batch], key: Tensor, epoch: int, start: int
 ) -> Iterator[Batch]:
     key = random.fold_in(random.check_key(key), "transform", epoch)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from functrain.data.dataset import ArrayDataset
-from functrain.data.idx import check_md5, read_idx, uncompressed
+from functrain.data.idx import check_md5, read_idx, read_uncompressed
 from functrain.errors import CorruptFile, DownloadFailed, InvalidArgument, MissingData
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -147,7 +147,7 @@ def fetch(url: str, path: Path, md5: str) -> None:
 
 def _check(temporary: Path, url: str, md5: str) -> None:
     try:
-        content = uncompressed(temporary)
+        content = read_uncompressed(temporary)
     except CorruptFile as error:
         raise CorruptFile(f"what came from {url} is no whole gzip file ({error.__cause__}); try again") from error
     check_md5(content, md5, url)

@@ -58,14 +58,14 @@ def fit_normalizer(train: Any, axis: int | None = None) -> Normalizer:
     _check_floating(x)
     if x.dim() == 0 or x.numel() == 0:
         raise InvalidArgument(f"the training inputs are empty or a scalar, got shape {tuple(x.shape)}; pass (n, ...)")
-    axis = _kept(axis, x)
+    axis = _keep(axis, x)
     over = [a for a in range(x.dim()) if a != axis]
     count = x.numel() // (1 if axis is None else x.shape[axis])
     # By parts, so that a large array is never whole in float64.
     pieces = x.detach().split(max(1, 2**22 // max(1, x[0].numel())))
     mean = sum(part.double().sum(over, keepdim=True) for part in pieces) / count
     variance = sum((part.double() - mean).square().sum(over, keepdim=True) for part in pieces) / count
-    return Normalizer(_shaped(mean, axis, x), _shaped(_scale(variance.sqrt(), mean, x), axis, x))
+    return Normalizer(_reshape(mean, axis, x), _reshape(_scale(variance.sqrt(), mean, x), axis, x))
 
 
 def _counting_inputs(train: ArrayDataset) -> Any:
@@ -83,7 +83,7 @@ def _check_floating(x: Any) -> None:
         raise DtypeMismatch(f"a normaliser takes floating-point numbers, got {x.dtype}; convert them with .float()")
 
 
-def _kept(axis: int | None, x: Tensor) -> int | None:
+def _keep(axis: int | None, x: Tensor) -> int | None:
     if axis is None:
         return None
     last = x.dim() - 1
@@ -99,6 +99,6 @@ def _scale(std: Tensor, mean: Tensor, x: Tensor) -> Tensor:
     return torch.where(std > 8 * torch.finfo(x.dtype).eps * mean.abs(), std, 1.0)
 
 
-def _shaped(statistic: Tensor, axis: int | None, x: Tensor) -> Tensor:
+def _reshape(statistic: Tensor, axis: int | None, x: Tensor) -> Tensor:
     """Return the statistic without the axis of the examples: it broadcasts over a batch and over one example."""
     return (statistic.squeeze() if axis is None else statistic.squeeze(0)).to(x.dtype)

@@ -60,7 +60,7 @@ class Sampler:
 
     def __repr__(self) -> str:
         remainder = "" if self.remainder == "keep" else f", remainder={self.remainder!r}"
-        orders = ((in_order, False, "sequential"), (permuted, True, "shuffled"), (scattered, False, "shuffled"))
+        orders = ((in_order, False, "sequential"), (permute, True, "shuffled"), (scattered, False, "shuffled"))
         names = [name for order, whole, name in orders if self.order is order and self.whole is whole]
         if not names:
             return reprs.record(self)
@@ -101,7 +101,7 @@ def shuffled(batch_size: int, remainder: str = "keep", in_memory: bool = True) -
     >>> sorted(indices(shuffled(batch_size=4), key, 4, epoch=0, step=0).tolist())
     [0, 1, 2, 3]
     """
-    return Sampler(permuted if in_memory else scattered, batch_size, remainder, whole=bool(in_memory))
+    return Sampler(permute if in_memory else scattered, batch_size, remainder, whole=bool(in_memory))
 
 
 def in_order(_key: Tensor | None, _n: int, _epoch: int, start: int, stop: int) -> Tensor:
@@ -113,10 +113,10 @@ def in_order(_key: Tensor | None, _n: int, _epoch: int, start: int, stop: int) -
     return torch.arange(start, stop)
 
 
-def permuted(key: Tensor | None, n: int, epoch: int, start: int, stop: int) -> Tensor:
+def permute(key: Tensor | None, n: int, epoch: int, start: int, stop: int) -> Tensor:
     """Return a part of a random permutation of 0..n-1, which is computed whole: the order of `shuffled` in memory.
 
-    >>> len(set(permuted(random.key(0), 10, 0, 0, 10).tolist()))
+    >>> len(set(permute(random.key(0), 10, 0, 0, 10).tolist()))
     10
     """
     return random.permutation(_epoch_key(key, epoch), n)[start:stop]
@@ -131,13 +131,13 @@ def scattered(key: Tensor | None, n: int, epoch: int, start: int, stop: int) -> 
 
     On a power of two such a network is always an even permutation, and nearly always elsewhere; so a bit of the key
     says whether positions 0 and 1 change places first. On up to 1,024 examples, where a network is uneven, the whole
-    permutation is computed, as by `permuted`.
+    permutation is computed, as by `permute`.
 
     >>> sorted(scattered(random.key(0), 2000, 0, 0, 2000).tolist()) == list(range(2000))
     True
     """
     if n <= SMALL:
-        return permuted(key, n, epoch, start, stop)
+        return permute(key, n, epoch, start, stop)
     *words, (spare, _) = random.split(_epoch_key(key, epoch), ROUNDS + 1).tolist()
     bits = (n - 1).bit_length()
     values = torch.arange(start, stop)
@@ -167,13 +167,13 @@ def _feistel(values: Tensor, bits: int, words: list[list[int]]) -> Tensor:
     left, right = values >> width, values & ((1 << width) - 1)
     for number, pair in enumerate(words):
         if number % 2:
-            right = right ^ (_mixed(left, *pair) & ((1 << width) - 1))
+            right = right ^ (_mix(left, *pair) & ((1 << width) - 1))
         else:
-            left = left ^ (_mixed(right, *pair) & ((1 << (bits - width)) - 1))
+            left = left ^ (_mix(right, *pair) & ((1 << (bits - width)) - 1))
     return (left << width) | right
 
 
-def _mixed(value: Tensor, first: int, second: int) -> Tensor:
+def _mix(value: Tensor, first: int, second: int) -> Tensor:
     """Return 32 bits in which each bit of the value and of the words plays a part: murmur3's finaliser, keyed.
 
     In int64, of which a product keeps the low 32 bits right even where it overflows.
@@ -215,7 +215,7 @@ def indices(sampler: Sampler, key: Tensor | None, n: int, epoch: int, step: int)
     tensor([9])
     """
     check_range(sampler, n, epoch, step, step + 1)
-    return filled(sampler, positions(sampler, key, n, epoch, step, step + 1))
+    return fill_up(sampler, positions(sampler, key, n, epoch, step, step + 1))
 
 
 def weights(sampler: Sampler, n: int, step: int) -> Tensor | None:
@@ -262,10 +262,10 @@ def check_range(sampler: Sampler, n: int, epoch: int, start: int, stop: int) -> 
         raise InvalidArgument(f"steps {start} to {stop} are not in an epoch of {steps} steps ({n} examples)")
 
 
-def filled(sampler: Sampler, rows: Tensor) -> Tensor:
+def fill_up(sampler: Sampler, rows: Tensor) -> Tensor:
     """Return indices that end with an epoch, filled up to whole batches with the last one where the sampler pads.
 
-    >>> filled(sequential(4, remainder="pad"), torch.tensor([3, 5]))
+    >>> fill_up(sequential(4, remainder="pad"), torch.tensor([3, 5]))
     tensor([3, 5, 5, 5])
     """
     missing = -len(rows) % sampler.batch_size

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from functrain.dispatch_state import is_plain
 from functrain.errors import DtypeMismatch, InvalidArgument, LabelOutOfRange, ShapeMismatch
-from functrain.losses.reduction import times, widened
+from functrain.losses.reduction import times, widen
 
 # PyTorch gives labels equal to `ignore_index` (-100, unless told) a loss of zero without a word. What is to be left out
 # has zero weight here, so no label is special: this one no dataset holds.
@@ -69,8 +69,8 @@ def nll(log_probability: Tensor, target: Tensor, *, class_weight: Tensor | None 
     """
     labels = _labels(log_probability, target)
     factor = _class_weight(class_weight, log_probability)
-    rows = _flat_rows(widened(log_probability))
-    values = _picked(rows, _flat(labels), factor)
+    rows = _flat_rows(widen(log_probability))
+    values = _pick(rows, _flat(labels), factor)
     return values.reshape(labels.shape)
 
 
@@ -108,7 +108,7 @@ def cross_entropy(
     if not 0 <= label_smoothing <= 1:
         raise InvalidArgument(f"label_smoothing must be in [0, 1], got {label_smoothing!r}")
     factor = _class_weight(class_weight, prediction)
-    rows = _flat_rows(widened(prediction))
+    rows = _flat_rows(widen(prediction))
     if target.is_floating_point() and target.shape == prediction.shape:
         values = _soft(rows, _flat_rows(target).to(rows.dtype), label_smoothing, factor)
     else:
@@ -118,9 +118,9 @@ def cross_entropy(
 
 def _hard(rows: Tensor, labels: Tensor, smoothing: float, factor: Tensor | None) -> Tensor:
     if smoothing == 0 and factor is None:
-        return _explained(F.cross_entropy, rows, labels, rows.shape[-1])
+        return _explaining(F.cross_entropy, rows, labels, rows.shape[-1])
     log_probability = torch.log_softmax(rows, -1)
-    values = _picked(log_probability, labels, factor)
+    values = _pick(log_probability, labels, factor)
     if smoothing == 0:
         return values
     even = _soft_values(log_probability, torch.full_like(log_probability, 1 / rows.shape[-1]), factor)
@@ -138,12 +138,12 @@ def _soft_values(log_probability: Tensor, probabilities: Tensor, factor: Tensor 
     return -times(share, log_probability).sum(-1)
 
 
-def _picked(log_probability: Tensor, labels: Tensor, factor: Tensor | None) -> Tensor:
-    values = _explained(F.nll_loss, log_probability, labels, log_probability.shape[-1])
+def _pick(log_probability: Tensor, labels: Tensor, factor: Tensor | None) -> Tensor:
+    values = _explaining(F.nll_loss, log_probability, labels, log_probability.shape[-1])
     return values if factor is None else times(factor[labels], values)
 
 
-def _explained(loss: Callable[..., Tensor], rows: Tensor, labels: Tensor, classes: int) -> Tensor:
+def _explaining(loss: Callable[..., Tensor], rows: Tensor, labels: Tensor, classes: int) -> Tensor:
     try:
         return loss(rows, labels, ignore_index=_NO_LABEL, reduction="none")
     except (IndexError, RuntimeError) as error:

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from functrain.dispatch_state import is_plain
 from functrain.errors import DtypeMismatch, LabelOutOfRange, ShapeMismatch
-from functrain.losses.reduction import times, widened
+from functrain.losses.reduction import times, widen
 
 
 def mse(prediction: Tensor, target: Tensor) -> Tensor:
@@ -78,14 +78,14 @@ def binary_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
         if tensor.is_complex():
             raise DtypeMismatch(f"{name} must be real numbers for yes or no, got {tensor.dtype}")
     _check_unit_interval(target)
-    logits = widened(prediction)
+    logits = widen(prediction)
     yes = target.to(torch.promote_types(logits.dtype, target.dtype))
     return times(yes, -F.logsigmoid(logits)) + times(1 - yes, -F.logsigmoid(-logits))
 
 
 def _difference(prediction: Tensor, target: Tensor) -> Tensor:
     _check_same_shape(prediction, target)
-    return widened(prediction) - widened(target)
+    return widen(prediction) - widen(target)
 
 
 def _check_same_shape(prediction: Tensor, target: Tensor) -> None:

@@ -139,11 +139,11 @@ def _check_part(name: Any, part: Any) -> None:
     weighted.check_values(part, f"the part {name!r} of a loss")
 
 
-def widened(x: Tensor) -> Tensor:
+def widen(x: Tensor) -> Tensor:
     """Return a tensor in float32 or wider, in which losses are computed.
 
     >>> import torch
-    >>> widened(torch.ones(1, dtype=torch.bfloat16))
+    >>> widen(torch.ones(1, dtype=torch.bfloat16))
     tensor([1.])
     """
     dtype = weighted.wide(x.dtype)

@@ -42,7 +42,7 @@ from functrain.nn.layers import (
 from functrain.nn.mode import Mode, enter, evaluation, layer_key, training
 from functrain.nn.model import Buffers, Model, Params
 from functrain.nn.summarizing import LayerSummary, Summary, summary
-from functrain.nn.surgery import freeze, lora, merged
+from functrain.nn.surgery import freeze, lora, merge
 
 __all__ = [
     "Buffers",
@@ -79,7 +79,7 @@ __all__ = [
     "leaky_relu",
     "lora",
     "max_pool",
-    "merged",
+    "merge",
     "mish",
     "named",
     "parallel",

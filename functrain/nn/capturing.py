@@ -10,7 +10,7 @@ from functrain.errors import InvalidArgument
 from functrain.nn.functions import as_model
 from functrain.nn.mode import EVALUATION, Mode
 from functrain.nn.model import Buffers, Model, Params
-from functrain.nn.observing import observed
+from functrain.nn.observing import observe
 
 
 def capture(model: Model, paths: str | Sequence[str]) -> Model:
@@ -46,7 +46,7 @@ def capture(model: Model, paths: str | Sequence[str]) -> Model:
 
     def apply(params: Params, buffers: Buffers, x: Any, mode: Mode = EVALUATION) -> tuple[Any, Buffers]:
         seen = _Seen(patterns, len(mode.path))
-        with observed(seen):
+        with observe(seen):
             y, after = model.apply(params, buffers, x, mode)
         return (y, seen.chosen()), after
 
@@ -61,10 +61,10 @@ class _Seen:
         self._values: dict[str, list[Any]] = {}
         self._paths: list[str] = []
 
-    def entered(self, path: tuple[Any, ...]) -> None:
+    def enter(self, path: tuple[Any, ...]) -> None:
         pass
 
-    def left(self, path: tuple[Any, ...], layer: Any, y: Any) -> None:
+    def leave(self, path: tuple[Any, ...], layer: Any, y: Any) -> None:
         name = ".".join(map(str, path[self._base :]))
         self._paths.append(name)
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self._patterns):

@@ -18,7 +18,7 @@ from functrain import arguments, tree
 from functrain.errors import NotATensor, ShapeMismatch, TreeMismatch
 from functrain.nn.mode import EVALUATION, Mode
 from functrain.nn.model import Buffers, Model, Params
-from functrain.nn.parameters import Declare, drawn
+from functrain.nn.parameters import Declare, draw_parameters
 from functrain.nn.takes import Takes, alike, anything
 from functrain.schedule import Hyper
 
@@ -95,7 +95,7 @@ def stateful_layer(
     def init(key: Tensor, example: Any) -> tuple[Params, Buffers]:
         takes(label, example, None)
         held = {name: _buffer(label, name, value) for name, value in begin(example).items()}
-        return drawn(label, declare(example), key, example), held
+        return draw_parameters(label, declare(example), key, example), held
 
     def apply_layer(params: Params, buffers: Buffers, x: Any, mode: Mode = EVALUATION) -> tuple[Any, Buffers]:
         try:

@@ -13,11 +13,11 @@ from typing import Any, Protocol
 class Observer(Protocol):
     """Looks at layers; both functions get the path from the root of what is applied."""
 
-    def entered(self, path: tuple[Any, ...]) -> None:
+    def enter(self, path: tuple[Any, ...]) -> None:
         """Look, before a layer is applied."""
         ...
 
-    def left(self, path: tuple[Any, ...], layer: Any, y: Any) -> None:
+    def leave(self, path: tuple[Any, ...], layer: Any, y: Any) -> None:
         """Look at what a layer returned."""
         ...
 
@@ -26,7 +26,7 @@ _observers: ContextVar[tuple[Observer, ...]] = ContextVar("observers", default=(
 
 
 @contextmanager
-def observed(observer: Observer) -> Iterator[None]:
+def observe(observer: Observer) -> Iterator[None]:
     """Let an observer look at each layer that is applied inside this context."""
     token = _observers.set((*_observers.get(), observer))
     try:
@@ -44,13 +44,13 @@ def is_observed() -> bool:
     return bool(_observers.get())
 
 
-def entered(path: tuple[Any, ...]) -> None:
+def note_entry(path: tuple[Any, ...]) -> None:
     """Say that the layer at a path is about to be applied."""
     for observer in _observers.get():
-        observer.entered(path)
+        observer.enter(path)
 
 
-def left(path: tuple[Any, ...], layer: Any, y: Any) -> None:
+def note_return(path: tuple[Any, ...], layer: Any, y: Any) -> None:
     """Say what the layer at a path returned."""
     for observer in _observers.get():
-        observer.left(path, layer, y)
+        observer.leave(path, layer, y)

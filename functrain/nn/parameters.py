@@ -49,7 +49,9 @@ def weight_and_bias(shape: Sequence[int], weight: Initializer, bias: Initializer
     return {"weight": (shape, weight), "bias": (shape[:1], bias)}
 
 
-def drawn(label: str, declared: Mapping[str, Tensor | Declaration], key: Tensor, like: Any) -> dict[str, Tensor]:
+def draw_parameters(
+    label: str, declared: Mapping[str, Tensor | Declaration], key: Tensor, like: Any
+) -> dict[str, Tensor]:
     """Return the parameters that a layer declared, each from the key of its name, on the example's device.
 
     What is declared by shape has the dtype of the example, or the default one where that is no floating-point dtype.

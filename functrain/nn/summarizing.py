@@ -13,7 +13,7 @@ from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.to_graph import trace
 from functrain.nn.functions import as_model
 from functrain.nn.model import Model
-from functrain.nn.observing import observed
+from functrain.nn.observing import observe
 from functrain.records import reprs, showing
 
 
@@ -103,10 +103,10 @@ def summary(model: Model, example: Any) -> Summary:
         x = tree.unflatten(spec, filled)
         params, buffers = model.init(key, x)
         held.append(tree.map(lambda leaf: leaf.numel(), params))
-        seen.entered(())
-        with observed(seen):
+        seen.enter(())
+        with observe(seen):
             y, _ = model.apply(params, buffers, x)
-        seen.left((), model, y)
+        seen.leave((), model, y)
         return []
 
     graph = trace(run, [random.key(0), *(leaves[k] for k in where)]).gm.graph
@@ -120,15 +120,15 @@ class _Seen:
         self.layers: list[tuple[str, str, str, int, int]] = []
         self._began: dict[tuple, int] = {}
 
-    def entered(self, path: tuple[Any, ...]) -> None:
-        self._began[path] = _recorded()
+    def enter(self, path: tuple[Any, ...]) -> None:
+        self._began[path] = _record()
 
-    def left(self, path: tuple[Any, ...], layer: Any, y: Any) -> None:
+    def leave(self, path: tuple[Any, ...], layer: Any, y: Any) -> None:
         name = ".".join(map(str, path))
-        self.layers.append((name, kind_of(layer), _shapes(y), self._began[path], _recorded()))
+        self.layers.append((name, kind_of(layer), _shapes(y), self._began[path], _record()))
 
 
-def _recorded() -> int:
+def _record() -> int:
     current = recording()
     return 0 if current is None else len(current.graph.nodes)
 

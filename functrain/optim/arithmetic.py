@@ -15,7 +15,16 @@ def is_zero(hyper: Hyper) -> bool:
     >>> is_zero(0.0), is_zero(schedule.linear(0, 1))
     (True, False)
     """
-    return isinstance(hyper, (int, float)) and hyper == 0
+    return is_number(hyper, 0)
+
+
+def is_number(hyper: Hyper, number: float) -> bool:
+    """Return whether a hyperparameter is a certain number and stays so.
+
+    >>> is_number(1, 1.0), is_number(torch.tensor(1.0), 1.0)
+    (True, False)
+    """
+    return isinstance(hyper, (int, float)) and hyper == number
 
 
 def times(a: Tensor, factor: Number) -> Tensor:
@@ -77,10 +86,20 @@ def root(a: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, a, 1.0).sqrt(), a.detach())
 
 
-def unhidden(u: Tensor, v: Tensor) -> Tensor:
+def cube_root(a: Tensor) -> Tensor:
+    """Return the cube root of what is not negative, with the derivative 0 at 0, as `root` has it.
+
+    >>> cube_root(torch.tensor([0.0, 8.0]))
+    tensor([0., 2.])
+    """
+    positive = a > 0
+    return torch.where(positive, torch.where(positive, a, 1.0) ** (1 / 3), a.detach())
+
+
+def unhide(u: Tensor, v: Tensor) -> Tensor:
     """Return u, and NaN where v is not finite: divided by a v that overflowed, u would be 0 and hide it for ever.
 
-    >>> unhidden(torch.zeros(2), torch.tensor([1.0, float("inf")]))
+    >>> unhide(torch.zeros(2), torch.tensor([1.0, float("inf")]))
     tensor([0., nan])
     """
     return plus(u, v, 0)
@@ -92,7 +111,7 @@ def sign(a: Tensor) -> Tensor:
     >>> sign(torch.tensor([-3.0, 0.0, float("inf")]))
     tensor([-1.,  0., nan])
     """
-    return unhidden(a.sign(), a)
+    return unhide(a.sign(), a)
 
 
 def scalar_like(a: Tensor, value: Number) -> Tensor:
@@ -104,6 +123,15 @@ def scalar_like(a: Tensor, value: Number) -> Tensor:
     if isinstance(value, Tensor):
         return value.to(a.dtype)
     return torch.full((), value, dtype=a.dtype, device=a.device)
+
+
+def length(a: Tensor) -> Tensor:
+    """Return the Euclidean norm of all elements, with the derivative 0 at 0.
+
+    >>> length(torch.tensor([[3.0, -4.0]]))
+    tensor(5.)
+    """
+    return root((a * a).sum())
 
 
 def rms(a: Tensor) -> Tensor:

@@ -34,10 +34,10 @@ def nonnegative(**hypers: Hyper) -> dict[str, Hyper]:
     return {name: _finite(name, schedule.check_hyper(name, hyper, minimum=0)) for name, hyper in hypers.items()}
 
 
-def fixed(**numbers: Number) -> dict[str, Number]:
+def check_fixed(**numbers: Number) -> dict[str, Number]:
     """Return numbers by name after checking that each is finite, at least 0, and no schedule.
 
-    >>> fixed(initial=0.1)
+    >>> check_fixed(initial=0.1)
     {'initial': 0.1}
     """
     for name, number in numbers.items():

@@ -115,10 +115,10 @@ def _columns(f: Callable[..., tuple], updates: Any, params: Any, slots: list[Any
         rows.append(f(*leaves))
 
     tree.map(of_leaf, updates, params, *slots)
-    return [_refilled(updates, rows, i) for i in range(1 + len(slots))]
+    return [_refill(updates, rows, i) for i in range(1 + len(slots))]
 
 
-def _refilled(like: Any, rows: list[tuple], i: int) -> Any:
+def _refill(like: Any, rows: list[tuple], i: int) -> Any:
     waiting = iter(rows)
     return tree.map(lambda _: next(waiting)[i], like)
 

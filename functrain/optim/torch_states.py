@@ -66,7 +66,7 @@ def from_torch(transform: Transform, state: Mapping[str, Any], params: Any, path
     values: dict[str, Any] = {_SLOTS[name]: _tree(name, column, params, order) for name, column in slots.items()}
     if count is not None:
         values["count"] = _one_count(count, params)
-    return _replaced(began, values)
+    return _replace(began, values)
 
 
 def to_torch(transform: Transform, opt_state: Any, params: Any, paths: Sequence[str] | None = None) -> dict[int, Any]:
@@ -98,7 +98,7 @@ def to_torch(transform: Transform, opt_state: Any, params: Any, paths: Sequence[
     """
     check_transform(transform)
     order, names = _order(params, paths), {ours: theirs for theirs, ours in _SLOTS.items()}
-    held = _held(opt_state)
+    held = _states_in(opt_state)
     if set(held) not in _KEPT:
         raise InvalidArgument(
             f"to_torch writes SGD, with or without momentum, Adam and AdamW, and {transform!r} keeps "
@@ -162,7 +162,7 @@ def _one_count(counts: list[Any], params: Any) -> Tensor:
     return torch.full((), whole.pop(), dtype=torch.int64, device=device(params))
 
 
-def _held(state: Any) -> dict[str, Any]:
+def _states_in(state: Any) -> dict[str, Any]:
     """Return the slots of a state by name, wherever in it they are."""
     held: dict[str, Any] = {}
     for part in _parts(state):
@@ -183,8 +183,8 @@ def _parts(state: Any) -> list[dict[str, Any]]:
     )
 
 
-def _replaced(began: Any, values: dict[str, Any]) -> Any:
-    held = set(_held(began))
+def _replace(began: Any, values: dict[str, Any]) -> Any:
+    held = set(_states_in(began))
     if held != set(values):
         raise InvalidArgument(
             f"the transform keeps {', '.join(sorted(held)) or 'nothing'}, and the torch optimizer what we call "

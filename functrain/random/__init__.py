@@ -10,7 +10,7 @@ logarithm in `normal` may differ between devices and compilers in their last bit
 tensor([0.9104, 0.3262, 0.9092])
 
 Use a key once, for one draw or one `split`; use `fold_in` for as many keys as there are steps, layers or examples.
-`checked_keys` finds keys that are used twice.
+`check_keys` finds keys that are used twice.
 
 The generator is Philox4x32-10 (Salmon et al., SC 2011). A key enters it as its key; the four words of the counter hold
 
@@ -31,14 +31,14 @@ from functrain.random.choices import categorical, permutation, randint
 from functrain.random.draws import bits, normal, truncated_normal, uniform
 from functrain.random.keys import check_key, fold_in, key, split
 from functrain.random.masks import bernoulli, dropout_mask
-from functrain.random.reuse import checked_keys
+from functrain.random.reuse import check_keys
 
 __all__ = [
     "bernoulli",
     "bits",
     "categorical",
     "check_key",
-    "checked_keys",
+    "check_keys",
     "dropout_mask",
     "fold_in",
     "key",

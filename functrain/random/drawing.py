@@ -9,7 +9,7 @@ from torch import Tensor
 
 from functrain.random.kinds import is_below, kind_of
 from functrain.random.philox import MASK, words_of_block
-from functrain.random.words import DRAW, FEW, blocks_for, drawn, few, fill, halves, integers
+from functrain.random.words import DRAW, FEW, blocks_for, draw_words, few, fill, halves, integers
 
 MIDDLE = 1 << 15
 """What is added to 16 bits with sign to count them from 0."""
@@ -30,7 +30,7 @@ def draw(key: Tensor, shape: Sequence[int], kind: str, numbers: list[Any], dtype
     tensor([0.7017, 0.8028, 0.4805])
     """
     made = kind_of(kind, numbers, dtype)
-    return made.finish(*drawn(key, shape, made.bits, lane))
+    return made.finish(*draw_words(key, shape, made.bits, lane))
 
 
 def draw_quickly(
@@ -84,9 +84,9 @@ def bernoulli(key: Tensor, shape: Sequence[int], limit: int) -> Tensor:
     tensor([False,  True, False,  True])
     """
     high, low = (limit >> 32) - MIDDLE, limit & MASK
-    (half,) = drawn(key, shape, 16)
+    (half,) = draw_words(key, shape, 16)
     below = half < high
-    return below | ((half == high) & (drawn(key, shape, 32, 1)[0] < low)) if low else below
+    return below | ((half == high) & (draw_words(key, shape, 32, 1)[0] < low)) if low else below
 
 
 def bernoulli_quickly(key: Tensor, shape: Sequence[int], limit: int) -> Tensor:
@@ -102,7 +102,7 @@ def bernoulli_quickly(key: Tensor, shape: Sequence[int], limit: int) -> Tensor:
     if n <= FEW:
         (half,) = few(key, count, 16)
         return (
-            _resolved(key, is_below(half, high), half == high, low).view(shape)
+            _resolve(key, is_below(half, high), half == high, low).view(shape)
             if low
             else is_below(half, high).view(shape)
         )
@@ -112,11 +112,11 @@ def bernoulli_quickly(key: Tensor, shape: Sequence[int], limit: int) -> Tensor:
         if low:
             torch.eq(part, high, out=ties[start : start + part.shape[0]])
         out[start : start + part.shape[0]].copy_(_below_in_place(part, high))
-    out = _resolved(key, out, ties, low) if low else out
+    out = _resolve(key, out, ties, low) if low else out
     return out.view(-1)[:count].view(shape)
 
 
-def _resolved(key: Tensor, below: Tensor, ties: Tensor, low: int) -> Tensor:
+def _resolve(key: Tensor, below: Tensor, ties: Tensor, low: int) -> Tensor:
     """Decide, in place, where the first 16 bits are those of the limit, which is true of few."""
     flat, both = below.view(-1), integers(key)
     for place in _places(ties.view(-1)):
@@ -147,8 +147,8 @@ def bernoulli_of(key: Tensor, limit: Tensor, shape: Sequence[int]) -> Tensor:
     tensor([False,  True, False,  True])
     """
     high, low = (limit >> 32) - MIDDLE, limit & MASK
-    (half,) = drawn(key, shape, 16)
-    return (half < high) | ((half == high) & (drawn(key, shape, 32, 1)[0] < low))
+    (half,) = draw_words(key, shape, 16)
+    return (half < high) | ((half == high) & (draw_words(key, shape, 32, 1)[0] < low))
 
 
 def bernoulli_of_quickly(key: Tensor, limit: Tensor, shape: Sequence[int]) -> Tensor:

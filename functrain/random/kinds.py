@@ -78,7 +78,7 @@ def _open(dtype: torch.dtype) -> Kind:
     return Kind(32, lambda word: (word >> 7 | 1).double() * 2.0**-25)
 
 
-def _signed(dtype: torch.dtype) -> Kind:
+def _sign(dtype: torch.dtype) -> Kind:
     """Above -1 and below 1, and never 0."""
     if dtype is torch.float64:
         return Kind(64, lambda high, low: ((high << 22 | low >> 10 | 1) - 2**53).to(dtype) * 2.0**-53)
@@ -108,7 +108,7 @@ KINDS: dict[str, Callable[..., Kind]] = {
     "fraction": _fraction,
     "uniform": _uniform,
     "open": _open,
-    "signed": _signed,
+    "signed": _sign,
     "small": _small,
     "randint": _randint,
     "mask": _mask,

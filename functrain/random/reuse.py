@@ -51,7 +51,7 @@ _LEDGER: ContextVar[_Ledger | None] = ContextVar("ledger", default=None)
 
 
 @contextmanager
-def checked_keys() -> Iterator[None]:
+def check_keys() -> Iterator[None]:
     """Raise `KeyReused` when a key is used twice inside this context, by draws or `split`; `fold_in` is no use.
 
     Keys are told apart by value, so a key that is derived twice in the same way is found too. While a function is
@@ -63,7 +63,7 @@ def checked_keys() -> Iterator[None]:
         KeyReused: with both places of use.
 
     >>> from functrain import random
-    >>> with checked_keys():  # doctest: +ELLIPSIS
+    >>> with check_keys():  # doctest: +ELLIPSIS
     ...     first, second = random.split(random.key(0))
     ...     a, b = random.uniform(first), random.uniform(first)
     Traceback (most recent call last):

@@ -54,7 +54,7 @@ def blocks_for(count: int, bits: int) -> int:
     return -(-count * bits // 128)
 
 
-def drawn(key: Tensor, shape: Sequence[int], bits: int = 32, lane: int = 0) -> tuple[Tensor, ...]:
+def draw_words(key: Tensor, shape: Sequence[int], bits: int = 32, lane: int = 0) -> tuple[Tensor, ...]:
     """Return the random bits of a draw, by pure tensor operations.
 
     Args:
@@ -67,7 +67,7 @@ def drawn(key: Tensor, shape: Sequence[int], bits: int = 32, lane: int = 0) -> t
     Returns:
         int64 of this shape, or of the keys' axes and this shape.
 
-    >>> drawn(torch.tensor([0, 0]), (3,))[0].tolist()
+    >>> draw_words(torch.tensor([0, 0]), (3,))[0].tolist()
     [3013899833, 3448206205, 2063724643]
     """
     count = math.prod(shape)

@@ -41,7 +41,7 @@ def short(value: Any, depth: int = 0) -> str:
     if isinstance(value, torch.nn.Module):
         return f"{type(value).__name__}(...)"
     if isinstance(value, (dict, types.MappingProxyType)):
-        return _bracketed("{}", [f"{key!r}: {_within(item, depth)}" for key, item in _first(value.items())], value)
+        return _bracket("{}", [f"{key!r}: {_within(item, depth)}" for key, item in _first(value.items())], value)
     if isinstance(value, list | tuple | set | frozenset) and not isinstance(value, torch.Size):
         return _sequence(value, depth)
     if hasattr(value, "func") and hasattr(value, "keywords"):
@@ -66,7 +66,7 @@ def _first(items: Any) -> list[Any]:
     return [item for _, item in zip(range(MOST_ITEMS), items, strict=False)]
 
 
-def _bracketed(brackets: str, words: list[str], whole: Any) -> str:
+def _bracket(brackets: str, words: list[str], whole: Any) -> str:
     more = [f"and {len(whole) - len(words)} more"] if len(whole) > len(words) else []
     comma = "," if brackets == "()" and len(whole) == 1 else ""
     return f"{brackets[0]}{', '.join(words + more)}{comma}{brackets[1]}"
@@ -77,10 +77,10 @@ def _sequence(value: Any, depth: int) -> str:
     words = [_within(item, depth) for item in _first(value)]
     if names is not None:
         words = [f"{name}={word}" for name, word in zip(names, words, strict=False)]
-        return type(value).__name__ + _bracketed("()", words, value).replace(",)", ")")
+        return type(value).__name__ + _bracket("()", words, value).replace(",)", ")")
     if isinstance(value, set | frozenset):
-        return _bracketed("{}", sorted(words), value) if value else f"{type(value).__name__}()"
-    return _bracketed("[]" if isinstance(value, list) else "()", words, value)
+        return _bracket("{}", sorted(words), value) if value else f"{type(value).__name__}()"
+    return _bracket("[]" if isinstance(value, list) else "()", words, value)
 
 
 def _partial(value: Any, depth: int) -> str:

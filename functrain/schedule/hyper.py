@@ -86,7 +86,7 @@ class Schedule:
                 f"{self!r} looks at more than a position; evaluate it by schedule.value(it, schedule.Progress(...))"
             )
         if isinstance(position, Tensor):
-            return self.f(_checked_tensor(position))
+            return self.f(_check_tensor(position))
         if type(position) is not float:
             position = _as_float(position)
         if not 0.0 <= position <= 1.0:
@@ -94,27 +94,27 @@ class Schedule:
         return self.f(position)
 
     def __add__(self, other: "Hyper") -> "Schedule":
-        return _combined("+", self, other)
+        return _combine("+", self, other)
 
     def __radd__(self, other: Number) -> "Schedule":
-        return _combined("+", other, self)
+        return _combine("+", other, self)
 
     def __sub__(self, other: "Hyper") -> "Schedule":
-        return _combined("-", self, other)
+        return _combine("-", self, other)
 
     def __rsub__(self, other: Number) -> "Schedule":
-        return _combined("-", other, self)
+        return _combine("-", other, self)
 
     def __mul__(self, other: "Hyper") -> "Schedule":
-        return _combined("*", other, self)  # the number first, as people write it
+        return _combine("*", other, self)  # the number first, as people write it
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Number) -> "Schedule":
-        return NotImplemented if isinstance(divisor, Schedule) else _combined("*", self, 1 / divisor)
+        return NotImplemented if isinstance(divisor, Schedule) else _combine("*", self, 1 / divisor)
 
     def __pow__(self, power: Number) -> "Schedule":
-        return NotImplemented if isinstance(power, Schedule) else _combined("**", self, power)
+        return NotImplemented if isinstance(power, Schedule) else _combine("**", self, power)
 
     def __neg__(self) -> "Schedule":
         return -1 * self
@@ -158,7 +158,7 @@ def _as_float(position: Any) -> float:
     return float(position)
 
 
-def _checked_tensor(position: Tensor) -> Tensor:
+def _check_tensor(position: Tensor) -> Tensor:
     if position.dtype == torch.bool or position.is_complex():
         raise InvalidArgument(f"position must be a real number in [0, 1], got a tensor of {position.dtype}")
     if not position.is_floating_point():
@@ -277,7 +277,7 @@ def _readable(number: Any) -> float | None:
     return float(number) if is_number(number) else math.nan
 
 
-def _combined(sign: str, a: Hyper, b: Hyper) -> Schedule:
+def _combine(sign: str, a: Hyper, b: Hyper) -> Schedule:
     for one in (a, b):
         if not (isinstance(one, (Schedule, Tensor)) or is_number(one)):
             return NotImplemented
@@ -310,7 +310,7 @@ class _Combined:
         return _OPERATIONS[self.sign](*(_at(one, at) for one in (self.left, self.right)))
 
     def __repr__(self):
-        return f"{_bracketed(self.left)} {self.sign} {_bracketed(self.right)}"
+        return f"{_bracket(self.left)} {self.sign} {_bracket(self.right)}"
 
 
 def _at(one: Any, at: Any) -> Any:
@@ -319,6 +319,6 @@ def _at(one: Any, at: Any) -> Any:
     return one(at) if callable(one) else one
 
 
-def _bracketed(one: Any) -> str:
+def _bracket(one: Any) -> str:
     within = one.f if isinstance(one, Schedule) and one.clock in ("position", "progress") else one
     return f"({reprs.short(within)})" if isinstance(within, _Combined) else reprs.short(within)

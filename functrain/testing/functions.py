@@ -10,7 +10,7 @@ import torch
 from functrain import tree
 from functrain.engine import check, vmap
 from functrain.errors import EagerAndCompiledDiffer, LawBroken
-from functrain.testing.laws import broken, same
+from functrain.testing.laws import break_law, same
 
 
 def check_pure(f: Callable, *args: Any) -> Any:
@@ -39,7 +39,7 @@ def check_pure(f: Callable, *args: Any) -> Any:
     for number, (old, new) in enumerate(zip(before, args, strict=True)):
         same(old, new, f"argument {number} before and after the call")
     if generators != _generators():
-        broken("it draws from a global generator; draw with functrain.random from a key that is an argument")
+        break_law("it draws from a global generator; draw with functrain.random from a key that is an argument")
     same(kept, f(*args), "the results of two calls with the same arguments")
     same(kept, first, "the result of the first call before and after the second")
     return first

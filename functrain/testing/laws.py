@@ -22,9 +22,9 @@ def hold(what: str, laws: Laws, skip: Collection[str] = ()) -> tuple[str, ...]:
         LawBroken: one does not hold; the message says which, of what, and why.
         InvalidArgument: `skip` has a name that is none of a law.
 
-    >>> hold("nothing", {"easy": lambda: None, "hard": lambda: broken("it cannot")}, skip=["hard"])
+    >>> hold("nothing", {"easy": lambda: None, "hard": lambda: break_law("it cannot")}, skip=["hard"])
     ('easy',)
-    >>> hold("nothing", {"hard": lambda: broken("it cannot")})
+    >>> hold("nothing", {"hard": lambda: break_law("it cannot")})
     Traceback (most recent call last):
         ...
     functrain.errors.LawBroken: nothing breaks the law 'hard': it cannot
@@ -48,10 +48,10 @@ def _check(what: str, name: str, law: Callable[[], None]) -> None:
         raise
 
 
-def broken(reason: str) -> None:
+def break_law(reason: str) -> None:
     """Raise `LawBroken`.
 
-    >>> broken("it cannot")
+    >>> break_law("it cannot")
     Traceback (most recent call last):
         ...
     functrain.errors.LawBroken: it cannot
@@ -70,4 +70,4 @@ def same(a: Any, b: Any, what: str, rtol: float = 0.0, atol: float = 0.0) -> Non
     """
     lines = tree.differences(a, b, rtol=rtol, atol=atol)
     if lines:
-        broken("\n  ".join([f"{what} differ:", *lines]))
+        break_law("\n  ".join([f"{what} differ:", *lines]))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from functrain import nn, random, tree
 from functrain.testing.functions import check_jit, check_pure
-from functrain.testing.laws import Laws, broken, hold, same
+from functrain.testing.laws import Laws, break_law, hold, same
 
 
 def check_layer(model: Any, example: Any, *, key: Tensor | None = None, skip: Collection[str] = ()) -> tuple[str, ...]:
@@ -79,7 +79,7 @@ def _init(model: nn.Model, example: Any, key: Tensor) -> None:
     made = check_pure(model.init, key, example)
     for path, leaf in tree.leaves_with_path(made):
         if not isinstance(leaf, Tensor):
-            broken(f"parameters and buffers must be tensors, {path} is a {type(leaf).__name__}")
+            break_law(f"parameters and buffers must be tensors, {path} is a {type(leaf).__name__}")
     other = model.init(random.fold_in(key, "other"), example)
     same(_kinds(made), _kinds(other), "parameters and buffers of two keys")
 
@@ -111,16 +111,14 @@ def _padding(model: nn.Model, params: Any, buffers: Any, example: Any, key: Tens
     rows = len(tree.leaves(example)[0])
     weight = torch.cat([torch.ones(rows), torch.zeros(2)])
     results = [
-        model.apply(
-            params, buffers, tree.map(partial(_padded, filler=filler), example), nn.training(key, weight=weight)
-        )
+        model.apply(params, buffers, tree.map(partial(_pad, filler=filler), example), nn.training(key, weight=weight))
         for filler in (0, 3)
     ]
     (_, clean), (_, dirty) = results
     same(clean, dirty, "buffers by what stands in rows of zero weight", rtol=1e-6, atol=1e-7)
 
 
-def _padded(leaf: Tensor, filler: int) -> Tensor:
+def _pad(leaf: Tensor, filler: int) -> Tensor:
     return torch.cat([leaf, torch.full_like(leaf[:1], filler), torch.full_like(leaf[:1], filler)])
 
 

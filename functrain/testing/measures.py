@@ -10,7 +10,7 @@ from torch import Tensor
 from functrain import tree
 from functrain.metrics import Metric
 from functrain.testing.functions import check_jit, check_pure
-from functrain.testing.laws import Laws, broken, hold, same
+from functrain.testing.laws import Laws, break_law, hold, same
 
 
 def check_loss(loss: Callable, prediction: Any, target: Any, *, skip: Collection[str] = ()) -> tuple[str, ...]:
@@ -74,7 +74,9 @@ def _values(loss: Callable, prediction: Any, target: Any) -> None:
     for path, leaf in tree.leaves_with_path(loss(prediction, target)):
         if not isinstance(leaf, Tensor) or leaf.dim() == 0 or len(leaf) != _count(prediction):
             shape = tuple(leaf.shape) if isinstance(leaf, Tensor) else type(leaf).__name__
-            broken(f"it must give one value an example, shape ({_count(prediction)}, ...), got {shape} {path}".rstrip())
+            break_law(
+                f"it must give one value an example, shape ({_count(prediction)}, ...), got {shape} {path}".rstrip()
+            )
 
 
 def _rows(loss: Callable, prediction: Any, target: Any) -> None:
@@ -99,10 +101,10 @@ def _check_gradient(gradient: Tensor | None, row: int) -> None:
     if gradient is None:
         return
     if not bool(gradient.isfinite().all()):
-        broken(f"the gradient of the value of example {row} is not finite")
+        break_law(f"the gradient of the value of example {row} is not finite")
     others = torch.cat([gradient[:row], gradient[row + 1 :]])
     if bool((others != 0).any()):
-        broken(f"the value of example {row} has a gradient by another example")
+        break_law(f"the value of example {row} has a gradient by another example")
 
 
 def check_metric(metric: Metric, prediction: Any, target: Any, *, skip: Collection[str] = ()) -> tuple[str, ...]:
@@ -188,7 +190,7 @@ def _metric_weight(metric: Metric, prediction: Any, target: Any) -> None:
     _agree(metric, metric.add(metric.init(), values, weight), rest, "without row 0 and with zero weight, the numbers")
     _agree(
         metric,
-        metric.add(metric.init(), _spoiled(values), weight),
+        metric.add(metric.init(), _spoil(values), weight),
         rest,
         "with NaN of zero weight, the numbers",
     )
@@ -197,7 +199,7 @@ def _metric_weight(metric: Metric, prediction: Any, target: Any) -> None:
     _agree(metric, metric.add(metric.init(), values, weight), twice, "row 0 twice and with weight 2, the numbers")
 
 
-def _spoiled(values: Any) -> Any:
+def _spoil(values: Any) -> Any:
     def spoil(leaf: Tensor) -> Tensor:
         if not leaf.is_floating_point():
             return leaf

@@ -11,7 +11,7 @@ import attrs
 from functrain import checkpoint, tree
 from functrain.engine import Stop
 from functrain.errors import DonatedValueUsed
-from functrain.testing.laws import Laws, broken, hold, same
+from functrain.testing.laws import Laws, break_law, hold, same
 from functrain.train import Callback, Run, remember
 from functrain.train.looping.compiling import DONATED_FROM
 
@@ -112,8 +112,8 @@ def callback_laws(callback: Callback, fitting: Fitting, state: Any) -> Laws:
     return {
         "pure": partial(_pure, *arguments),
         "chunks": partial(_chunks, *arguments),
-        "compiled": partial(_compiled, *arguments),
-        "kept": partial(_kept, *arguments),
+        "compiled": partial(_compile, *arguments),
+        "kept": partial(_keep, *arguments),
         **resume_laws(fitting, state, [callback]),
     }
 
@@ -177,12 +177,12 @@ def _chunks(callback: Callback, fitting: Fitting, state: Any) -> None:
     same(one, several, "chunks of one batch and of three")
 
 
-def _compiled(callback: Callback, fitting: Fitting, state: Any) -> None:
+def _compile(callback: Callback, fitting: Fitting, state: Any) -> None:
     eager, compiled = (_outcome(fitting(state, callbacks=[callback], jit=jit)) for jit in (False, "aten"))
     same(eager, compiled, "plain Python and compiled", rtol=1e-4, atol=1e-5)
 
 
-def _kept(callback: Callback, fitting: Fitting, state: Any) -> None:
+def _keep(callback: Callback, fitting: Fitting, state: Any) -> None:
     if callback.keeps_state:
         return
     keeping = _outcome(fitting(state, callbacks=[attrs.evolve(callback, keeps_state=True)]))
@@ -195,4 +195,4 @@ def _kept(callback: Callback, fitting: Fitting, state: Any) -> None:
     finally:
         DONATED_FROM.reset(before)
     if lines:
-        broken("\n  ".join(["with keeps_state=False what it keeps is overwritten; say True, or copy:", *lines]))
+        break_law("\n  ".join(["with keeps_state=False what it keeps is overwritten; say True, or copy:", *lines]))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from functrain import data, random
 from functrain.data.sampler import Sampler, weights
-from functrain.testing.laws import Laws, broken, hold, same
+from functrain.testing.laws import Laws, break_law, hold, same
 
 
 def check_sampler(
@@ -72,9 +72,9 @@ def _range(sampler: Sampler, n: int, key: Tensor, epoch: int) -> None:
         size = n - step * sampler.batch_size if last and sampler.remainder == "keep" else sampler.batch_size
         if batch.dtype != torch.int64 or tuple(batch.shape) != (size,):
             kind = f"{batch.dtype} of shape {tuple(batch.shape)}"
-            broken(f"the indices of epoch {epoch}, step {step} must be int64 of shape ({size},), got {kind}")
+            break_law(f"the indices of epoch {epoch}, step {step} must be int64 of shape ({size},), got {kind}")
         if bool(((batch < 0) | (batch >= n)).any()):
-            broken(f"epoch {epoch}, step {step} has an index that is not from 0 to {n - 1}: {batch.tolist()}")
+            break_law(f"epoch {epoch}, step {step} has an index that is not from 0 to {n - 1}: {batch.tolist()}")
 
 
 def _once(sampler: Sampler, n: int, key: Tensor, epoch: int) -> None:
@@ -85,7 +85,7 @@ def _once(sampler: Sampler, n: int, key: Tensor, epoch: int) -> None:
     wrong = (counts > 1) if sampler.remainder == "drop" else (counts != 1)
     if bool(wrong.any()):
         example = int(wrong.nonzero()[0])
-        broken(f"example {example} comes {int(counts[example])} times in epoch {epoch}")
+        break_law(f"example {example} comes {int(counts[example])} times in epoch {epoch}")
 
 
 def _reach(sampler: Sampler, n: int, key: Tensor, epoch: int) -> None:

@@ -13,7 +13,7 @@ from functrain import checkpoint, optim, random, tree
 from functrain.errors import LawBroken, TreeMismatch
 from functrain.optim import Context, Transform
 from functrain.testing.functions import check_jit, check_pure
-from functrain.testing.laws import Laws, broken, hold, same
+from functrain.testing.laws import Laws, break_law, hold, same
 
 STEPS = 4
 
@@ -61,7 +61,7 @@ def transform_laws(transform: Transform, params: Any, key: Tensor) -> Laws:
         "structure": partial(_structure, transform, params, key),
         "jit": partial(_jit, transform, params, key),
         "identity": partial(_identity, transform, params, key),
-        "fused": partial(_fused, transform, params, key),
+        "fused": partial(_fuse, transform, params, key),
         "resume": partial(_resume, transform, params, key),
     }
 
@@ -113,10 +113,10 @@ def _init(transform: Transform, params: Any) -> None:
     memories = {leaf.untyped_storage().data_ptr() for leaf in tree.leaves(params)}
     for path, leaf in tree.leaves_with_path(state):
         if not isinstance(leaf, Tensor):
-            broken(f"the state must be tensors, {path} is a {type(leaf).__name__}")
+            break_law(f"the state must be tensors, {path} is a {type(leaf).__name__}")
         memory = leaf.untyped_storage().data_ptr()
         if leaf.numel() and memory in memories:
-            broken(f"{path} shares its memory with the parameters or with the state; return a copy")
+            break_law(f"{path} shares its memory with the parameters or with the state; return a copy")
         memories.add(memory)
 
 
@@ -155,7 +155,7 @@ def _identity(transform: Transform, params: Any, key: Tensor) -> None:
         same(alone, result, "the parameters with and without `identity`")
 
 
-def _fused(transform: Transform, params: Any, key: Tensor) -> None:
+def _fuse(transform: Transform, params: Any, key: Tensor) -> None:
     if transform.fused is None:
         return
     state = transform.init(params)

@@ -13,7 +13,7 @@ from functrain.errors import InvalidArgument, NoCheckpoint
 from functrain.records import reprs
 from functrain.train import Callback, Learner, Run, fit, loop
 from functrain.train.checking.resuming import run_from
-from functrain.train.events import ordered
+from functrain.train.events import in_order
 from functrain.train.looping.sources import source, sources
 from functrain.train.run import batches_done
 
@@ -109,10 +109,10 @@ def taking_part(past: Past) -> tuple[Callback, ...]:
     >>> taking_part(past("a learner", "run"))
     ()
     """
-    return tuple(_silenced(callback) for callback in ordered(past.options.get("callbacks", ())))
+    return tuple(_silence(callback) for callback in in_order(past.options.get("callbacks", ())))
 
 
-def _silenced(callback: Callback) -> Callback:
+def _silence(callback: Callback) -> Callback:
     if callback.boundary is None:
         return callback
     return attrs.evolve(callback, handlers={}, resource=None, boundary=None)

@@ -3,14 +3,14 @@
 The README beside this file says in what order to read it.
 """
 
-from functrain.train.events import EVENTS, HOST_EVENTS, STEP_EVENTS, Callback, ordered, remember
+from functrain.train.events import EVENTS, HOST_EVENTS, STEP_EVENTS, Callback, in_order, remember
 from functrain.train.fitting import batch_at, evaluate, fit, overfit_batch, predict
 from functrain.train.history import History
 from functrain.train.learner import Learner, hyperparameters
 from functrain.train.looping.emitting import emit
 from functrain.train.own_step import loop
 from functrain.train.run import Cursor, Plan, Run
-from functrain.train.state import TrainState, data_key, init, plan, progress
+from functrain.train.state import TrainState, data_key, init, plan, progress_of
 from functrain.train.stepping.record import Step, log
 from functrain.train.stepping.step import eval_stages, eval_step, train_stages, train_step
 from functrain.train.stop import SCOPES, Stopped
@@ -39,14 +39,14 @@ __all__ = [
     "evaluate",
     "fit",
     "hyperparameters",
+    "in_order",
     "init",
     "log",
     "loop",
-    "ordered",
     "overfit_batch",
     "plan",
     "predict",
-    "progress",
+    "progress_of",
     "remember",
     "train_stages",
     "train_step",

@@ -138,10 +138,10 @@ class Callback:
         return any(event in self.handlers for event in events)
 
 
-def ordered(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+def in_order(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     """Return the callbacks in the order in which they are called; each name may come once.
 
-    >>> [c.name for c in ordered([Callback("b", {}, order=1), Callback("a", {})])]
+    >>> [c.name for c in in_order([Callback("b", {}, order=1), Callback("a", {})])]
     ['a', 'b']
     """
     if not isinstance(callbacks, Iterable):

@@ -10,14 +10,14 @@ from functrain.engine import Stop
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.learner import Learner, metrics_of
 from functrain.train.looping.chunks import Advance, Carry, feed
-from functrain.train.looping.compiling import identity, kept
+from functrain.train.looping.compiling import identity, keep
 from functrain.train.looping.phase import Phase
 from functrain.train.looping.sources import Source
 from functrain.train.run import Run
 from functrain.train.stepping.record import batch_values, begin, hyper_values
 from functrain.train.stepping.step import eval_stages, train_stages
 from functrain.train.stop import Stops
-from functrain.train.tally import Tally, measured_by, summed, without
+from functrain.train.tally import Tally, measured_by, sum_up, without
 
 
 def phase_of(
@@ -42,17 +42,17 @@ def phase_of(
         stops = Stops()
         return Advance(learner, key, _advancing(learner, callbacks, kind, stops, wants_logs, waits), stops)
 
-    advance = kept(learner, key, make)
+    advance = keep(learner, key, make)
     metric = measured_by(metrics_of(learner, kind))
 
     def values(run: Run) -> dict[str, float]:
-        measured = metric.compute(summed(metric, run.tally).added)
+        measured = metric.compute(sum_up(metric, run.tally).added)
         return {name: float(value) for name, value in measured.items()}
 
     return Phase(
         feed(advance, one, donate, shown, jit, chunk, compile_shapes),
         begin=lambda device: Tally(metric.init(device)),
-        settled=lambda tally: summed(metric, tally),
+        settled=lambda tally: sum_up(metric, tally),
         values=values,
     )
 

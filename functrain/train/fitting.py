@@ -25,20 +25,20 @@ from functrain.train.checking.preflight import (
     warn_if_nothing_was_trained,
 )
 from functrain.train.checking.resuming import run_from
-from functrain.train.events import Callback, ordered
+from functrain.train.events import Callback, in_order
 from functrain.train.fit_phase import phase_of
 from functrain.train.learner import Learner, schedules
 from functrain.train.looping.chunks import enter, run_chunk
-from functrain.train.looping.compiling import check_backend, compiled, is_donated, kept
+from functrain.train.looping.compiling import check_backend, compile_step, is_donated, keep
 from functrain.train.looping.phase import Task
 from functrain.train.looping.places import carry_out
 from functrain.train.looping.planning import begin_run, make_plan
 from functrain.train.looping.sources import are_batches, explaining_inputs, open_inputs, open_source, source, sources
 from functrain.train.run import Plan, Run
-from functrain.train.state import TrainState, data_key, plan, progress
+from functrain.train.state import TrainState, data_key, plan, progress_of
 from functrain.train.stepping.precision import in_precision
 from functrain.train.stepping.step import train_step
-from functrain.train.tally import computed, merged
+from functrain.train.tally import compute_logs, merge_logs
 
 
 def fit(
@@ -101,7 +101,7 @@ def fit(
     >>> int(run.state.step), len(run.history), run.stopped
     (4, 2, None)
     """
-    callbacks, device = ordered(callbacks), check_device(device)
+    callbacks, device = in_order(callbacks), check_device(device)
     check_backend(jit, chunk, compile_shapes)
     if isinstance(state, Saved):
         state = run_from(learner, state, callbacks, dict(train=train, device=device, precision=precision))
@@ -122,9 +122,9 @@ def fit(
     phases = {"train": phase_of(learner, training, "train", callbacks, jit, chunk, compile_shapes, is_donated(here))}
     for name, one in validations.items():
         phases[name] = phase_of(learner, one, "valid", callbacks, jit, chunk, compile_shapes)
-    task = Task(callbacks, phases, _passed, lambda state: _row(learner, state), here.step.device)
+    task = Task(callbacks, phases, _pass_through, lambda state: _row(learner, state), here.step.device)
     if going_on is None:
-        begun = _planned(here, planned)
+        begun = _plan(here, planned)
         run = carry_out(task, begin_run(begun, planned, data_key(begun), callbacks))
     else:
         every = (training, *validations.values())
@@ -133,7 +133,7 @@ def fit(
     return run
 
 
-def _planned(state: TrainState, planned: Plan) -> TrainState:
+def _plan(state: TrainState, planned: Plan) -> TrainState:
     begun = plan(state, planned.lengths["train"] or 1, planned.epochs)
     return begun if planned.steps is None else attrs.evolve(begun, end=begun.start + planned.steps)
 
@@ -145,12 +145,12 @@ def _in(run: Run, state: TrainState) -> Run:
     return attrs.evolve(run, point=attrs.evolve(run.point, state=state))
 
 
-def _passed(state: TrainState, batches: int) -> TrainState:
+def _pass_through(state: TrainState, batches: int) -> TrainState:
     return tree.evolve(state, step=state.step + batches)
 
 
 def _row(learner: Learner, state: TrainState) -> dict[str, float]:
-    return {name: float(value) for name, value in schedules(learner, progress(state)).items()}
+    return {name: float(value) for name, value in schedules(learner, progress_of(state)).items()}
 
 
 # Without training
@@ -201,9 +201,9 @@ def evaluate(
     logged: Mapping[str, Any] = {}
     for some in phase.feed.chunks(key, 0, 0, one.length):
         carry, logs = run_chunk(phase.feed, carry, some)
-        logged = logged if logs is None else merged(logged, logs["merged"], logs["weight"])
+        logged = logged if logs is None else merge_logs(logged, logs["merged"], logs["weight"])
     values = phase.values(Run(state, tally=carry.tally))
-    return {**values, **{name: float(value) for name, value in computed(logged).items()}}
+    return {**values, **{name: float(value) for name, value in compute_logs(logged).items()}}
 
 
 def _on(device: Any, state: TrainState) -> TrainState:
@@ -255,7 +255,7 @@ def predict(
     def apply(params: Any, buffers: Any, x: Any) -> Any:
         return learner.model.apply(params, buffers, x)[0]
 
-    run = kept(learner, ("predict", jit), lambda: compiled(apply, False, str(jit)) if jit else apply)
+    run = keep(learner, ("predict", jit), lambda: compile_step(apply, False, str(jit)) if jit else apply)
     with torch.no_grad():
         if not are_batches(inputs):
             x = inputs.input if isinstance(inputs, data.Batch) else inputs
@@ -290,7 +290,7 @@ def overfit_batch(
     check_batch(learner, check_state(state), batch, "batch", train=True)
     step = train_step(learner)
     if jit:
-        step = kept(learner, ("overfit", jit), lambda: engine.jit(train_step(learner), donate=0, backend=str(jit)))
+        step = keep(learner, ("overfit", jit), lambda: engine.jit(train_step(learner), donate=0, backend=str(jit)))
         state = tree.clone(state)
     return fold(lambda state, _: step(state, batch), plan(state, steps), range(steps))
 

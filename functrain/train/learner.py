@@ -119,7 +119,7 @@ def schedules(learner: Learner, progress: Any) -> dict[str, Any]:
     >>> schedules(learner, schedule.Progress(0.5))
     {'lr': 0.2}
     """
-    named = _named(learner).items()
+    named = _name(learner).items()
     return {name: schedule.value(hyper, progress) for name, hyper in named if isinstance(hyper, schedule.Schedule)}
 
 
@@ -137,8 +137,8 @@ def hyperparameters(learner: Learner, progress: Any = None) -> dict[str, Any]:
     {'lr': 0.2, 'model.0.rate': 0.5}
     """
     at = schedule.Progress() if progress is None else progress
-    return {name: schedule.value(hyper, at) for name, hyper in _named(learner).items()}
+    return {name: schedule.value(hyper, at) for name, hyper in _name(learner).items()}
 
 
-def _named(learner: Learner) -> dict[str, schedule.Hyper]:
+def _name(learner: Learner) -> dict[str, schedule.Hyper]:
     return {**learner.optimizer.hypers, **{f"model.{path}": hyper for path, hyper in learner.model.hypers.items()}}

@@ -11,9 +11,9 @@ from functrain.checkpoint import Saved
 from functrain.engine import Stop
 from functrain.errors import InvalidArgument, RunMismatch, TreeMismatch
 from functrain.train.checking.resuming import run_from
-from functrain.train.events import STEP_EVENTS, Callback, ordered
+from functrain.train.events import STEP_EVENTS, Callback, in_order
 from functrain.train.looping.chunks import Advance, Carry, feed
-from functrain.train.looping.compiling import check_backend, is_donated, kept
+from functrain.train.looping.compiling import check_backend, is_donated, keep
 from functrain.train.looping.phase import Phase, Task
 from functrain.train.looping.places import carry_out
 from functrain.train.looping.planning import begin_run, make_plan
@@ -73,7 +73,7 @@ def loop(
     >>> run.state, run.history["train/rows"]
     (tensor(12.), [2.0, 2.0])
     """
-    callbacks = ordered(callbacks)
+    callbacks = in_order(callbacks)
     _check_no_step_events(callbacks)
     check_backend(jit, chunk)
     training, validations = source(train, "train", plain=True), sources(valid, plain=True)
@@ -141,7 +141,7 @@ def _own_phase(
         stops = Stops()
         return Advance(owner, ("loop", kind), _advancing(step, stops), stops)
 
-    advance = kept(owner, ("loop", kind), make)
+    advance = keep(owner, ("loop", kind), make)
     ways = feed(advance, one, donate, shown, jit, chunk)
     return Phase(ways, lambda device: (), lambda tally: tally, lambda run: {})
 
@@ -164,7 +164,7 @@ def _advancing(step: Callable[[Any, Any], Any], stops: Stops) -> Callable[[Carry
     def advance(carry: Carry, batch: Any) -> Any:
         result = step(carry.state, batch)
         stop = result if isinstance(result, Stop) else None
-        state, logs = _unpacked(result, carry.state)
+        state, logs = _unpack(result, carry.state)
         logs = {} if logs is None else {name: _as_log(name, value) for name, value in logs.items()}
         y = (
             {
@@ -186,7 +186,7 @@ def _advancing(step: Callable[[Any, Any], Any], stops: Stops) -> Callable[[Carry
     return advance
 
 
-def _unpacked(result: Any, before: Any) -> tuple[Any, Any]:
+def _unpack(result: Any, before: Any) -> tuple[Any, Any]:
     """Return the carry and the logs that a step returned; the carry has the structure of the one before."""
     pair = (result.carry, result.y) if isinstance(result, Stop) else result
     if type(pair) is not tuple or len(pair) != 2 or not (pair[1] is None or isinstance(pair[1], Mapping)):

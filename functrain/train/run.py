@@ -10,7 +10,7 @@ from functrain import tree
 from functrain.records import reprs
 from functrain.schedule import Progress
 from functrain.train.history import History
-from functrain.train.state import TrainState, progress
+from functrain.train.state import TrainState, progress_of
 from functrain.train.stop import Stopped
 
 
@@ -132,7 +132,7 @@ class Run:
     def progress(self) -> Progress:
         """How far the run is: position, updates, and the exact float epoch."""
         if isinstance(self.state, TrainState):
-            return progress(self.state)
+            return progress_of(self.state)
         total, length, done = self.plan.steps, self.plan.lengths.get("train"), batches_done(self)
         return Progress(done / total if total else 0.0, done, done / length if length else 0.0)
 

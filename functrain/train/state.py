@@ -43,10 +43,10 @@ class TrainState:
 
     def __repr__(self) -> str:
         """Return its counts, and a table of its tensors by dotted path."""
-        return f"{_counts(self)}\n{tree.table(_held(self))}"
+        return f"{_counts(self)}\n{tree.table(_tensors_of(self))}"
 
     def _repr_html_(self) -> str:
-        return f"<p>{_counts(self)}</p>{tree.table(_held(self))._repr_html_()}"
+        return f"<p>{_counts(self)}</p>{tree.table(_tensors_of(self))._repr_html_()}"
 
 
 _COUNTS = "step", "updates", "start", "end", "epoch_length"
@@ -63,7 +63,7 @@ def _is_at_hand(count: Any) -> bool:
     return type(count) is Tensor and count.dim() == 0 and count.device.type == "cpu" and is_plain()
 
 
-def _held(state: TrainState) -> dict[str, Any]:
+def _tensors_of(state: TrainState) -> dict[str, Any]:
     return {name: value for name, value in vars(state).items() if name not in _COUNTS}
 
 
@@ -117,7 +117,7 @@ def data_key(state: TrainState) -> Tensor:
     return random.fold_in(state.key.cpu(), "data", int(state.start))
 
 
-def progress(state: TrainState) -> Progress:
+def progress_of(state: TrainState) -> Progress:
     """Return how far the planned run is: its position, updates and (float) epoch.
 
     The position is (step - start) / (end - start), the epoch (step - start) / epoch_length; both are 0 while nothing
@@ -126,7 +126,7 @@ def progress(state: TrainState) -> Progress:
 
     >>> zero = torch.tensor(0)
     >>> state = TrainState({}, {}, (), random.key(0), zero + 5, zero + 5, zero, zero + 10, zero + 5)
-    >>> progress(state)
+    >>> progress_of(state)
     Progress(position=0.5, updates=5, epoch=1.0)
     """
     if is_plain() and state.step.device.type == "cpu" and state.step.dim() == 0:

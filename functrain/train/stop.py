@@ -17,7 +17,7 @@ from functrain import tree
 from functrain.engine import Stop
 from functrain.errors import InvalidArgument
 from functrain.records import reprs
-from functrain.train.tally import summed
+from functrain.train.tally import sum_up
 
 SCOPES = ("batch", "epoch", "validate", "fit", "run")
 """What a `Stop` can end: the rest of this batch, of this epoch's training half, of this validation, of the fit; or the
@@ -100,11 +100,11 @@ def scope_of(stop: Stop, event: str, phase: str = "train") -> str:
     return stop.scope
 
 
-def joined(first: Stopped | None, second: Stopped | None) -> Stopped | None:
+def join_stops(first: Stopped | None, second: Stopped | None) -> Stopped | None:
     """Return the stop of two at one batch that ends more, with the other one kept where that must not be lost.
 
     >>> epoch, fit = (Stopped(scope, "", "mine", "after_batch") for scope in ("epoch", "fit"))
-    >>> joined(epoch, fit).scope, joined(epoch, fit).also == epoch, joined(epoch, None) == epoch
+    >>> join_stops(epoch, fit).scope, join_stops(epoch, fit).also == epoch, join_stops(epoch, None) == epoch
     ('fit', True, True)
     """
     if first is None or second is None:
@@ -115,10 +115,10 @@ def joined(first: Stopped | None, second: Stopped | None) -> Stopped | None:
     return attrs.evolve(first, also=smaller[0]) if first.ends_fit and smaller else first
 
 
-def left_of(stopped: Stopped | None) -> Stopped | None:
+def still_under_way(stopped: Stopped | None) -> Stopped | None:
     """Return the stop that is still under way when a run goes on: a stop of the fit is over.
 
-    >>> left_of(Stopped("fit", "", "mine", "after_batch")) is None
+    >>> still_under_way(Stopped("fit", "", "mine", "after_batch")) is None
     True
     """
     return stopped.also if stopped is not None and stopped.ends_fit else stopped
@@ -184,7 +184,7 @@ class Stops:
         several = None
         while number:
             number, last = divmod(number, MOST)
-            several = joined(self.table[last - 1], several)
+            several = join_stops(self.table[last - 1], several)
         assert several is not None
         return several
 
@@ -216,7 +216,7 @@ class Halt:
     held: tuple
 
 
-def halted(step: Any, after: Any, stop: Stop, event: str, callback: str, stops: Stops) -> Any:
+def halt(step: Any, after: Any, stop: Stop, event: str, callback: str, stops: Stops) -> Any:
     """Return the step with the stop of a handler as a mask; a stop before it in the step comes first.
 
     A stop at `after_step` lets the other handlers of that event answer: the batch is done, and when the run goes on
@@ -239,22 +239,22 @@ def halted(step: Any, after: Any, stop: Stop, event: str, callback: str, stops: 
         torch.where(when, torch.zeros_like(step.state.step) + number, 0),
         torch.full_like(when, done, dtype=torch.bool),
         torch.full_like(when, event == "after_step", dtype=torch.bool),
-        _counted(after) if done else _undone(step.begun, after, callback),
+        _count(after) if done else _undone(step.begun, after, callback),
     )
     return tree.evolve(after, halt=new if step.halt is None else _first(step.halt, new))
 
 
-def _counted(step: Any) -> tuple:
+def _count(step: Any) -> tuple:
     """Return what to go on with after a batch that counts as done."""
     state = tree.evolve(step.state, step=step.state.step + 1)
-    return state, step.memory, summed(step.metric, step.tally)
+    return state, step.memory, sum_up(step.metric, step.tally)
 
 
 def _undone(begun: Any, after: Any, callback: str) -> tuple:
     """Return what there was before the batch, so that a resumed run begins with it; who stopped may note that."""
     state, memory, tally = begun
     own = {callback: after.memory[callback]} if callback in after.memory else {}
-    return state, {**memory, **own}, summed(after.metric, tally)
+    return state, {**memory, **own}, sum_up(after.metric, tally)
 
 
 def _first(old: Halt, new: Halt) -> Halt:
@@ -272,5 +272,5 @@ def settle(step: Any) -> Any:
     if step.halt is None:
         return tree.evolve(step, state=tree.evolve(step.state, step=step.state.step + 1))
     before = step.halt.when & ~step.halt.kept  # what follows a stop at after_step counts
-    held = tree.map(lambda a, b: torch.where(before, a, b), step.halt.held, _counted(step))
+    held = tree.map(lambda a, b: torch.where(before, a, b), step.halt.held, _count(step))
     return tree.evolve(step, **dict(zip(("state", "memory", "tally"), held, strict=True)))

@@ -84,17 +84,17 @@ def add(metric: Metric, tally: Tally, values: dict[str, Any], weight: Tensor | N
     """
     batch = (values, weight)
     if not (waits and is_plain() and _may_wait(values)):
-        return Tally(metric.add(summed(metric, tally).added, values, weight))
+        return Tally(metric.add(sum_up(metric, tally).added, values, weight))
     waiting = Tally(tally.added, (*tally.waiting, batch))
-    return summed(metric, waiting) if len(waiting.waiting) == MOST_BATCHES else waiting
+    return sum_up(metric, waiting) if len(waiting.waiting) == MOST_BATCHES else waiting
 
 
-def summed(metric: Metric, tally: Tally) -> Tally:
+def sum_up(metric: Metric, tally: Tally) -> Tally:
     """Return the tally with no batch waiting."""
     if not tally.waiting:
         return tally
     accumulators = tally.added
-    for values, weight in _joined(tally.waiting):
+    for values, weight in _join(tally.waiting):
         accumulators = metric.add(accumulators, values, weight)
     return Tally(accumulators)
 
@@ -113,7 +113,7 @@ def _may_wait(values: dict[str, Any]) -> bool:
         return False
 
 
-def _joined(batches: tuple[Values, ...]) -> Iterable[Values]:
+def _join(batches: tuple[Values, ...]) -> Iterable[Values]:
     """Return the batches as one batch if they are of one shape, as they are if not."""
     (first, weight), *others = batches
     if not others or weight is not None or False in [_is_like(first, *other) for other in others]:
@@ -130,7 +130,7 @@ def _is_like(first: dict[str, Tensor], values: dict[str, Tensor], weight: Tensor
 # The logs of steps of one's own, and of `ft.log`: each step returns them, and the loop merges them one by one.
 
 
-def merged(so_far: Mapping[str, Any], logs: dict[str, Any], weights: Tensor) -> Mapping[str, Any]:
+def merge_logs(so_far: Mapping[str, Any], logs: dict[str, Any], weights: Tensor) -> Mapping[str, Any]:
     """Return what was logged so far, with the logs of some more batches.
 
     Args:
@@ -171,6 +171,6 @@ def without(log: Any, out: Tensor) -> Any:
     return Measured(log.metric, tree.map(lambda none, some: torch.where(out, none, some), empty, log.accumulator))
 
 
-def computed(so_far: Mapping[str, Any]) -> dict[str, Tensor]:
+def compute_logs(so_far: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the values of what was logged, by name."""
     return {name: log.metric.compute(log.accumulator) for name, log in so_far.items()}

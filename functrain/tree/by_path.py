@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch.utils._pytree as pytree
+from torch import Tensor
 
 from functrain.errors import TreeMismatch
 from functrain.tree.structures import Tree, structure, unflatten
@@ -16,8 +17,25 @@ def leaves_with_path(tree: Tree) -> list[tuple[str, Any]]:
     >>> leaves_with_path({"0": {"weight": 1.0}, "1": [2.0]})
     [('0.weight', 1.0), ('1.0', 2.0)]
     """
-    pairs, _ = pytree.tree_flatten_with_path(tree)
-    return [(".".join(_name(key) for key in path), leaf) for path, leaf in pairs]
+    pairs: list[tuple[str, Any]] = []
+    _collect_by_path(tree, None, pairs)
+    return pairs
+
+
+def _collect_by_path(tree: Tree, path: str | None, pairs: list[tuple[str, Any]]) -> None:
+    if isinstance(tree, Tensor):
+        pairs.append((path or "", tree))
+        return
+    if type(tree) is dict:  # parameters are nested dicts: this path is several times faster than the general one
+        branches = tree.items()
+    else:
+        below, _ = pytree.tree_flatten_with_path(tree, is_leaf=lambda branch: branch is not tree)
+        if below and not below[0][0]:
+            pairs.append((path or "", tree))
+            return
+        branches = [(_name(key), branch) for (key,), branch in below]
+    for name, branch in branches:
+        _collect_by_path(branch, str(name) if path is None else f"{path}.{name}", pairs)
 
 
 def _name(key: Any) -> str:

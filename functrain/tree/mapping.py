@@ -37,14 +37,17 @@ class _Differs(Exception):
 def _map(f, tree, *rest):
     if type(tree) is dict:  # parameters are nested dicts: this path is several times faster than the general one
         if not rest:
-            return {k: f(v) if type(v) is Tensor else _map(f, v) for k, v in tree.items()}
+            return {k: f(v) if isinstance(v, Tensor) else _map(f, v) for k, v in tree.items()}
         other, *more = rest
         if more:
             return _map_dicts(f, tree, rest)
         if type(other) is not dict or other.keys() != tree.keys():
             raise _Differs
-        return {k: f(v, o) if type(v) is type(o := other[k]) is Tensor else _map(f, v, o) for k, v in tree.items()}
-    if type(tree) is Tensor:
+        return {
+            k: f(v, o) if isinstance(v, Tensor) and isinstance(o := other[k], Tensor) else _map(f, v, other[k])
+            for k, v in tree.items()
+        }
+    if isinstance(tree, Tensor):
         for other in rest:
             if type(other) is dict:
                 raise _Differs
@@ -61,7 +64,7 @@ def _map_dicts(f, tree, rest):
     made = {}
     for k, v in tree.items():
         others = [other[k] for other in rest]
-        plain = type(v) is Tensor and dict not in builtins.map(type, others)
+        plain = isinstance(v, Tensor) and dict not in builtins.map(type, others)
         made[k] = f(v, *others) if plain else _map(f, v, *others)
     return made
 

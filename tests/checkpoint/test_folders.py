@@ -293,6 +293,6 @@ def test_a_process_is_not_forked_while_it_writes(tmp_path):
 def test_a_copy_keeps_strides_and_ties():
     x = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
     parts = asynchronous.take_apart({"x": x, "again": x, "part": x[:, :1]})
-    copied = asynchronous.copied(parts).tensors
+    copied = asynchronous.copy(parts).tensors
     assert set(copied) == {"x", "part"} and copied["x"].stride() == x.stride()
     assert all(torch.equal(copied[name], parts.tensors[name]) for name in copied)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -37,10 +37,12 @@ def groups(modes: tuple[str, ...] = ALL_MODES, dtypes: tuple[str, ...] = tuple(D
         yield from (Group(name, pairs.PAIRS, "float32") for name in pairs.names())
 
 
-def cases_of(group: Group) -> Iterator[Case]:
-    """Yield the cases of a group."""
+def cases_of(
+    group: Group, begin: Callable[[str], None] = lambda case: None, crashed: Container[str] = ()
+) -> Iterator[Case]:
+    """Yield the cases of a group, see `run_group`."""
     if group.mode == pairs.PAIRS:
-        yield from pairs.pair_cases(group.op, group.dtype)
+        yield from pairs.pair_cases(group.op, group.dtype, begin, crashed)
     else:
         yield from cases(*group)
 
@@ -56,8 +58,8 @@ def run_group(
         begin: is told the name of each case before it runs, so that a process that ends tells which one it was.
     """
     began = time.perf_counter()
-    verdicts = [(case, Verdict("raw", ended)) for case, ended in crashed.items()]
-    for case in cases_of(group):
+    verdicts = [_crashed(case, ended) for case, ended in crashed.items()]
+    for case in cases_of(group, begin, crashed):
         if case.name not in crashed:
             begin(case.name)
             verdicts.append((case.name, judge(case)))
@@ -66,7 +68,13 @@ def run_group(
 
 def given_up(group: Group, crashed: Mapping[str, str]) -> dict[str, Any]:
     """Return the record of a group that ended its process again and again."""
-    return _line(group, [(case, Verdict("raw", ended)) for case, ended in crashed.items()]) | {"seconds": 0}
+    return _line(group, [_crashed(case, ended) for case, ended in crashed.items()]) | {"seconds": 0}
+
+
+def _crashed(case: str, ended: str) -> tuple[str, Verdict]:
+    if case.startswith(pairs.TRYING):
+        return case, Verdict("skipped", f"eager execution: {ended}")
+    return case, Verdict("raw", ended)
 
 
 def _line(group: Group, verdicts: list[tuple[str, Verdict]]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import functools
 import random
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import torch
@@ -31,15 +31,31 @@ def names() -> list[str]:
     return [f"pairs.{k:03d}" for k in range(CHUNKS)]
 
 
-def pair_cases(name: str, dtype: str) -> Iterator[Case]:
-    """Yield the cases of one group: pairs that eager execution accepts, and that draw no random numbers."""
+TRYING = "trying "
+"""How the name of a pair begins while it is tried in eager execution, which may end the process."""
+
+
+def pair_cases(
+    name: str, dtype: str, begin: Callable[[str], None] = lambda case: None, crashed: Container[str] = ()
+) -> Iterator[Case]:
+    """Yield the cases of one group: pairs that eager execution accepts, and that draw no random numbers.
+
+    Args:
+        name: of the group.
+        dtype: of the samples.
+        begin: is told what is tried.
+        crashed: what ended a process before, when it was tried.
+    """
     draw = random.Random(f"{name} {dtype}")
     chosen = sorted(n for n, op in operators().items() if supports(op, dtype) and op.name not in UNINITIALISED)
     found = 0
     while found < IN_A_CHUNK:
         first, second = draw.choice(chosen), draw.choice(chosen)
         case = _pair(first, second, draw.randrange(SAMPLES_EACH), draw.randrange(SAMPLES_EACH), dtype)
-        if case is not None and _runs(case):
+        if case is None or TRYING + case.name in crashed:
+            continue
+        begin(TRYING + case.name)
+        if _runs(case):
             yield case
             found += 1
 

@@ -5,16 +5,15 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, TextIO
 
 from .groups import Group, given_up, groups, run_group
+from .limits import begin_limit, wait
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS_A_PROCESS = 800
-SECONDS_A_CASE = 90
 MOST_CRASHES = 5
 SAMPLES = "making the samples"
 WIDTH = 400
@@ -60,7 +59,7 @@ def _process(batch: list[Group], crashed: dict[Group, dict[str, str]], file: Pat
             stdin=subprocess.PIPE, stdout=errors, stderr=errors, text=True, cwd=ROOT,
         )  # fmt: skip
         _send(process.stdin, [(g, crashed.get(g, {})) for g in batch])
-        ended = _wait(process, progress)
+        ended = wait(process, progress)
     finished = set(_finished(file)[before:])
     current, case = _current(progress)
     if current in batch and current not in finished:
@@ -78,21 +77,6 @@ def _send(pipe: TextIO | None, work: list[tuple[Group, dict[str, str]]]) -> None
     assert pipe is not None
     pipe.write(json.dumps(work))
     pipe.close()
-
-
-def _wait(process: subprocess.Popen, progress: Path) -> str:
-    """Wait for a process, and end it when it stays with one case too long; return how it ended."""
-    last, since = "", time.monotonic()
-    while process.poll() is None:
-        time.sleep(0.2)
-        now = progress.read_text()
-        if now != last or not now:
-            last, since = now, time.monotonic()
-        elif time.monotonic() - since > SECONDS_A_CASE:
-            process.kill()
-            process.wait()
-            return f"took more than {SECONDS_A_CASE} s"
-    return f"the process ended with {process.returncode}"
 
 
 def _finished(file: Path) -> list[Group]:
@@ -120,6 +104,7 @@ def work(file: Path) -> None:
         def begin(case: str, group: Group = group) -> None:
             line = "\t".join((*group, case)).encode()[:WIDTH].ljust(WIDTH)
             os.pwrite(progress, line, 0)
+            begin_limit()
 
         begin(SAMPLES)
         _append(file, run_group(group, crashed, begin))

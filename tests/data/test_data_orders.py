@@ -9,7 +9,7 @@ from functrain import random
 from functrain.data import sampler as samplers
 
 KEY = random.key(7)
-ORDERS = {"permuted": samplers.permuted, "scattered": samplers.scattered}
+ORDERS = {"permuted": samplers.permute, "scattered": samplers.scattered}
 
 
 def orders(order, n, times):

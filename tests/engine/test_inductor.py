@@ -104,7 +104,7 @@ def test_line_is_written_to_stderr_and_can_be_silenced(capsys):
 
 
 def test_second_compilation_is_loaded(compiled, folder, monkeypatch):
-    monkeypatch.setattr(inductor, "_compiled", never)
+    monkeypatch.setattr(inductor, "_compile", never)
     check_all(again())
     assert len(list(folder.iterdir())) == 1
 
@@ -114,7 +114,7 @@ def test_second_process_compiles_and_imports_nothing(compiled, folder):
         import sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import torch, test_inductor
-        test_inductor.inductor._compiled = test_inductor.never
+        test_inductor.inductor._compile = test_inductor.never
         test_inductor.check_all(test_inductor.again())
         heavy = [m for m in ("torch._inductor.compile_fx", "torch._inductor.codecache") if m in sys.modules]
         assert not heavy, heavy
@@ -171,7 +171,7 @@ def test_damaged_entry_is_compiled_again(compiled, folder, monkeypatch, damage):
     if damage == "bad json":
         digests.write_text("{")
     called = []
-    monkeypatch.setattr(inductor, "_compiled", lambda plan, key, name: called.append(key))
+    monkeypatch.setattr(inductor, "_compile", lambda plan, key, name: called.append(key))
     again()
     assert called == [entry.name] and not entry.exists()
     entry.mkdir()
@@ -203,7 +203,7 @@ def test_cache_that_cannot_be_written_is_said_and_no_error(tmp_path, monkeypatch
     monkeypatch.setenv("FUNCTRAIN_CACHE", str(tmp_path / "file"))
     monkeypatch.setattr(artifact, "_run", lambda *_: {})
     record = type("Record", (), {"constants": {}, "source_code": "", "current_callable": None})
-    assert inductor._saved("key", record).startswith(" (not kept on disk: ")
+    assert inductor._save("key", record).startswith(" (not kept on disk: ")
     assert artifact.load("key") is None
 
 
@@ -278,7 +278,7 @@ def test_graph_without_operations_needs_no_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "false")
     gm, examples = traced(lambda x, y: [y, x], torch.ones(3), torch.zeros(3))
     x, y = torch.ones(3), torch.zeros(3)
-    assert inductor._Plan(gm, examples, ()).places == [("out", 0), ("out", 1)]
+    assert inductor._Work(gm, examples, ()).places == [("out", 0), ("out", 1)]
     gm, examples = traced(lambda x, y: [x, y], x, y)
     assert all(a is b for a, b in zip(inductor.compile(gm, examples, ((0, 0), (1, 1)))([x, y]), [x, y], strict=True))
 
@@ -288,7 +288,7 @@ def test_random_draws_reach_inductor_as_operations_that_it_can_fuse():
         return [random.bernoulli(random.fold_in(key, "dropout"), 0.9, x.shape) * x]
 
     inputs = [random.key(3), torch.ones(4, 3)]
-    plans = [inductor._Plan(*traced(drop, *inputs), ()) for _ in range(2)]
+    plans = [inductor._Work(*traced(drop, *inputs), ()) for _ in range(2)]
     assert all(node.target.namespace == "aten" for node in plans[0].gm.graph.nodes if node.op == "call_function")
     assert torch.equal(plans[0].gm(*inputs)[0], drop(*inputs)[0])
     assert artifact.key(plans[0].gm, plans[0].examples) == artifact.key(plans[1].gm, plans[1].examples)
@@ -317,8 +317,8 @@ def epoch_inputs():
 def test_scan_compiles_its_body_and_is_kept_on_disk(folder, monkeypatch):
     gm, examples = traced(epoch, *epoch_inputs())
     gm.meta["name"] = "epoch"
-    made, real = [], inductor._compiled
-    monkeypatch.setattr(inductor, "_compiled", lambda plan, key, name: made.append(name) or real(plan, key, name))
+    made, real = [], inductor._compile
+    monkeypatch.setattr(inductor, "_compile", lambda plan, key, name: made.append(name) or real(plan, key, name))
     for donated in ((), ((0, 0), (1, 1))):
         given = epoch_inputs()
         result = inductor.compile(gm, examples, donated)(given)

@@ -5,7 +5,7 @@ import torch
 
 from functrain.engine import jit
 from functrain.engine.backends.inductor import compiling as inductor
-from functrain.engine.backends.inductor.layouts import Layouts, laid_out
+from functrain.engine.backends.inductor.layouts import Layouts, lay_out
 from functrain.engine.tracing.to_graph import trace
 
 CUBE = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
@@ -25,7 +25,7 @@ LAYOUTS = [
 @pytest.mark.parametrize("like", LAYOUTS)
 def test_values_are_laid_out_as_they_must_be(like):
     dense = like.resolve_conj().resolve_neg().contiguous()
-    made = laid_out(dense, like)
+    made = lay_out(dense, like)
     assert torch.equal(made, like)
     assert (made.stride(), made.is_conj(), made.is_neg()) == (like.stride(), like.is_conj(), like.is_neg())
 
@@ -35,7 +35,7 @@ def test_a_result_in_other_strides_is_laid_out_anew_at_each_call(monkeypatch):
         return [x.t() * 2, x + 1]
 
     traced = trace(f, [CUBE[0]])
-    monkeypatch.setattr(inductor, "_compiled", lambda *_: lambda inputs: [t.contiguous() for t in f(*inputs)])
+    monkeypatch.setattr(inductor, "_compile", lambda *_: lambda inputs: [t.contiguous() for t in f(*inputs)])
     monkeypatch.setattr(inductor.artifact, "load", lambda key: None)
     step = inductor.compile(traced.gm, traced.inputs)
     for _ in range(2):

@@ -49,7 +49,7 @@ def test_a_folder_that_others_may_write_to_is_refused_in_words(folder, tmp_path,
         assert load() is None
     assert (folder / "inductor" / "entry").exists()
     record = type("Record", (), {"constants": {}, "source_code": WRAPPER, "current_callable": None})
-    said = inductor._saved("new", record)
+    said = inductor._save("new", record)
     assert said == f" (not kept on disk: {tmp_path / where} may be written to by others)"
     assert not (folder / "inductor" / "new").exists()
 

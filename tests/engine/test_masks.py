@@ -46,6 +46,49 @@ def test_a_mask_of_no_axes_broadcasts_its_value(value):
         assert torch.equal(jit(written)(ROWS, mask, value), written(ROWS, mask, value))
 
 
+CUBE = torch.arange(24.0).view(2, 3, 4)
+BYTE, ONE = torch.tensor(2, dtype=torch.uint8), torch.tensor(1)
+SEVERAL = {
+    "two": ((TRUE, FALSE), lambda m, n: (m, n)),
+    "both true": ((TRUE, TRUE), lambda m, n: (slice(None), m, slice(None), n)),
+    "before a number": ((TRUE, ONE), lambda m, k: (m, k)),
+    "behind a number": ((ONE, FALSE), lambda k, m: (k, m)),
+    "apart from a number": ((TRUE, ONE), lambda m, k: (m, ..., k, slice(1, 2))),
+    "a byte": ((BYTE,), lambda m: m),
+    "a byte of zero": ((BYTE * 0,), lambda m: (m, 0)),
+    "a byte and a number": ((BYTE, ONE), lambda m, k: (slice(None), m, k)),
+}
+
+
+@pytest.mark.parametrize("value", [*VALUES, torch.ones(4), torch.ones(1, 3, 4), torch.ones(4, dtype=torch.int64), 1j])
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_masks_bytes_and_numbers_write_what_eager_execution_writes_errors_included(name, value):
+    indices, at = SEVERAL[name]
+
+    def f(x, v, *indices):
+        y = x.clone()
+        y[at(*indices)] = v
+        return y
+
+    try:
+        expected = f(CUBE, value, *indices)
+    except RuntimeError:
+        with pytest.raises(RuntimeError, match=r"shape mismatch|must match the size|dtypes match|cannot be converted"):
+            jit(f)(CUBE, value, *indices)
+        return
+    assert torch.equal(jit(f)(CUBE, value, *indices), expected)
+
+
+def test_axes_of_a_value_that_belong_to_those_of_masks_are_refused_in_words():
+    with pytest.raises(NotTraceable, match="Python looks at the values"):
+        jit(lambda x, m, v: written(x, m, v, at=lambda m: (slice(None), m, m)))(ROWS, TRUE, torch.ones(2, 1, 3))
+
+
+def test_rows_by_a_byte_are_refused_as_a_shape_that_depends_on_values():
+    with pytest.raises(NotTraceable, match="the shape of a result depends on the values"):
+        jit(lambda x, k: x[k])(ROWS, BYTE)
+
+
 @pytest.mark.parametrize("value", [torch.ones(2), torch.ones(4), torch.ones(2, 2, 3), torch.ones(3, dtype=torch.int64)])
 def test_what_does_not_fit_is_an_error_as_in_eager_execution(value):
     for call in (written, jit(written)):

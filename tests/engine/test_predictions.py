@@ -6,13 +6,13 @@ import torch
 import functrain as ft
 from functrain.engine.backends.aten.predictions import Mispredicted
 from functrain.engine.tracing.meta import operation_rules, trial_run
-from functrain.engine.tracing.meta.elementwise_rules import made
+from functrain.engine.tracing.meta.elementwise_rules import new_meta
 
 
 @pytest.fixture
 def wrong_rule(monkeypatch):
     """The rule of exp says that its result is contiguous, whatever it is given."""
-    monkeypatch.setitem(operation_rules.RULES, "exp", lambda x: made(x.shape, x.dtype))
+    monkeypatch.setitem(operation_rules.RULES, "exp", lambda x: new_meta(x.shape, x.dtype))
     monkeypatch.setattr(trial_run, "_learned", {})
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from functrain import engine, tree
 from functrain.engine import Stop, fold
-from functrain.engine.graph.functionalizing import functionalized
+from functrain.engine.graph.functionalizing import functionalize
 from functrain.engine.graph.scan_node import compile_loops, loops
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.to_graph import trace as engine_trace
@@ -279,7 +279,7 @@ def test_writes_around_a_scan_leave_it_one_node():
     close(engine.jit(through_views)(torch.ones(2), args[1]), through_views(torch.ones(2), args[1]))
     close(engine.jit(f)(*args), f(*args))
     for program in (f, through_views):
-        made = functionalized(trace(program, *args))
+        made = functionalize(trace(program, *args))
         assert len(loops(made)) == 1
         close(made(*args), tree.leaves(program(*args)))
 

@@ -7,7 +7,7 @@ from torch import Tensor
 import functrain as ft
 from functrain.engine.tracing.abstract_tensor import abstract
 from functrain.engine.tracing.meta.elementwise_rules import broadcast
-from functrain.engine.tracing.meta.geometry import mapped
+from functrain.engine.tracing.meta.geometry import map_tensors
 from functrain.engine.tracing.meta.inference import infer
 from functrain.engine.tracing.meta.operation_rules import RULES
 from tests.engine.functions_to_trace import IMAGES, INDEX, form, nhwc, of
@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_refused_by_pytorch_and_no_rule(op, args):
     with pytest.raises((RuntimeError, IndexError)):
         op(*args)
     with pytest.raises((RuntimeError, IndexError)):
-        infer(op, mapped(abstract, args), {}, on_meta=False)
+        infer(op, map_tensors(abstract, args), {}, on_meta=False)
 
 
 @pytest.mark.parametrize("seed", range(60))

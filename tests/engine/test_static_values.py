@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from functrain.engine.statics.static_checks import same_as
-from functrain.engine.statics.static_values import identical, settled, snapshot
+from functrain.engine.statics.static_values import identical, is_settled, snapshot
 from tests.engine.records import Loose, Node
 
 Pair = collections.namedtuple("Pair", "a b")
@@ -218,14 +218,14 @@ def test_sets_are_compared_whatever_the_order_of_their_elements():
     "value", [1, "a", (1, (2.0,)), frozenset({1}), Point(1), Color.RED, range(3), f, torch.float32]
 )
 def test_what_cannot_change_is_settled(value):
-    assert settled(value)
+    assert is_settled(value)
 
 
 @pytest.mark.parametrize(
     "value", [[1], {}, {1}, (1, []), Point([]), Data(1), Loose(1), np.ones(1), bytearray(), Held(1)]
 )
 def test_what_may_change_is_not_settled_and_a_change_is_seen(value):
-    assert not settled(value)
+    assert not is_settled(value)
     assert same_as(value)(value)
 
 

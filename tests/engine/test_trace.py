@@ -10,7 +10,7 @@ from torch import Tensor
 
 from functrain.engine import jit
 from functrain.engine.backends.aten import source as aten_backend
-from functrain.engine.graph.functionalizing import functionalized, writes
+from functrain.engine.graph.functionalizing import functionalize, writes
 from functrain.engine.graph.replaying import replay
 from functrain.engine.tracing.meta.geometry import bitwise_equal
 from functrain.engine.tracing.to_graph import trace
@@ -48,7 +48,7 @@ def test_the_trace_is_right_about_each_value(name):
     f, *given = FUNCTIONS[name]
     before = [x.clone() for x in given]
     recorded = trace(f, given).gm
-    gm = functionalized(recorded)
+    gm = functionalize(recorded)
     assert not any(map(writes, gm.graph.nodes))
     expected = [x.detach() for x in f(*given)]
     assert all(map(bitwise_equal, replay(recorded)(given), expected))

@@ -57,7 +57,7 @@ def test_a_frozen_part_stays_and_the_rest_goes_as_before(model):
     assert torch.equal(value, all_value)
     assert tree.equal(after["frozen"], held["frozen"])
     assert tree.differences(moved, {name: all_moved[name] for name in moved}, atol=1e-7) == []
-    back, rest = nn.merged(frozen, moved, after)
+    back, rest = nn.merge(frozen, moved, after)
     assert tree.equal(back["body"], params["body"]) and tree.equal(rest, all_after)
     assert tree.paths(back) == tree.paths(params)
 
@@ -80,7 +80,7 @@ def test_lora_begins_as_the_model_trains_its_factors_alone_and_merges(model):
         eager = step(adapted)(factors, held, random.key(number))
         factors, held, _ = jitted = fast(factors, held, random.key(number))
         assert tree.differences(jitted, eager, rtol=1e-4, atol=1e-6) == []
-    merged, rest = nn.merged(adapted, factors, held)
+    merged, rest = nn.merge(adapted, factors, held)
     y, _ = model.apply(merged, rest, X)
     assert torch.allclose(y, adapted.apply(factors, held, X)[0], atol=1e-6)
     assert not torch.equal(merged["body"]["0"]["weight"], params["body"]["0"]["weight"])

@@ -2,7 +2,9 @@
 
 import torch
 
-from functrain import optim, schedule
+from functrain import optim, random, schedule
+
+KEY = random.key(0)
 
 PARAMETERS = {"0": {"weight": (3, 2), "bias": (3,)}, "temperature": ()}
 
@@ -22,7 +24,7 @@ def run(transform, steps=4, params=None, seed=100):
     params = draw(0) if params is None else params
     state, updates = transform.init(params), None
     for step in range(steps):
-        context = optim.Context(position=step / steps, updates=step, epoch=step / 2, step=step, loss=1.0, weight=2.0)
+        context = optim.Context(step / steps, step, step / 2, step, random.fold_in(KEY, step), loss=1.0, weight=2.0)
         updates, state = transform.update(draw(seed + step, params["temperature"].dtype), state, params, context)
         params = optim.apply_updates(params, updates)
     return params, updates, state
@@ -31,11 +33,17 @@ def run(transform, steps=4, params=None, seed=100):
 def tensors(step, steps):
     """The context of a traced step: its numbers are float64 and int64 scalars."""
     scalar = torch.tensor(step / steps, dtype=torch.float64)
-    return optim.Context(scalar, torch.tensor(step), scalar, torch.tensor(step), None, torch.tensor(1.0), scalar + 1)
+    return optim.Context(scalar, torch.tensor(step), scalar, torch.tensor(step), KEY, torch.tensor(1.0), scalar + 1)
 
 
-REAL = {"orthogonalize", "scale by shape", "muon", "adafactor", "adafactor with all"}
+REAL = {"orthogonalize", "scale by shape", "muon", "adafactor", "adafactor with all", "sm3", "ranger", "centralize"}
+REAL |= {"clip by unit norm", "adaptive grad clip", "keep nonnegative", "keep in box", "keep in l1 ball"}
+REAL |= {"keep in l2 ball", "keep on simplex"}
 """Those that refuse complex parameters."""
+
+NEVER_STILL = {"yogi", "noisy sgd", "keep nonnegative", "keep in box", "keep in l1 ball", "keep in l2 ball"}
+NEVER_STILL |= {"keep on simplex"}
+"""Those that move parameters though all gradients are 0."""
 
 RISE = schedule.linear(0.1, 0.9)
 
@@ -97,6 +105,35 @@ TRANSFORMS = {
     "adafactor": optim.adafactor(0.1),
     "adafactor with all": optim.adafactor(RISE, -0.5, 1e-3, RISE, RISE, RISE),
     "muon": optim.muon(RISE, dtype=None),
+    "adabelief": optim.adabelief(RISE, RISE, RISE, RISE, RISE, RISE),
+    "yogi": optim.yogi(RISE, RISE, RISE, RISE, initial=0.1),
+    "novograd": optim.novograd(RISE, RISE, RISE, RISE, RISE),
+    "lamb": optim.lamb(RISE, RISE, RISE, RISE, RISE, RISE, adapted="*.weight"),
+    "lars": optim.lars(RISE, RISE, True, RISE, RISE, RISE),
+    "sm3": optim.sm3(RISE, RISE, RISE),
+    "adan": optim.adan(RISE, RISE, RISE, RISE, RISE, RISE),
+    "ademamix": optim.ademamix(RISE, RISE, RISE, RISE, RISE, RISE, RISE),
+    "adopt": optim.adopt(RISE, RISE, RISE, RISE),
+    "madgrad": optim.madgrad(RISE, RISE, RISE, RISE),
+    "signum": optim.signum(RISE, RISE, RISE),
+    "mars": optim.mars(RISE, RISE, RISE, RISE, RISE, RISE),
+    "ranger": optim.ranger(RISE, RISE, 0.5, RISE, RISE, k=2, slow_lr=RISE),
+    "cautious": optim.cautious(optim.sgd(RISE, momentum=RISE)),
+    "cautious adamw": optim.cautious_adamw(RISE, RISE, RISE, RISE, RISE, decayed=optim.no_biases_or_norms),
+    "momentum": optim.momentum(RISE, RISE, weight_decay=RISE),
+    "noisy sgd": optim.noisy_sgd(RISE, RISE, RISE),
+    "clip by value": optim.clip(RISE),
+    "clip by block norm": optim.clip_by_block_norm(RISE),
+    "clip by unit norm": optim.clip_by_unit_norm(RISE),
+    "adaptive grad clip": optim.adaptive_grad_clip(RISE, RISE),
+    "zero nans": optim.zero_nans(),
+    "centralize": optim.centralize(),
+    "keep nonnegative": optim.keep_nonnegative(),
+    "keep in box": optim.keep_in_box(-0.5, RISE),
+    "keep in l1 ball": optim.keep_in_l1_ball(RISE),
+    "keep in l2 ball": optim.keep_in_l2_ball(RISE),
+    "keep on simplex": optim.keep_on_simplex(RISE),
+    "rmsprop with eps in the root": optim.rmsprop(RISE, eps=RISE, centered=True, eps_in_root=True),
     "lbfgs without a search": optim.lbfgs(RISE, history_size=3, line_search=None),
     "named chain": optim.named_chain({"clip": optim.clip_by_global_norm(1.0), "sgd": optim.sgd(0.1, momentum=0.9)}),
     "named chain with a gate": optim.named_chain({"sum": optim.accumulate(2, optim.trace(0.5)), "adam": optim.adam()}),

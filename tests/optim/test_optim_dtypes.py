@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from every_transform import PARAMETERS, REAL, TRANSFORMS
+from every_transform import KEY, PARAMETERS, REAL, TRANSFORMS
 
 import functrain as ft
 from functrain import optim, tree
@@ -28,7 +28,7 @@ def draw(seed, dtype):
 
 
 def context(step, steps=4):
-    return optim.Context(position=step / steps, updates=step, step=step, loss=1.0, weight=2.0)
+    return optim.Context(position=step / steps, updates=step, step=step, key=KEY, loss=1.0, weight=2.0)
 
 
 def wider(values):
@@ -134,7 +134,7 @@ def test_clipping_makes_all_of_it_nan_where_anything_is_not_finite(bad, dtype):
     assert all(leaf.isnan().all() for leaf in tree.leaves(clipped))
 
 
-CLOSED = ("skip", "freeze", "gate", "unfreeze gradually", "apply if finite")
+CLOSED = ("skip", "freeze", "gate", "unfreeze gradually", "apply if finite", "zero nans")
 HIDES_NOTHING = [name for name in TRANSFORMS if name not in CLOSED]
 
 

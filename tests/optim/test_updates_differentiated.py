@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from every_transform import TRANSFORMS, draw
+from every_transform import KEY, TRANSFORMS, draw
 
 import functrain as ft
 from functrain import nn, optim, random, schedule, tree
@@ -15,7 +15,7 @@ def trained(transform, params, gradients):
     """The parameters after some updates, of which gradients and parameters are what is differentiated."""
     state = transform.init(params)
     for step in range(STEPS):
-        context = optim.Context(position=step / STEPS, updates=step, step=step, loss=1.0, weight=2.0)
+        context = optim.Context(step / STEPS, step, step=step, key=KEY, loss=1.0, weight=2.0)
         params, state = optim.step(transform, gradients[step], state, params, context)
     return params
 

@@ -164,7 +164,7 @@ def test_an_edit_is_a_run_with_that_rate_and_traces_nothing_again():
         params, state = step(draw(k), state, params)
         plain, other = optim.step(SGD if k < 2 else optim.sgd(0.02, momentum=0.9), draw(k), other, plain)
     assert len(traces) == 1 and not tree.differences(params, plain, rtol=1e-6, atol=1e-7)
-    assert {name: value.item() for name, value in optim.injected(state).items()} == {"lr": 0.02, "momentum": 0.9}
+    assert {name: value.item() for name, value in optim.read_injected(state).items()} == {"lr": 0.02, "momentum": 0.9}
 
 
 def test_many_rates_by_vmap_are_a_loop():
@@ -184,8 +184,8 @@ def test_numbers_are_found_anywhere_in_a_state_and_the_learner():
     learner = ft.Learner(nn.dense(2), losses.cross_entropy, optim.skip_nonfinite(inside))
     state = ft.init(learner, ft.random.key(0), (torch.ones(4, 3), torch.zeros(4, dtype=torch.int64)))
     edited = optim.edit_injected(state.opt_state, lr=0.25)
-    assert {name: value.item() for name, value in optim.injected(edited).items()} == {"lr": 0.25}
-    assert optim.injected(state.opt_state)["lr"].item() == 0.5
+    assert {name: value.item() for name, value in optim.read_injected(edited).items()} == {"lr": 0.25}
+    assert optim.read_injected(state.opt_state)["lr"].item() == 0.5
     assert tree.structure(edited) == tree.structure(state.opt_state)
 
 
@@ -237,7 +237,7 @@ REFUSED = [
     (partial(optim.edit_injected, SGD.init({}), lr=0.1), "it has none; the optimizer must be made by optim.inject"),
     (partial(optim.edit_injected, LR, lr=math.inf), "lr must be a finite number, got inf"),
     (partial(optim.edit_injected, LR, lr="0.1"), "lr must be a number"),
-    (partial(optim.injected, (LR, LR)), "the state holds two hyperparameters 'lr'"),
+    (partial(optim.read_injected, (LR, LR)), "the state holds two hyperparameters 'lr'"),
     (partial(optim.reduce_on_plateau, 1.0), r"factor must be a number in \(0, 1\), got 1.0"),
     (partial(optim.reduce_on_plateau, patience=-1), "patience must be a whole number of at least 0, got -1"),
     (partial(optim.reduce_on_plateau, every=0), "every must be a whole number of at least 1, got 0"),

@@ -41,23 +41,23 @@ RUNS = {
 def test_a_key_used_twice_is_reported(name, run):
     place = r"\w+ at .*test_key_reuse\.py:\d+"
     message = rf"used twice, by {place} and by {place}: .*split or fold_in"
-    with pytest.raises(KeyReused, match=message), random.checked_keys():
+    with pytest.raises(KeyReused, match=message), random.check_keys():
         RUNS[run](TWICE[name], random.key(0))
 
 
 @pytest.mark.parametrize("run", RUNS)
 @pytest.mark.parametrize("name", ONCE)
 def test_keys_used_once_are_not_reported(name, run):
-    with random.checked_keys():
+    with random.check_keys():
         RUNS[run](ONCE[name], random.key(0))
 
 
 def test_keys_are_checked_inside_the_context_alone():
     key = random.key(0)
     random.uniform(key)
-    with random.checked_keys():
+    with random.check_keys():
         random.uniform(key)
-    with random.checked_keys():
+    with random.check_keys():
         random.uniform(key)
     random.uniform(key)
 
@@ -65,5 +65,5 @@ def test_keys_are_checked_inside_the_context_alone():
 def test_checking_changes_no_draw():
     key = random.key(0)
     wanted = random.uniform(key, 5)
-    with random.checked_keys():
+    with random.check_keys():
         assert torch.equal(random.uniform(key, 5), wanted)

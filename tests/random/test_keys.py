@@ -164,7 +164,7 @@ def test_of_the_words_of_a_key_the_lower_32_bits_count(name, words):
 
 
 def test_keys_that_mean_the_same_are_the_same_key():
-    with pytest.raises(KeyReused), random.checked_keys():
+    with pytest.raises(KeyReused), random.check_keys():
         random.bits(torch.tensor([-1, 0]))
         random.bits(torch.tensor([MASK, 0]))
 

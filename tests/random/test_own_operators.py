@@ -6,7 +6,7 @@ from torch.func import vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain import random
-from functrain.engine.graph.expanding import expanded as expanded_graph
+from functrain.engine.graph.expanding import expand as expanded_graph
 from functrain.engine.tracing.abstract_tensor import storage_of
 from functrain.engine.tracing.to_graph import trace
 from functrain.random import leaf
@@ -68,9 +68,9 @@ def test_a_trace_records_one_operation_which_expands_to_the_same_bits(name):
     torch.library.opcheck(op, order, test_utils=("test_schema", "test_faketensor"))
     found = trace(lambda *given: [run(*given)], tensors)
     assert operations(found.gm) == [op]
-    expanded = expanded_graph(found.gm)
-    assert not leaf.PURE.keys() & set(operations(expanded))
-    assert torch.equal(expanded(*tensors)[0], wanted)
+    expand = expanded_graph(found.gm)
+    assert not leaf.PURE.keys() & set(operations(expand))
+    assert torch.equal(expand(*tensors)[0], wanted)
 
 
 def test_expanded_operations_share_no_memory():

@@ -103,7 +103,7 @@ def test_a_run_that_goes_on_goes_on_with_its_mean():
 
 def test_the_averaged_state_can_be_evaluated():
     run = fit([callbacks.ema(0.5)])
-    state = callbacks.averaged(run.state, run.memory["ema"])
+    state = callbacks.apply_average(run.state, run.memory["ema"])
     assert tree.structure(state) == tree.structure(run.state) and not tree.equal(state.params, run.state.params)
     logs = ft.eval_step(learner())(state, ROWS[:8])
     assert logs["loss"].isfinite()

@@ -98,7 +98,7 @@ def test_inductor_compiles_the_first_shape_and_says_what_ran_otherwise(monkeypat
     from functrain.train.looping import chunks
 
     backends = []
-    monkeypatch.setattr(chunks, "compiled", lambda f, donate, backend: backends.append(backend) or f)
+    monkeypatch.setattr(chunks, "compile_step", lambda f, donate, backend: backends.append(backend) or f)
     learner, state, train, _ = problem(model=nn.dense(3))
     run = ft.fit(learner, state, train=train, epochs=1, jit="inductor", chunk=1)
     assert backends == ["inductor", "aten"]

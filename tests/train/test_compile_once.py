@@ -152,16 +152,16 @@ def test_a_copy_of_a_learner_begins_without_what_was_kept():
     for other in (copy.copy(learner), attrs.evolve(learner)):
         assert other == learner
     assert "_compiled" not in vars(attrs.evolve(learner))
-    kept = vars(learner)["_compiled"]
-    assert vars(copy.deepcopy(kept))["functions"] == {} == vars(pickle.loads(pickle.dumps(kept)))["functions"]
+    keep = vars(learner)["_compiled"]
+    assert vars(copy.deepcopy(keep))["functions"] == {} == vars(pickle.loads(pickle.dumps(keep)))["functions"]
 
 
 def test_there_is_an_end_to_what_is_kept():
-    from functrain.train.looping.compiling import MOST, kept
+    from functrain.train.looping.compiling import MOST, keep
 
     learner = problem(n=16)[0]
     for number in range(MOST + 5):
-        kept(learner, number, object)
+        keep(learner, number, object)
     assert len(vars(vars(learner)["_compiled"])["functions"]) == MOST
 
 

@@ -54,16 +54,16 @@ def test_both_are_the_nearest_floats_and_exact_at_the_boundaries(length, epochs,
     total = length * epochs - data.draw(st.integers(0, length - 1))
     done = data.draw(st.integers(0, total))
     state = ft.TrainState({}, {}, (), zero, zero + 40 + done, zero, zero + 40, zero + 40 + total, zero + length)
-    plain = ft.progress(state)
+    plain = ft.progress_of(state)
     assert plain.position == float(Fraction(done, total)) and plain.epoch == float(Fraction(done, length))
-    traced = ft.jit(lambda state: tree.leaves(ft.progress(state)))(state)
+    traced = ft.jit(lambda state: tree.leaves(ft.progress_of(state)))(state)
     assert [float(traced[0]), float(traced[2])] == [plain.position, plain.epoch]
 
 
 def test_nothing_planned_and_after_the_end():
     _, state, _, _ = problem()
-    assert (ft.progress(state).position, ft.progress(state).epoch) == (0.0, 0.0)
+    assert (ft.progress_of(state).position, ft.progress_of(state).epoch) == (0.0, 0.0)
     state = tree.evolve(ft.plan(state, steps=4, epochs=2), step=torch.tensor(11))
-    assert (ft.progress(state).position, ft.progress(state).epoch) == (1.0, 2.0)
-    seen = torch.func.vmap(ft.progress)(tree.map(lambda leaf: leaf[None], state))
+    assert (ft.progress_of(state).position, ft.progress_of(state).epoch) == (1.0, 2.0)
+    seen = torch.func.vmap(ft.progress_of)(tree.map(lambda leaf: leaf[None], state))
     assert (float(seen.position), float(seen.epoch)) == (1.0, 2.0)

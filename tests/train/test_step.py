@@ -17,11 +17,11 @@ from functrain.errors import (
     ShapeMismatch,
     UnknownEvent,
 )
-from functrain.train.events import ordered
-from functrain.train.stepping.gradients import differentiated, differentiated_mean
+from functrain.train.events import in_order
+from functrain.train.stepping.gradients import differentiate_loss, differentiate_mean
 from functrain.train.stepping.record import begin
 from functrain.train.stepping.step import (
-    applied,
+    apply_model,
     compared,
     forward,
     mean_loss,
@@ -67,8 +67,8 @@ def test_the_shortcut_without_handlers_is_the_chain_of_stages(batch, weight):
     learner = learner_of(model=model)
     given = data.Batch(*batch, None if weight is None else torch.tensor(weight))
     step = begin(learner, ft.init(learner, ft.random.key(0), batch), given)
-    inner = compose_left(forward(applied(model)), compared(learner.loss), mean_loss)
-    found, expected = differentiated_mean(applied(model), learner.loss)(step), differentiated(inner)(step)
+    inner = compose_left(forward(apply_model(model)), compared(learner.loss), mean_loss)
+    found, expected = differentiate_mean(apply_model(model), learner.loss)(step), differentiate_loss(inner)(step)
     for part in ("state", "prediction", "buffers", "losses", "grads"):
         assert tree.equal(getattr(found, part), getattr(expected, part)), part
     assert torch.equal(found.loss, expected.loss)
@@ -145,17 +145,17 @@ def test_a_schedule_reads_the_position_of_the_plan(batch):
     state = ft.plan(ft.init(learner, ft.random.key(0), batch), steps=4)
     seen = []
     for _ in range(4):
-        seen.append(ft.hyperparameters(learner, ft.progress(state))["lr"])
+        seen.append(ft.hyperparameters(learner, ft.progress_of(state))["lr"])
         state, _ = ft.train_step(learner)(state, batch)
     assert seen == [1.0, 0.75, 0.5, 0.25]
-    assert ft.progress(state).position == 1.0
+    assert ft.progress_of(state).position == 1.0
 
 
 def test_progress_is_the_same_traced_and_plain(batch):
     state = ft.plan(ft.init(learner_of(), ft.random.key(0), batch), steps=7, epochs=3)
     state = attrs.evolve(state, step=state.step + 10, updates=state.updates + 9)
-    plain = ft.progress(state)
-    seen = torch.func.vmap(lambda s: ft.progress(s))(tree.map(lambda t: t[None], state))
+    plain = ft.progress_of(state)
+    seen = torch.func.vmap(lambda s: ft.progress_of(s))(tree.map(lambda t: t[None], state))
     assert float(seen.position) == plain.position == 10 / 21
     assert float(seen.epoch) == plain.epoch
     assert int(seen.updates) == plain.updates == 9
@@ -169,7 +169,7 @@ def run_step(callbacks, batch, learner=None, state=None):
     state = ft.init(learner, ft.random.key(0), batch) if state is None else state
     memory = {callback.name: callback.memory for callback in callbacks}
     stops = Stops()
-    done = train_stages(learner, ordered(callbacks), stops)(begin(learner, state, data.as_batch(batch), memory=memory))
+    done = train_stages(learner, in_order(callbacks), stops)(begin(learner, state, data.as_batch(batch), memory=memory))
     return state, done, stops
 
 
@@ -321,9 +321,9 @@ def test_callbacks_are_checked():
     with pytest.raises(InvalidArgument, match="phases must be some of"):
         ft.Callback("mine", {}, phases=("test",))
     with pytest.raises(DuplicateName, match="two callbacks are named 'mine'"):
-        ordered([ft.Callback("mine", {}), ft.Callback("mine", {})])
+        in_order([ft.Callback("mine", {}), ft.Callback("mine", {})])
     with pytest.raises(InvalidArgument, match="call it to make the callback"):
-        ordered([ft.callbacks.progress])
+        in_order([ft.callbacks.progress])
 
 
 @pytest.mark.parametrize("order", ["1", None, float("nan"), True, torch.tensor(1.0)])
@@ -334,7 +334,7 @@ def test_an_order_is_a_number(order):
 
 def test_order_is_by_number_and_stable():
     made = [ft.Callback("c", {}, order=1), ft.Callback("a", {}), ft.Callback("b", {}), ft.Callback("z", {}, order=-1)]
-    assert [callback.name for callback in ordered(made)] == ["z", "a", "b", "c"]
+    assert [callback.name for callback in in_order(made)] == ["z", "a", "b", "c"]
 
 
 def test_a_step_handler_that_returns_something_else(batch):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import functrain as ft
 from functrain import data, losses, metrics, nn, optim, tree
 from functrain.train.learner import metrics_of
-from functrain.train.tally import MOST_BATCHES, MOST_BYTES, Tally, add, measured_by, summed
+from functrain.train.tally import MOST_BATCHES, MOST_BYTES, Tally, add, measured_by, sum_up
 
 
 def counted(calls):
@@ -57,7 +57,7 @@ def tallied(learner, batches):
 
 
 def accumulators(learner, tally):
-    return summed(metric_of(learner), tally).added
+    return sum_up(metric_of(learner), tally).added
 
 
 def computed(learner, tally):

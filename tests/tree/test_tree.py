@@ -1,10 +1,11 @@
 """Trees: mapping, addressing, comparing; the errors name the leaf."""
 
-from collections import namedtuple
+from collections import OrderedDict, namedtuple
 
 import pytest
 import torch
-from hypothesis import given
+import torch.utils._pytree as pytree
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from functrain import tree
@@ -55,6 +56,18 @@ def test_map_of_composition_is_composition_of_maps(t):
 @given(trees)
 def test_paths_are_one_a_leaf_and_in_order(t):
     assert [leaf for _, leaf in tree.leaves_with_path(t)] == tree.leaves(t)
+
+
+@given(trees)
+@example({"": {"": 1}, 3: [None, torch.ones(1)]})
+@example({"a": OrderedDict(u=1, v=[torch.nn.Parameter(torch.ones(1))]), "b": {}, "c": ()})
+@example(torch.ones(1))
+def test_paths_are_those_of_pytorch_joined_by_dots(t):
+    pairs, _ = pytree.tree_flatten_with_path(t)
+    names = ("key", "idx", "name")
+    parts = [[next(str(getattr(key, n)) for n in names if hasattr(key, n)) for key in path] for path, _ in pairs]
+    assert tree.paths(t) == [".".join(path) for path in parts]
+    assert all(a is b for (_, a), (_, b) in zip(tree.leaves_with_path(t), pairs, strict=True))
 
 
 def test_map_pairs_dicts_by_key_not_by_order():

@@ -100,10 +100,10 @@ def as_bytes(tensor: Tensor) -> memoryview:
     return memoryview((ctypes.c_char * size).from_address(tensor.data_ptr())).cast("B")
 
 
-def laid_out(tensor: Tensor, stride: tuple[int, ...]) -> Tensor:
+def lay_out(tensor: Tensor, stride: tuple[int, ...]) -> Tensor:
     """Return a contiguous tensor, or a copy of it that has these strides.
 
-    >>> laid_out(torch.ones(2, 3), (1, 2)).stride()
+    >>> lay_out(torch.ones(2, 3), (1, 2)).stride()
     (1, 2)
     """
     if tensor.stride() == stride:

@@ -87,12 +87,12 @@ def count_pieces(nbytes: int) -> int:
     return -(-nbytes // PIECE)
 
 
-def written(header: Header) -> bytes:
+def encode(header: Header) -> bytes:
     """Return a header as it stands in a file, its length before it.
 
     Entries without checksums yet take as many bytes as they will with them.
 
-    >>> written(Header({}, 3, {}, {}, ""))[8:44]
+    >>> encode(Header({}, 3, {}, {}, ""))[8:44]
     b'{"__metadata__":{"functrain.crc32":"'
     """
     manifest = {
@@ -142,15 +142,15 @@ def _safetensors_entry(entry: Entry) -> dict[str, Any]:
 # Reading. What stands in a file is believed only after it was checked.
 
 
-def parsed(length: bytes, text: bytes, data_bytes: int) -> Header:
+def parse(length: bytes, text: bytes, data_bytes: int) -> Header:
     """Return what a header says, that begins as ours do and of which `data_bytes` bytes of data follow.
 
     Raises:
         NewerFormat: it was saved by a newer functrain, in a format that this one does not know.
         CorruptFile: it was altered, or is none of a checkpoint; the message is the reason alone.
 
-    >>> raw = written(Header({}, 3, {}, {}, ""))
-    >>> parsed(raw[:8], raw[8:], 0).outline
+    >>> raw = encode(Header({}, 3, {}, {}, ""))
+    >>> parse(raw[:8], raw[8:], 0).outline
     3
     """
     if text[_DIGITS] != b"%08x" % checksum(length, text):

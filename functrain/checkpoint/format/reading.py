@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from functrain.checkpoint.format.elements import STORED, as_bytes, laid_out
-from functrain.checkpoint.format.header import MOST_BYTES, PIECE, START, Entry, Header, looks_like, parsed
+from functrain.checkpoint.format.elements import STORED, as_bytes, lay_out
+from functrain.checkpoint.format.header import MOST_BYTES, PIECE, START, Entry, Header, looks_like, parse
 from functrain.errors import CorruptFile, NewerFormat, NoCheckpoint
 
 _WORKERS = min(4, os.cpu_count() or 1)
@@ -21,7 +21,7 @@ _BESIDE = 2**18
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[int, Header, int]]:
+def open_checkpoint(path: Path) -> Iterator[tuple[int, Header, int]]:
     """Open a checkpoint, as its descriptor, its header and where its data begins.
 
     Raises:
@@ -31,7 +31,7 @@ def opened(path: Path) -> Iterator[tuple[int, Header, int]]:
     """
     file = _open(path)
     try:
-        with _named(path):
+        with _name(path):
             yield (file, *_read_header(file))
     finally:
         os.close(file)
@@ -54,7 +54,7 @@ def _open(path: Path) -> int:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _name(path: Path) -> Iterator[None]:
     """Put the name of the file before the reason why it is refused."""
     try:
         yield
@@ -76,7 +76,7 @@ def _read_header(file: int) -> tuple[Header, int]:
         )
     if expected > MOST_BYTES:
         raise CorruptFile(f"its header would have {expected} bytes, and {MOST_BYTES} are the most")
-    return parsed(length, os.pread(file, expected, 8), size - 8 - expected), 8 + expected
+    return parse(length, os.pread(file, expected, 8), size - 8 - expected), 8 + expected
 
 
 def read_tensors(file: int, header: Header, start: int) -> dict[str, Tensor]:
@@ -128,8 +128,8 @@ def _read_piece(file: int, stored: Tensor, start: int, name: str, entry: Entry, 
 def _finished(stored: Tensor, entry: Entry) -> Tensor:
     if STORED[entry.dtype].pair:
         # Laid out as pairs, because PyTorch copies and views pairs of more dtypes than complex numbers.
-        return laid_out(stored, (*(2 * step for step in entry.stride), 1)).view(entry.dtype).squeeze(-1)
-    return laid_out(stored, entry.stride).view(entry.dtype)
+        return lay_out(stored, (*(2 * step for step in entry.stride), 1)).view(entry.dtype).squeeze(-1)
+    return lay_out(stored, entry.stride).view(entry.dtype)
 
 
 def meta_tensors(entries: Mapping[str, Entry]) -> dict[str, Tensor]:

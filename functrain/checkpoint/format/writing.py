@@ -19,7 +19,7 @@ import attrs
 from torch import Tensor
 
 from functrain.checkpoint.format.elements import as_bytes, as_stored
-from functrain.checkpoint.format.header import MOST_BYTES, PIECE, START, Header, written
+from functrain.checkpoint.format.header import MOST_BYTES, PIECE, START, Header, encode
 from functrain.errors import CannotSave
 
 _BESIDE = 2**20
@@ -91,7 +91,7 @@ def write(path: Path, header: Header, tensors: Mapping[str, Tensor], replace: bo
         CannotSave: it cannot be written; what stood there before is as it was.
     """
     check_target(path)
-    length = len(written(header))
+    length = len(encode(header))
     if length - 8 > MOST_BYTES:
         raise CannotSave(f"cannot save {path}: its header would have {length} bytes, and {MOST_BYTES} are the most")
     try:
@@ -195,7 +195,7 @@ def _write_all(file: int, header: Header, length: int, tensors: Mapping[str, Ten
             _write_at(file, as_bytes(stored), length + entry.begin)
             numbers = computing.result() if computing else _checksums(stored)
             entries[name] = attrs.evolve(entry, crc32=numbers)
-    _write_at(file, memoryview(written(attrs.evolve(header, entries=entries))), 0)
+    _write_at(file, memoryview(encode(attrs.evolve(header, entries=entries))), 0)
 
 
 def _checksums(stored: Tensor) -> tuple[int, ...]:

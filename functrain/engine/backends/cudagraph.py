@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from functrain.engine.backends import aten
-from functrain.engine.graph.scan_node import Pairs, Step
+from functrain.engine.graph.scan_node import Body, Pairs
 from functrain.errors import CudaMissing
 
 WARM_UPS = 3
@@ -24,7 +24,7 @@ MOST = 4
 """Recordings kept, one for each place where donated tensors were; each holds the memory of its intermediate values."""
 
 
-def compile(gm: GraphModule, example_inputs: list[Tensor], donated: Pairs = ()) -> Step:
+def compile(gm: GraphModule, example_inputs: list[Tensor], donated: Pairs = ()) -> Body:
     """Return the function of a graph, recorded as a CUDA graph at its first call.
 
     Args:
@@ -73,7 +73,7 @@ class Recorder:
     its caller passes tensors at those addresses, and so keeps their memory alive.
     """
 
-    def __init__(self, step: Step, donated: Pairs):
+    def __init__(self, step: Body, donated: Pairs):
         self.step = step
         self.owned = {i for i, _ in donated}
         self.into = {o: i for i, o in donated}
@@ -111,7 +111,7 @@ class Recorder:
         return results
 
 
-def capture(step: Step, copies: list[list[Tensor]], inputs: list[Tensor]) -> tuple[Callable[[], None], list[Tensor]]:
+def capture(step: Body, copies: list[list[Tensor]], inputs: list[Tensor]) -> tuple[Callable[[], None], list[Tensor]]:
     """Record a function on these very inputs, without running it on them; return how to launch it, and its outputs."""
     with torch.cuda.device(inputs[0].device):
         side = torch.cuda.Stream()

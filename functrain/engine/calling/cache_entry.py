@@ -148,19 +148,19 @@ def _apart(made: Compiled, classes: dict[int, type], fail: Callable) -> Callable
 
 def _write_call(writer: Writer, made: Compiled, names: list[str], classes: dict, fail: Callable) -> None:
     """Write the call of the compiled function, and the lines that put its result together."""
-    given = list(names)
+    passed = list(names)
     writer.add("taken = ()")
     writer.add("try:")
     if classes:
         writer.add(f"    with {writer.constant(donating)}:")
         _write_shared(writer, [names[i] for i in made.written], [names[i] for i in classes], made.traced.closed)
         for i in classes:
-            given[i] = f"y{i}"
+            passed[i] = f"y{i}"
             writer.add(f"        y{i} = {names[i]}.data")
         writer.add(f"        taken = ({''.join(f'{names[i]}, ' for i in classes)})")
         for i, cls in classes.items():
             writer.add(f"        {names[i]}.__class__ = {writer.constant(cls)}")
-    writer.add(f"    r = {writer.constant(made.run)}([{', '.join(given)}])")
+    writer.add(f"    r = {writer.constant(made.run)}([{', '.join(passed)}])")
     writer.add("except BaseException as error:")
     writer.add(f"    {writer.constant(fail)}(error, taken)")
     writer.add("    raise")

@@ -1,6 +1,7 @@
 """The arguments of one call of a compiled function: what in them is a tensor, donated, or static, and its name."""
 
-from collections.abc import Hashable
+import inspect
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import attrs
@@ -166,3 +167,21 @@ def same_arguments(before: dict[str, str], now: dict[str, str]) -> list[str]:
     lines = [f"{p}: {before[p]} became {now[p]}" for p in now if p in before and before[p] != now[p]]
     lines += [f"{p} is new: {now[p]}" for p in now if p not in before]
     return lines + [f"{p} is gone" for p in before if p not in now]
+
+
+def parameter_names(f: Callable) -> tuple[str, ...]:
+    """Return the names of the parameters of a function that may be passed by position."""
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        return ()
+    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
+
+
+def takes_any(f: Callable) -> bool:
+    """Return whether a function has parameters that are passed by name alone, or takes any name."""
+    try:
+        kinds = [p.kind for p in inspect.signature(f).parameters.values()]
+    except (TypeError, ValueError):
+        return True
+    return any(k in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.KEYWORD_ONLY) for k in kinds)

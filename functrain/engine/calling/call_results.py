@@ -28,17 +28,17 @@ class Results:
             NonTensorOutput: a leaf is neither tensor nor None.
         """
         leaves, self.spec = tree.flatten(result)
-        self.tensor_at, self.paths, found = [], [], []
+        self.tensor_at, self.paths, tensors = [], [], []
         named = tree.leaves_with_path(result)
         for k, leaf in enumerate(leaves):
             if isinstance(leaf, Tensor):
                 self.tensor_at.append(k)
                 self.paths.append(named[k][0])
-                found.append(leaf)
+                tensors.append(leaf)
             elif leaf is not None:
                 where = f" at {named[k][0]}" if named[k][0] else ""
                 raise NonTensorOutput(
                     f"{name} returned {type(leaf).__name__}{where}: {leaf!r:.60}; under jit a result is made of "
                     "tensors: use torch.as_tensor, or leave it out"
                 )
-        return found
+        return tensors

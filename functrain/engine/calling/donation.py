@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.engine.graph.in_place import duplicated
+from functrain.engine.graph.in_place import duplicate
 from functrain.engine.tracing.meta.geometry import is_dense
 from functrain.errors import DonatedValueUsed
 
@@ -152,14 +152,14 @@ def separate(
     for i in written:
         same = id(originals[i]) in closed or tensors[i] is not originals[i]
         if same or holders(tensors[i].untyped_storage()._cdata) > ALONE:
-            result[i] = copied_whole(tensors[i]) if i in whole else duplicated(tensors[i])
+            result[i] = copy_whole(tensors[i]) if i in whole else duplicate(tensors[i])
     return result
 
 
-def copied_whole(tensor: Tensor) -> Tensor:
+def copy_whole(tensor: Tensor) -> Tensor:
     """Return a copy of a tensor that stands in a copy of its whole storage, at the same place.
 
-    >>> copied_whole(torch.arange(5)[2:]).storage_offset()
+    >>> copy_whole(torch.arange(5)[2:]).storage_offset()
     2
     """
     storage = tensor.untyped_storage().clone()

@@ -94,7 +94,7 @@ class Explanation:
     def __repr__(self) -> str:
         count = len(self.signatures)
         head = f"{self.name}: {count} trace{'' if count == 1 else 's'}, backend {self.backend!r}, {_time(self.seconds)}"
-        return "\n".join([head, *(line for k, s in enumerate(self.signatures) for line in _told(k + 1, s))])
+        return "\n".join([head, *(line for k, s in enumerate(self.signatures) for line in _lines_of(k + 1, s))])
 
 
 def work_of(backend: str, call: Call, traced: Traced, run: Callable, pairs: Iterable[tuple[int, int]]) -> Work:
@@ -125,16 +125,16 @@ def work_of(backend: str, call: Call, traced: Traced, run: Callable, pairs: Iter
     )
 
 
-def _told(number: int, signature: Signature) -> list[str]:
+def _lines_of(number: int, signature: Signature) -> list[str]:
     work = signature.work
     inferred = ", ".join(f"{n} {_KINDS[kind]}" for kind, n in work.inferred.items())
     calls = "" if work.kernels is None else f", {work.kernels} calls of kernels"
     calls += "" if work.in_place is None else f", {work.in_place} of them in place"
     rows = {
-        "arguments": _listed([f"{path}: {what}" for path, what in work.arguments.items()]),
+        "arguments": _in_words([f"{path}: {what}" for path, what in work.arguments.items()]),
         "traced": f"{_time(signature.seconds_traced)}, {work.operations} operations ({inferred})",
         "compiled": f"{_time(signature.seconds_compiled)} by {work.backend!r} for {', '.join(work.devices)}{calls}",
-        "donated": f"{_listed(list(work.donated))}; {len(work.reused)} hold a result" if work.donated else "",
+        "donated": f"{_in_words(list(work.donated))}; {len(work.reused)} hold a result" if work.donated else "",
         "closed over": f"{work.closed_over} tensors, the values of {work.compared} compared"
         if work.closed_over
         else "",
@@ -142,7 +142,7 @@ def _told(number: int, signature: Signature) -> list[str]:
     return [f"{number}. {signature.reason}", *(f"   {name:<12} {words}" for name, words in rows.items() if words)]
 
 
-def _listed(names: list[Any]) -> str:
+def _in_words(names: list[Any]) -> str:
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return ", ".join(names[:_MOST_NAMES]) + more
 

@@ -6,7 +6,6 @@ compiled graph and puts the result together. What does not fit any entry takes t
 
 import functools
 import importlib
-import inspect
 import os
 import time
 import warnings
@@ -21,17 +20,18 @@ from functrain.dispatch_state import dispatch_modes, is_plain, keeps_for_gradien
 from functrain.engine.backends.aten.predictions import Mispredicted
 from functrain.engine.backends.freed_memory import keep_freed_memory, largest_value
 from functrain.engine.calling.cache_entry import RETRY, Compiled, Entry, make_entry
-from functrain.engine.calling.call_arguments import Call, read_call, same_arguments
+from functrain.engine.calling.call_arguments import Call, parameter_names, read_call, same_arguments, takes_any
 from functrain.engine.calling.call_results import Results
 from functrain.engine.calling.donation import pair
 from functrain.engine.calling.explaining import Explanation, Signature, Work, work_of
-from functrain.engine.calling.locks import tracing
+from functrain.engine.calling.locks import seldom_collecting, tracing
 from functrain.engine.calling.tree_code import MISS
-from functrain.engine.graph.functionalizing import functionalized
-from functrain.engine.graph.printing import printed
+from functrain.engine.graph.functionalizing import functionalize
+from functrain.engine.graph.printing import source_of
 from functrain.engine.graph.queries import outputs, placeholders
 from functrain.engine.graph.replaying import replay
 from functrain.engine.graph.simplifying import simplify
+from functrain.engine.graph.without_vectors import without_vectors
 from functrain.engine.statics.surroundings import surroundings
 from functrain.engine.tracing.to_graph import Traced, trace
 from functrain.errors import InvalidArgument, TooManyTraces
@@ -50,7 +50,6 @@ MOST_LESSONS = 4
 """How often a function is traced again because a value was laid out another way; then it runs as it was recorded."""
 P = ParamSpec("P")
 R = TypeVar("R")
-
 REPLAY = "FUNCTRAIN_REPLAY"
 """Where this environment variable is set, compiled functions run as recorded: no pass, no plan, no backend."""
 
@@ -95,7 +94,7 @@ class Lowered:
     @property
     def code(self) -> str:
         """Return the graph as Python source to read: each operation below the line of your code that made it."""
-        return printed(self.graph, *self.named)
+        return source_of(self.graph, *self.named)
 
 
 def jit(
@@ -167,7 +166,7 @@ class Jitted(Generic[P, R]):
             names = ", ".join(map(repr, (*BACKENDS, "replay")))
             raise InvalidArgument(f"backend must be one of {names}, got {backend!r}")
         self._f, self._backend = f, backend
-        self._names = _parameter_names(f)
+        self._names = parameter_names(f)
         self._donate, self._static = self._positions("donate", donate), self._positions("static", static)
         both = self._donate & self._static
         if both:
@@ -200,7 +199,7 @@ class Jitted(Generic[P, R]):
         with tracing():
             traced, results = self._trace(call)
         named = (_name(self._f), call.tensor_paths, results.paths)
-        return Lowered(traced.gm, lambda: self._compiled_for(call, traced, results), named)
+        return Lowered(traced.gm, lambda: self._compile_for(call, traced, results), named)
 
     def explain(self) -> Explanation:
         """Return why the function was traced, how long it took, and what runs where, for each trace.
@@ -218,19 +217,19 @@ class Jitted(Generic[P, R]):
         2. x: float32(2,) became float32(3,)
            ...
         """
-        told = (Signature(t.reason, t.seconds_traced, t.seconds_compiled, t.work) for t in self.traces)
-        return Explanation(_name(self._f), self._backend, tuple(told))
+        signatures = (Signature(t.reason, t.seconds_traced, t.seconds_compiled, t.work) for t in self.traces)
+        return Explanation(_name(self._f), self._backend, tuple(signatures))
 
     def __repr__(self) -> str:
         return f"jit({_name(self._f)}, backend={self._backend!r})"
 
-    def _positions(self, option: str, given: Any) -> frozenset:
-        chosen = (given,) if isinstance(given, (int, str)) else tuple(given)
+    def _positions(self, option: str, value: Any) -> frozenset:
+        chosen = (value,) if isinstance(value, (int, str)) else tuple(value)
         for one in chosen:
             number = isinstance(one, int) and not isinstance(one, bool) and one >= 0
             if not number and not isinstance(one, str):
                 raise InvalidArgument(f"{option} must be positions from 0 or names of arguments, got {one!r}")
-            if isinstance(one, str) and self._names and one not in self._names and not _takes_any(self._f):
+            if isinstance(one, str) and self._names and one not in self._names and not takes_any(self._f):
                 raise InvalidArgument(f"{option}: {_name(self._f)} has no argument {one!r}, it has {list(self._names)}")
         by_name: dict[Any, int] = {name: k for k, name in enumerate(self._names)}
         return frozenset(by_name.get(one, one) for one in chosen)
@@ -242,17 +241,17 @@ class Jitted(Generic[P, R]):
         """Run what no entry takes: a new signature, memory that is shared, or code that is transformed."""
         if not is_plain() or keeps_for_gradients_otherwise() or torch.is_anomaly_enabled():
             return self._f(*args, **kwargs)
-        call = self._read(args, kwargs)
-        if torch.is_grad_enabled() and any(t.requires_grad for t in call.originals):
-            return self._f(*args, **kwargs)
-        for attempt in range(MOST_LESSONS + 1):
-            try:
-                entry = self._entry(call, replayed=attempt == MOST_LESSONS)
-                if entry is None:
-                    break  # a graph would cut what is closed over off from its gradient
-                return entry.run_apart(call) if entry in self._entries else self._first_call(entry, call)
-            except Mispredicted as error:
-                error.learn()
+        with seldom_collecting():
+            call = self._read(args, kwargs)
+            if not (torch.is_grad_enabled() and any(t.requires_grad for t in call.originals)):
+                for attempt in range(MOST_LESSONS + 1):
+                    try:
+                        entry = self._entry(call, replayed=attempt == MOST_LESSONS)
+                        if entry is None:
+                            break  # a graph would cut what is closed over off from its gradient
+                        return entry.run_apart(call) if entry in self._entries else self._first_call(entry, call)
+                    except Mispredicted as error:
+                        error.learn()
         return self._f(*args, **kwargs)
 
     def _entry(self, call: Call, replayed: bool) -> Entry | None:
@@ -303,6 +302,7 @@ class Jitted(Generic[P, R]):
 
         self._look_around()
         traced = trace(flat, call.tensors, call.tensor_paths)
+        without_vectors(traced.gm.graph)
         if not self._around.same():  # what the trace itself changes, such as a memo, is no reason for another
             self._around = self._around.traced()
         return traced, results
@@ -314,7 +314,7 @@ class Jitted(Generic[P, R]):
             self._reasons.append(self._around.changed())
             self._around = surroundings(self._f, self._around)
 
-    def _compiled_for(self, call: Call, traced: Traced, results: Results) -> "Jitted":
+    def _compile_for(self, call: Call, traced: Traced, results: Results) -> "Jitted":
         for attempt in range(MOST_LESSONS + 1):
             with tracing():
                 try:
@@ -342,7 +342,7 @@ class Jitted(Generic[P, R]):
 
     def _compiled(self, call: Call, traced: Traced, results: Results) -> tuple[Callable, tuple, tuple]:
         """Return the function of a list of tensors, what donated input each result is put into, and what is written."""
-        gm = simplify(functionalized(traced.gm))
+        gm = simplify(functionalize(traced.gm))
         gm.meta["name"] = _name(self._f)
         inputs = {n: i for i, n in enumerate(placeholders(gm.graph))}
         nodes = outputs(gm.graph)
@@ -381,19 +381,3 @@ class Jitted(Generic[P, R]):
 
 def _name(f: Callable) -> str:
     return getattr(f, "__name__", None) or type(f).__name__
-
-
-def _parameter_names(f: Callable) -> tuple[str, ...]:
-    try:
-        parameters = inspect.signature(f).parameters.values()
-    except (TypeError, ValueError):
-        return ()
-    return tuple(p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD))
-
-
-def _takes_any(f: Callable) -> bool:
-    try:
-        kinds = [p.kind for p in inspect.signature(f).parameters.values()]
-    except (TypeError, ValueError):
-        return True
-    return any(k in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.KEYWORD_ONLY) for k in kinds)

@@ -16,9 +16,47 @@ def _lock() -> Any:
 
 
 _tracing = _lock()
-SELDOM = (100_000, 100, 100)
+SELDOM = (500_000, 100, 100)
 """When the garbage collector looks for cycles while a function is traced: it would look through the same graph again
 and again, for a fifth of the time."""
+
+
+class _Collecting:
+    """How often the garbage collector works: who asks for it seldom is counted, as threads may overlap."""
+
+    def __init__(self) -> None:
+        self.lock, self.count, self.before = _lock(), 0, SELDOM
+
+    def begin(self) -> None:
+        with self.lock:
+            if self.count == 0:
+                self.before = gc.get_threshold()
+                gc.set_threshold(*SELDOM)
+            self.count += 1
+
+    def end(self) -> None:
+        with self.lock:
+            self.count -= 1
+            if self.count == 0:
+                gc.set_threshold(*self.before)
+
+
+_collecting = _Collecting()
+
+
+@contextmanager
+def seldom_collecting() -> Iterator[None]:
+    """Have the garbage collector look for cycles seldom.
+
+    >>> with seldom_collecting():
+    ...     gc.get_threshold()
+    (500000, 100, 100)
+    """
+    _collecting.begin()
+    try:
+        yield
+    finally:
+        _collecting.end()
 
 
 @contextmanager
@@ -27,15 +65,10 @@ def tracing() -> Iterator[None]:
 
     >>> with tracing():
     ...     gc.get_threshold()
-    (100000, 100, 100)
+    (500000, 100, 100)
     """
-    with _tracing:
-        before = gc.get_threshold()
-        gc.set_threshold(*SELDOM)
-        try:
-            yield
-        finally:
-            gc.set_threshold(*before)
+    with _tracing, seldom_collecting():
+        yield
 
 
 def one_at_a_time() -> Any:

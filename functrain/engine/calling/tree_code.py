@@ -107,7 +107,7 @@ def write_apart(writer: Writer, spec: tree.Structure, static: list[Any], root: s
             return
         children = children_of(node)
         # Names are given depth first, so that x<i> is the i-th leaf.
-        source = _checked(writer, node, name)
+        source = _check(writer, node, name)
         names, below = [], []
         for child in children:
             names.append(writer.name("n") if not child.is_leaf() else writer.name("y"))
@@ -137,7 +137,7 @@ def write_apart(writer: Writer, spec: tree.Structure, static: list[Any], root: s
             writer.lines[k] = ", ".join(renamed.get(n, n) for n in left.split(", ")) + sep + right
 
 
-def _checked(writer: Writer, node: tree.Structure, name: str) -> str:
+def _check(writer: Writer, node: tree.Structure, name: str) -> str:
     """Write the check of one branch, and return the expression of its children."""
     kind, context = node.type, node.context
     size = len(children_of(node))

@@ -113,9 +113,9 @@ def _sources_of_item(node: Node, k: int) -> Iterator[Node]:
 
 def _arguments(node: Node, positions: tuple[int, ...]) -> Iterator[Node]:
     for k in positions:
-        found: list[Node] = []
-        torch.fx.map_arg(argument(node.target, k, node.args, node.kwargs), found.append)  # pyright: ignore
-        yield from found
+        operands: list[Node] = []
+        torch.fx.map_arg(argument(node.target, k, node.args, node.kwargs), operands.append)  # pyright: ignore
+        yield from operands
 
 
 @cache

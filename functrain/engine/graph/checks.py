@@ -40,11 +40,11 @@ def keep_check(node: Node) -> None:
 
 def _all_between(graph: Graph, value: Any, low: tuple[Any, Any], high: tuple[Any, Any]) -> Node:
     shape = value.meta["val"].shape
-    above, below = (_made(graph, compare, (value, limit), shape) for compare, limit in (low, high))
-    return _made(graph, aten.all.default, (_made(graph, aten.bitwise_and.Tensor, (above, below), shape),), ())
+    above, below = (_make(graph, compare, (value, limit), shape) for compare, limit in (low, high))
+    return _make(graph, aten.all.default, (_make(graph, aten.bitwise_and.Tensor, (above, below), shape),), ())
 
 
-def _made(graph: Graph, target: Any, args: tuple, shape: Any) -> Node:
+def _make(graph: Graph, target: Any, args: tuple, shape: Any) -> Node:
     node = graph.call_function(target, args)
     like = next(n.meta["val"] for n in args if isinstance(n, Node))
     node.meta["val"] = abstract(torch.empty(0, dtype=torch.bool, device=like.device), shape)

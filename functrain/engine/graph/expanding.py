@@ -11,7 +11,7 @@ from functrain.engine.tracing.to_graph import trace
 from functrain.operators import PURE
 
 
-def expanded(gm: GraphModule, where: Callable[[Node], bool] = lambda node: True) -> GraphModule:
+def expand(gm: GraphModule, where: Callable[[Node], bool] = lambda node: True) -> GraphModule:
     """Return a graph with functrain's own operators as the pure tensor operations that they consist of.
 
     Args:
@@ -23,7 +23,7 @@ def expanded(gm: GraphModule, where: Callable[[Node], bool] = lambda node: True)
     >>> gm = trace(lambda key: [random.bits(key, (3,))], [random.key(0)]).gm
     >>> [node.name for node in gm.graph.nodes if node.op == "call_function"]
     ['philox_draw']
-    >>> bool((expanded(gm)(random.key(0))[0] == gm(random.key(0))[0]).all())
+    >>> bool((expand(gm)(random.key(0))[0] == gm(random.key(0))[0]).all())
     True
     """
     if not any(node.target in PURE and where(node) for node in gm.graph.nodes):
@@ -34,7 +34,7 @@ def expanded(gm: GraphModule, where: Callable[[Node], bool] = lambda node: True)
         if node.op == "output":
             new.output(map_arg(node.args[0], made.__getitem__))
         elif node.target in PURE and where(node):
-            made[node] = _inlined(new, node, [made[n] for n in node.all_input_nodes], parts)
+            made[node] = _inline(new, node, [made[n] for n in node.all_input_nodes], parts)
         else:
             made[node] = new.node_copy(node, made.__getitem__)
     result = graph_module({**_attributes(gm), **parts}, new)  # pyright: ignore
@@ -46,7 +46,7 @@ def _attributes(gm: GraphModule) -> dict[str, object]:
     return {str(n.target): getattr(gm, str(n.target)) for n in gm.graph.find_nodes(op="get_attr")}
 
 
-def _inlined(new: Graph, node: Node, inputs: list[Node], parts: dict[str, object]) -> Node:
+def _inline(new: Graph, node: Node, inputs: list[Node], parts: dict[str, object]) -> Node:
     """Add the operations of an own operator to a graph, and return the node of its result."""
     nodes = node.all_input_nodes
 

@@ -14,7 +14,7 @@ from torch.fx import Graph, GraphModule, Node
 from functrain.engine.graph.aliasing import aliases
 from functrain.engine.graph.in_place import InPlace, Operand, View
 from functrain.engine.tracing.abstract_tensor import storage_of
-from functrain.engine.tracing.lazy_module import copied_node, graph_module
+from functrain.engine.tracing.lazy_module import copy_node, graph_module
 from functrain.engine.tracing.meta.geometry import tensors_in
 from functrain.engine.tracing.meta.inference import infer
 from functrain.engine.tracing.operation_facts import argument, draws, without_write
@@ -29,15 +29,15 @@ def writes(node: Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and bool(call_writes(node.target, node.args, node.kwargs))  # pyright: ignore
 
 
-def functionalized(gm: GraphModule) -> GraphModule:
+def functionalize(gm: GraphModule) -> GraphModule:
     """Return a graph that computes what a recorded graph does, and writes to nothing.
 
     >>> from functrain.engine.tracing.to_graph import trace
-    >>> gm = functionalized(trace(lambda x: [x.clone().mul_(2)], [torch.ones(2)]).gm)
+    >>> gm = functionalize(trace(lambda x: [x.clone().mul_(2)], [torch.ones(2)]).gm)
     >>> [node.name for node in gm.graph.nodes if node.op == "call_function"]
     ['clone', 'mul']
     """
-    new = _Functional(gm).run() if any(map(writes, gm.graph.nodes)) else _copied(gm.graph)
+    new = _Functional(gm).run() if any(map(writes, gm.graph.nodes)) else _copy(gm.graph)
     for node in new.nodes:
         if node.target is aten._efficientzerotensor.default:  # of forward derivatives: a plan could not write to it
             node.target = aten.zeros.default
@@ -48,13 +48,13 @@ _SAME = (aten.detach.default, aten.alias.default)
 """Views that show their tensor as it is, which a graph without gradients does not need."""
 
 
-def _copied(graph: Graph) -> Graph:
+def _copy(graph: Graph) -> Graph:
     new, made = Graph(), {}
     for node in graph.nodes:
         if node.op == "output":
             new.output(torch.fx.map_arg(node.args[0], made.__getitem__))
         else:
-            made[node] = made[node.args[0]] if node.target in _SAME else copied_node(new, node, made.__getitem__)
+            made[node] = made[node.args[0]] if node.target in _SAME else copy_node(new, node, made.__getitem__)
     return new
 
 
@@ -82,11 +82,11 @@ class _Functional:
                 self.new.output(torch.fx.map_arg(node.args[0], self.current))
             elif writes(node):
                 self._write(node)
-            elif (source := _viewed(node)) is not None:
+            elif (source := _view(node)) is not None:
                 self.parent[node], self.root[node] = source, self.root[source]
                 self._replay(node)
             elif node not in self.root:  # a result of a write is there already
-                self._own(node, copied_node(self.new, node, self.current))
+                self._own(node, copy_node(self.new, node, self.current))
         return self.new
 
     def _own(self, node: Node, made: Node) -> None:
@@ -101,7 +101,7 @@ class _Functional:
         return made if version == memory.version else self._replay(node)
 
     def _replay(self, node: Node) -> Node:
-        made = self.current(node.args[0]) if node.target in _SAME else copied_node(self.new, node, self.current)  # pyright: ignore
+        made = self.current(node.args[0]) if node.target in _SAME else copy_node(self.new, node, self.current)  # pyright: ignore
         self.made[node] = self.memories[self.root[node]].version, made
         return made
 
@@ -121,7 +121,7 @@ class _Functional:
         elif roots:
             self._in_place(func, node, roots)
         else:  # what it may write to was not passed
-            self._own(node, copied_node(self.new, node, self.current))
+            self._own(node, copy_node(self.new, node, self.current))
 
     def _plainly(self, func: Any, node: Node, changed: list[Node]) -> Node | None:
         """Return an elementwise write to a whole memory as the same operation that writes nothing, or None."""
@@ -151,7 +151,7 @@ class _Functional:
             operands.append(self.current(n))
             return Operand(len(operands) - 1)
 
-        args, kwargs = _mapped(operand, node.args), _mapped(operand, node.kwargs)
+        args, kwargs = _map_over(operand, node.args), _map_over(operand, node.kwargs)
         new = _new_results(func)
         target = InPlace(func, len(roots), args, kwargs, new)
         memories = [self.memories[r].now for r in roots]
@@ -191,21 +191,21 @@ def _value(node: Node) -> Any:
     return node.meta["val"]
 
 
-def _mapped(f: Any, value: Any) -> Any:
+def _map_over(f: Any, value: Any) -> Any:
     if isinstance(value, Node):
         return f(value)
     if isinstance(value, (list, tuple)):
-        return tuple(_mapped(f, v) for v in value) if type(value) is tuple else [_mapped(f, v) for v in value]
-    return {k: _mapped(f, v) for k, v in value.items()} if isinstance(value, dict) else value
+        return tuple(_map_over(f, v) for v in value) if type(value) is tuple else [_map_over(f, v) for v in value]
+    return {k: _map_over(f, v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def _viewed(node: Node) -> Node | None:
+def _view(node: Node) -> Node | None:
     """Return what a node is a view of, or None."""
     source = node.args[0] if node.op == "call_function" and node.args else None
     if not isinstance(source, Node):
         return None
     if node.target is operator.getitem:
-        return source if _viewed(source) is not None else None
+        return source if _view(source) is not None else None
     if not isinstance(node.target, torch._ops.OpOverload) or not any(aliases(node.target)):
         return None
     hidden = str(node.target) in UNDECLARED_ALIASES  # of these some return new memory at times

@@ -70,38 +70,38 @@ class InPlace:
         vars(self).update(__name__=name, __qualname__=name, __module__=__name__)
 
     def __call__(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        memories = [t if k in self.owned else duplicated(t) for k, t in enumerate(tensors[: self.count])]
+        memories = [t if k in self.owned else duplicate(t) for k, t in enumerate(tensors[: self.count])]
         operands = tensors[self.count :]
-        out = self.operation(*_filled(self.args, memories, operands), **_filled(self.kwargs, memories, operands))
+        out = self.operation(*_fill(self.args, memories, operands), **_fill(self.kwargs, memories, operands))
         return *memories, *((out,) if self.new is None else (out[k] for k in self.new))
 
     def functionally(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the same with copies that transforms of `torch.func` can make too."""
-        copies = [_copied_alike(t) for t in tensors[: self.count]]
+        copies = [_copy_alike(t) for t in tensors[: self.count]]
         return attrs.evolve(self, owned=frozenset(range(self.count)))(*copies, *tensors[self.count :])
 
 
-def _filled(value: Any, memories: list[Tensor], operands: tuple[Tensor, ...]) -> Any:
+def _fill(value: Any, memories: list[Tensor], operands: tuple[Tensor, ...]) -> Any:
     if isinstance(value, View):
         return value.of(memories)
     if isinstance(value, Operand):
         return operands[value.position]
     if isinstance(value, (list, tuple)):
-        return type(value)(_filled(v, memories, operands) for v in value)
-    return {k: _filled(v, memories, operands) for k, v in value.items()} if isinstance(value, dict) else value
+        return type(value)(_fill(v, memories, operands) for v in value)
+    return {k: _fill(v, memories, operands) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def _copied_alike(tensor: Tensor) -> Tensor:
+def _copy_alike(tensor: Tensor) -> Tensor:
     # A copy made by `clone` has no gaps, and views by `as_strided` would show other elements of it.
     if is_dense(tensor) or 0 in tensor.stride():
         return tensor.clone()
     return tensor.new_empty_strided(tensor.shape, tensor.stride()).copy_(tensor)
 
 
-def duplicated(tensor: Tensor) -> Tensor:
+def duplicate(tensor: Tensor) -> Tensor:
     """Return a copy of the same strides, but of a tensor whose elements overlap one in which they do not.
 
-    >>> duplicated(torch.ones(2, 3).t()).stride()
+    >>> duplicate(torch.ones(2, 3).t()).stride()
     (1, 3)
     """
     if 0 in tensor.stride() and tensor.numel() > 1:

@@ -23,7 +23,7 @@ _MOST_SPELLED = 8
 """A number written in the code is spelled out; a tensor of at most so many elements too."""
 
 
-def printed(gm: GraphModule, name: str, arguments: Sequence[str], results: Sequence[str]) -> str:
+def source_of(gm: GraphModule, name: str, arguments: Sequence[str], results: Sequence[str]) -> str:
     r"""Return a graph as Python source.
 
     Each operation stands below the line of the user's code that made it, with what it returns behind it. Where a graph
@@ -38,7 +38,7 @@ def printed(gm: GraphModule, name: str, arguments: Sequence[str], results: Seque
 
     >>> from functrain.engine.tracing.to_graph import trace
     >>> gm = trace(lambda w: [w.t() @ w], [torch.ones(2, 3)]).gm
-    >>> print("\n".join(line for line in printed(gm, "f", ["p.w"], [""]).splitlines() if "doctest" not in line))
+    >>> print("\n".join(line for line in source_of(gm, "f", ["p.w"], [""]).splitlines() if "doctest" not in line))
     def f(
         p_w,  # float32(2, 3)
     ):
@@ -123,18 +123,18 @@ class _Printer:
             options = "".join(f", {name}=True" for name in ("reverse", "stops", "skips") if getattr(target.kind, name))
             return f"scan({node.name}_body, {target.kind.length}, {rest}{options})"
         if target is operator.getitem:
-            return f"{self._spelled(node.args[0])}[{node.args[1]}]"
-        arguments = [*map(self._spelled, node.args), *self._keywords(node)]
+            return f"{self._spell(node.args[0])}[{node.args[1]}]"
+        arguments = [*map(self._spell, node.args), *self._keywords(node)]
         return f"{_operation(target)}({', '.join(arguments)})"
 
     def _keywords(self, node: Node) -> Iterator[str]:
-        return (f"{k}={self._spelled(v)}" for k, v in node.kwargs.items() if k != "pin_memory" or v)
+        return (f"{k}={self._spell(v)}" for k, v in node.kwargs.items() if k != "pin_memory" or v)
 
-    def _spelled(self, value: Any) -> str:
+    def _spell(self, value: Any) -> str:
         if isinstance(value, Node):
             return self._of(value)
         if isinstance(value, (list, tuple)):
-            inside = ", ".join(map(self._spelled, value))
+            inside = ", ".join(map(self._spell, value))
             return f"[{inside}]" if isinstance(value, list) else f"({inside}{',' * (len(value) == 1)})"
         if isinstance(value, float) and not math.isfinite(value):
             return f'float("{value}")'

@@ -42,10 +42,10 @@ def attribute(gm: GraphModule, name: str) -> Any:
     >>> attribute(symbolic_trace(lambda x: x), "graph.owning_module").training
     True
     """
-    found: Any = gm
+    value: Any = gm
     for part in name.split("."):
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 def copy(graph: Graph) -> Graph:

@@ -15,12 +15,13 @@ from torch.fx import GraphModule, Node
 from functrain.engine.graph.aliasing import Aliasing
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.simplifying import simplify
-from functrain.engine.tracing.abstract_tensor import abstract, copied
+from functrain.engine.graph.without_vectors import without_vectors
+from functrain.engine.tracing.abstract_tensor import abstract, clone_of
 from functrain.engine.tracing.lazy_module import graph_module
 
-Step = Callable[[list[Tensor]], list[Tensor]]
+Body = Callable[[list[Tensor]], list[Tensor]]
 Pairs = tuple[tuple[int, int], ...]
-Compile = Callable[[GraphModule, list[Tensor], Pairs], Step]
+Compile = Callable[[GraphModule, list[Tensor], Pairs], Body]
 """A backend: (graph, example inputs, pairs (input, output) to copy in) -> a function from inputs to outputs."""
 
 
@@ -63,11 +64,11 @@ class Loop:
         examples: list[Tensor],
         kind: Kind,
         inplace: frozenset[int] = frozenset(),
-        step: Step | None = None,
+        step: Body | None = None,
     ):
         self.body, self.examples, self.kind = body, examples, kind
         self.inplace = inplace
-        self.step = _interpreted(body, self.pairs) if step is None else step
+        self.step = _interpret(body, self.pairs) if step is None else step
         # What the code generator of torch.fx wants of a function.
         self.__name__ = self.__qualname__ = f"scan_loop_{id(self)}"
         self.__module__ = __name__
@@ -81,7 +82,9 @@ class Loop:
 
     def compiled(self, compile: Compile, inplace: frozenset[int] = frozenset()) -> "Loop":
         """Return the same loop with its body compiled by a backend, nested loops included."""
-        step = compile(simplify(graph_module(self.body, copy(self.body.graph))), self.examples, self.pairs)
+        graph = copy(self.body.graph)
+        without_vectors(graph)
+        step = compile(simplify(graph_module(self.body, graph)), self.examples, self.pairs)
         return Loop(self.body, self.examples, self.kind, inplace, step)
 
     def graphs(self) -> list[GraphModule]:
@@ -112,12 +115,17 @@ class Loop:
         now = first if checked is None else checked()
         stops, skips = self.kind.stops, self.kind.skips
         for row in rows:
-            if stops and bool(carry[0].all()):
+            if stops and _whole(carry[0], torch.all):
                 return
-            if skips and not bool(row[0].any()):
+            if skips and not _whole(row[0], torch.any):
                 continue
             now([*carry, *row[:split], *consts, *row[split:]])
             now = first
+
+
+def _whole(flags: Tensor, of_all: Callable[[Tensor], Tensor]) -> bool:
+    """Return what a loop's flags say together; of one flag it is the quickest to ask itself."""
+    return bool(flags.item() if flags.dim() == 0 else of_all(flags))
 
 
 def _device(tensors: tuple[Tensor, ...], like: Tensor) -> torch.device:
@@ -129,7 +137,7 @@ def _copy(tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _interpreted(body: GraphModule, pairs: Pairs) -> Step:
+def _interpret(body: GraphModule, pairs: Pairs) -> Body:
     def step(inputs: list[Tensor]) -> list[Tensor]:
         outputs = body(*inputs)  # none of them aliases an input, see `unalias`
         for i, o in pairs:
@@ -153,14 +161,14 @@ def compile_loops(gm: GraphModule, compile: Compile, donated: Pairs = ()) -> Pai
     """
     left = list(donated)
     for node in loops(gm):
-        mine = {pair: i for pair in left if (i := _carried(gm, node, pair)) is not None}
+        mine = {pair: i for pair in left if (i := _carry(gm, node, pair)) is not None}
         left = [pair for pair in left if pair not in mine]
         node.target = node.target.compiled(compile, frozenset(mine.values()))  # pyright: ignore
     gm.recompile()
     return tuple(left)
 
 
-def _carried(gm: GraphModule, loop: Node, pair: tuple[int, int]) -> int | None:
+def _carry(gm: GraphModule, loop: Node, pair: tuple[int, int]) -> int | None:
     """Return which carry of the loop lives in the donated buffer of this (input, output) pair, None for no."""
     inputs = placeholders(gm.graph)
     source, result = inputs[pair[0]], output_of(gm.graph).args[0][pair[1]]
@@ -220,7 +228,7 @@ def unalias(gm: GraphModule, pairs: Pairs) -> None:
             if isinstance(node, Node) and o not in same:
                 if aliasing.memory(node) in taken:
                     clone = graph.call_function(torch.ops.aten.clone.default, (node,))
-                    clone.meta["val"] = copied(value_of(node))
+                    clone.meta["val"] = clone_of(value_of(node))
                     node = clone
                 else:
                     taken.add(aliasing.memory(node))

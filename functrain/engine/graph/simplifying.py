@@ -167,7 +167,7 @@ def _hashable(value: Any) -> Hashable:
 def _fold_constants(gm: Any) -> None:
     """Compute what depends on no argument once, now. Tensors that are closed over are arguments in this sense."""
     results = set(outputs(gm.graph))
-    known: dict[Any, Tensor] = {}
+    constants: dict[Any, Tensor] = {}
     for node in gm.graph.nodes:
         value = node.meta.get("val")
         if not is_pure(node) or not isinstance(value, Tensor) or value.numel() > _SMALL or _is_uninitialised(node):
@@ -175,21 +175,23 @@ def _fold_constants(gm: Any) -> None:
         inputs = node.all_input_nodes
         literal = node.target in (aten.lift_fresh_copy.default, aten.lift_fresh.default)
         if literal and inputs[0].op == "get_attr":
-            known[node] = attribute(gm, inputs[0].target)
+            constants[node] = attribute(gm, inputs[0].target)
         elif node.target in _SHAPE_ONLY and node.meta["val"].device.type != "meta":
-            known[node] = _filled(node)
-        elif all(n in known for n in inputs) and torch.Tag.inplace_view not in node.target.tags:
-            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), known.__getitem__)
+            constants[node] = _fill(node)
+        elif all(n in constants for n in inputs) and torch.Tag.inplace_view not in node.target.tags:
+            args, kwargs = torch.fx.map_arg((node.args, node.kwargs), constants.__getitem__)
             with as_recorded():
-                known[node] = node.target(*args, **kwargs)
+                constants[node] = node.target(*args, **kwargs)
+    if not constants:
+        return
     # A result must be new memory at each call. What only feeds other constants vanishes as dead code.
     aliasing = Aliasing(gm.graph)
     memories = {aliasing.memory(n) for n in results}
-    known = {n: value for n, value in known.items() if aliasing.memory(n) not in memories}
-    kept = [n for n in known if any(user not in known for user in n.users)]
+    constants = {n: value for n, value in constants.items() if aliasing.memory(n) not in memories}
+    kept = [n for n in constants if any(user not in constants for user in n.users)]
     for k, node in enumerate(kept):
         name = f"_folded{k}"
-        gm.register_buffer(name, known[node], persistent=False)
+        gm.register_buffer(name, constants[node], persistent=False)
         with gm.graph.inserting_before(node):
             constant = gm.graph.get_attr(name)
         constant.meta["val"] = node.meta["val"]
@@ -201,7 +203,7 @@ def _is_uninitialised(node: Any) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and facts(node.target).is_uninitialised
 
 
-def _filled(node: Any) -> Tensor:
+def _fill(node: Any) -> Tensor:
     value = node.meta["val"]
     name = node.target._schema.name
     fill = 0 if "zeros" in name else 1 if "ones" in name else node.args[-1]

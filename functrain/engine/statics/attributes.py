@@ -45,13 +45,13 @@ def state(value: Any) -> dict[str, Any]:
     >>> state(types.SimpleNamespace(a=1))
     {'a': 1}
     """
-    found = dict(own_dict(value) or {})
+    attributes = dict(own_dict(value) or {})
     for name, slot in slots(type(value)):
         try:
-            found[name] = slot.__get__(value)
+            attributes[name] = slot.__get__(value)
         except AttributeError:
             continue
-    return found
+    return attributes
 
 
 def own_dict(value: Any) -> dict[str, Any] | None:
@@ -61,10 +61,10 @@ def own_dict(value: Any) -> dict[str, Any] | None:
     ({'a': 1}, None)
     """
     try:
-        found = object.__getattribute__(value, "__dict__")
+        attributes = object.__getattribute__(value, "__dict__")
     except (AttributeError, TypeError):
         return None
-    return found if type(found) is dict else None
+    return attributes if type(attributes) is dict else None
 
 
 def slots(kind: type) -> list[tuple[str, Any]]:

@@ -79,9 +79,9 @@ class Look:
             self._empty.append(container)
             return
         if len(values) > LONG and not any(isinstance(value, Tensor) for value in values):
-            name, known = self._constant(container), self._constant(tuple(values))
+            name, constant = self._constant(container), self._constant(tuple(values))
             self._long += len(values)
-            self._add(f"len({name}) == {len(values)} and all(map(is_, {name}, {known}))", True)
+            self._add(f"len({name}) == {len(values)} and all(map(is_, {name}, {constant}))", True)
             return
         # The container ends with an object that nobody else has: an entry cannot move from one to the next unseen.
         self._add(f"*{self._constant(container)}, ABSENT", *values, ABSENT)
@@ -118,7 +118,7 @@ class Look:
             self._some(mapping, values)
         if self._empty:
             self._add(f"any({self._constant(tuple(self._empty))})", False)
-        return _compiled(self._terms, self._objects, self._constants)
+        return _compile(self._terms, self._objects, self._constants)
 
     def _some(self, mapping: Any, values: dict[str, Any]) -> None:
         absent = frozenset(key for key, value in values.items() if value is ABSENT)
@@ -132,7 +132,7 @@ class Look:
             self._add(f"*{getter}({name})", *(values[key] for key in present))
 
 
-def _compiled(terms: list[str], objects: list[Any], constants: dict[str, Any]) -> View:
+def _compile(terms: list[str], objects: list[Any], constants: dict[str, Any]) -> View:
     ids = [*map(id, objects)]
     # Nothing here may hold the view: what it watches is to be freed at once, not when cycles are collected.
     refs = [weakref.ref(t, lambda _: ids.clear()) for t in objects if isinstance(t, Tensor)]

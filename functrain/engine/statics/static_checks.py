@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from functrain.engine.statics.attributes import fields, is_frozen, is_record, state
-from functrain.engine.statics.static_values import PLAIN, plain_float, settled, snapshot
+from functrain.engine.statics.static_values import PLAIN, is_settled, plain_float, snapshot
 
 MOST_LINES = 100
 """How long a generated check may become."""
@@ -22,15 +22,15 @@ def same_as(value: Any) -> Callable[[Any], bool]:
     (True, False)
     """
     lines: list[str] = []
-    constants: dict[str, Any] = {"known": value}
+    constants: dict[str, Any] = {"original": value}
     try:
         _write(lines, constants, "v", value)
     except _TooLong:
         return _same_picture(value)
-    if settled(value) and not isinstance(value, Tensor):
-        lines.insert(0, "if v is known: return True")
+    if is_settled(value) and not isinstance(value, Tensor):
+        lines.insert(0, "if v is original: return True")
     else:
-        del constants["known"]
+        del constants["original"]
     # A record that was made past its __init__ may lack a field.
     body = "\n        ".join(["try:", *lines, "return True"])
     source = f"def same(v):\n    {body}\n    except AttributeError: return False\n"
@@ -46,27 +46,27 @@ def _write(lines: list[str], constants: dict[str, Any], name: str, value: Any) -
     """Write the lines that return False unless the variable of this name holds what is identical to the value."""
     if len(lines) > MOST_LINES:
         raise _TooLong
-    kind, known = type(value), f"c{len(lines)}"
-    constants[f"t_{known}"] = kind
+    kind, at = type(value), f"c{len(lines)}"
+    constants[f"t_{at}"] = kind
     if kind in PLAIN or (kind is float and type(plain_float(value)) is float):
-        constants[known] = value
-        lines.append(f"if {name} is not {known} and (type({name}) is not t_{known} or {name} != {known}): return False")
+        constants[at] = value
+        lines.append(f"if {name} is not {at} and (type({name}) is not t_{at} or {name} != {at}): return False")
     elif kind is tuple or kind is list:
-        lines.append(f"if type({name}) is not t_{known} or len({name}) != {len(value)}: return False")
+        lines.append(f"if type({name}) is not t_{at} or len({name}) != {len(value)}: return False")
         _write_parts(lines, constants, name, list(value), name)
     elif kind is dict and all(type(key) is str for key in value):
-        constants[known], constants[f"k_{known}"] = list(value), {*map(type, value)}
-        lines.append(f"if type({name}) is not t_{known} or [*{name}] != {known}: return False")
-        lines.append(f"if {{*map(type, {name})}} != k_{known}: return False")
+        constants[at], constants[f"k_{at}"] = list(value), {*map(type, value)}
+        lines.append(f"if type({name}) is not t_{at} or [*{name}] != {at}: return False")
+        lines.append(f"if {{*map(type, {name})}} != k_{at}: return False")
         _write_parts(lines, constants, name, list(value.values()), f"{name}.values()")
     elif _is_plain_record(value, kind):
-        lines.append(f"if type({name}) is not t_{known}: return False")
+        lines.append(f"if type({name}) is not t_{at}: return False")
         for k, field in enumerate(fields(kind)):
             lines.append(f"{name}_{k} = {name}.{field}")
             _write(lines, constants, f"{name}_{k}", getattr(value, field))
     else:
-        constants[known] = _same_picture(value)
-        lines.append(f"if not {known}({name}): return False")
+        constants[at] = _same_picture(value)
+        lines.append(f"if not {at}({name}): return False")
 
 
 def _is_plain_record(value: Any, kind: type) -> bool:

@@ -94,10 +94,10 @@ def snapshot(value: Any) -> Hashable:
     return (kind, value) if kind in PLAIN else _Picture(value).entries
 
 
-def settled(value: Any) -> bool:
+def is_settled(value: Any) -> bool:
     """Return whether a value can never become another: then the same object is the same value, without a look inside.
 
-    >>> settled((1, "a", frozenset({2}))), settled((1, []))
+    >>> is_settled((1, "a", frozenset({2}))), is_settled((1, []))
     (True, False)
     """
     return type(value) in PLAIN or _Picture(value).settled
@@ -226,9 +226,9 @@ def apart(value: Any, kind: type) -> Apart:
     if isinstance(value, _BY_IDENTITY):
         return Itself(value), None, False
     for way in (_container, _callable_parts, _numpy, _builtin_kin, _record):
-        found = way(value, kind)
-        if found is not None:
-            return found
+        check = way(value, kind)
+        if check is not None:
+            return check
     return _object(value, kind)
 
 

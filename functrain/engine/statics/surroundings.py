@@ -75,10 +75,10 @@ def surroundings(f: Callable, before: "Surroundings | None" = None) -> "Surround
     walk = Walk(f, ignored)
     if walk.look.size > MANY and before is None:
         _warn(f, walk)
-    return _made(f, walk, ignored, before.written if before else frozenset())
+    return _make(f, walk, ignored, before.written if before else frozenset())
 
 
-def _made(f: Callable, walk: Walk, ignored: frozenset[str], written: frozenset[str]) -> "Surroundings":
+def _make(f: Callable, walk: Walk, ignored: frozenset[str], written: frozenset[str]) -> "Surroundings":
     return Surroundings(f, walk.records, ignored, written, [(walk.look.view(), NEVER)])
 
 
@@ -168,7 +168,7 @@ class Surroundings:
         twice = changed & self.written
         if twice:
             walk = _walk(self.f, self.ignored | twice)
-        return _made(self.f, walk, self.ignored | twice, self.written | changed)
+        return _make(self.f, walk, self.ignored | twice, self.written | changed)
 
 
 def _walk(f: Callable, ignored: frozenset[str]) -> Walk:
@@ -182,17 +182,17 @@ def _walk(f: Callable, ignored: frozenset[str]) -> Walk:
 
 def _places(before: dict[str, Record], now: dict[str, Record]) -> frozenset[str]:
     """Return the places that differ: variables and attributes by path, containers whole, by path and "[]"."""
-    found: set[str] = set()
+    paths: set[str] = set()
     for path, old in before.items():
         new = now.get(path, old)
         if new == old:
             continue
         if not old.named:
-            found.add(f"{path}[]")
+            paths.add(f"{path}[]")
             continue
         left, right = _parts(old), _parts(new)
-        found |= {join(path, k, True, 0) for k in {*left, *right} if left.get(k) != right.get(k)}
-    return frozenset(found)
+        paths |= {join(path, k, True, 0) for k in {*left, *right} if left.get(k) != right.get(k)}
+    return frozenset(paths)
 
 
 def _parts(record: Record) -> dict[Any, Hashable]:

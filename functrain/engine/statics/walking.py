@@ -123,12 +123,12 @@ class Walk:
             return Thing(type(value), (), [])
         kind = type(value)
         for way in (self._function, self._container, self._wrapper, self._class, self._record, self._object):
-            found = way(value, kind, path)
-            if found is not None:
-                return found
+            thing = way(value, kind, path)
+            if thing is not None:
+                return thing
         return None
 
-    def _kept(self, path: str, key: str) -> bool:
+    def _keep(self, path: str, key: str) -> bool:
         return not self._ignored or join(path, key, True, 0) not in self._ignored
 
     # Functions
@@ -137,41 +137,41 @@ class Walk:
         if kind is not types.FunctionType:
             return None
         own = not is_library_file(f.__code__.co_filename)
-        found = self._cells(f, own, path)
-        found["__defaults__"], found["__kwdefaults__"] = f.__defaults__, f.__kwdefaults__
+        reached = self._cells(f, own, path)
+        reached["__defaults__"], reached["__kwdefaults__"] = f.__defaults__, f.__kwdefaults__
         if vars(f):
-            found["__dict__"] = vars(f)
+            reached["__dict__"] = vars(f)
         if own:
             for name in ("__code__", "__defaults__", "__kwdefaults__"):
                 self.look.attribute(f, name, getattr(f, name))
-            found |= self._variables(f, path)
-            found |= self._attributes(f, found, path)
-        return Thing((f.__code__, f.__globals__.get("__name__")), [*found], [*found.values()])
+            reached |= self._variables(f, path)
+            reached |= self._attributes(f, reached, path)
+        return Thing((f.__code__, f.__globals__.get("__name__")), [*reached], [*reached.values()])
 
     def _cells(self, f: Any, own: bool, path: str) -> dict[str, Any]:
-        found = {}
+        reached = {}
         for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
-            if not self._kept(path, name):
+            if not self._keep(path, name):
                 continue
-            found[name] = value = content(cell)
+            reached[name] = value = content(cell)
             if own and value is ABSENT:
                 self.look.call(content, cell, gives=ABSENT)
             elif own:
                 self.look.attribute(cell, "cell_contents", value)
-        return found
+        return reached
 
     def _variables(self, f: Any, path: str) -> dict[str, Any]:
-        names, scope, found = names_in(f.__code__), f.__globals__, {}
+        names, scope, reached = names_in(f.__code__), f.__globals__, {}
         for name in names.variables:
-            if self._kept(path, name):
-                found[name] = value = scope.get(name, ABSENT)
+            if self._keep(path, name):
+                reached[name] = value = scope.get(name, ABSENT)
                 self.look.some(scope, name, value)
-        if found.get("globals", True) is ABSENT:  # Python's own: it may be asked for what the code has as a string
+        if reached.get("globals", True) is ABSENT:  # Python's own: it may be asked for what the code has as a string
             for name in names.attributes:
-                if name in scope and name not in found and self._kept(path, name):
-                    found[name] = value = scope[name]
+                if name in scope and name not in reached and self._keep(path, name):
+                    reached[name] = value = scope[name]
                     self.look.some(scope, name, value)
-        return found
+        return reached
 
     def _attributes(self, f: Any, held: dict[str, Any], path: str) -> dict[str, Any]:
         """Return what a function may read from modules, by dotted name: of a library's, plain values alone."""
@@ -180,7 +180,7 @@ class Walk:
         for name in names:  # imported by the function itself
             if name in sys.modules and name not in held:
                 modules[name] = sys.modules[name]
-        found, waiting, met = {}, [*modules.items()], set()
+        reached, waiting, met = {}, [*modules.items()], set()
         while waiting:
             place, module = waiting.pop()
             if id(module) in met:
@@ -190,12 +190,12 @@ class Walk:
             for name in names:
                 value = vars(module).get(name, ABSENT)
                 seen = type(value) in SETTINGS if library else True
-                if seen and self._kept(path, f"{place}.{name}"):
-                    found[f"{place}.{name}"] = value
+                if seen and self._keep(path, f"{place}.{name}"):
+                    reached[f"{place}.{name}"] = value
                     self.look.some(vars(module), name, value)
                 if isinstance(value, types.ModuleType):
                     waiting.append((f"{place}.{name}", value))
-        return found
+        return reached
 
     # Containers
 
@@ -263,8 +263,8 @@ class Walk:
         own = dict(vars(value))
         self._look_at(vars(value), own, path)
         bases = {f"__mro__[{k}]": base for k, base in enumerate(value.__mro__) if k}
-        found = {name: part for name, part in own.items() if self._kept(path, name)} | bases
-        return Thing(Itself(value), [*found], [*found.values()])
+        reached = {name: part for name, part in own.items() if self._keep(path, name)} | bases
+        return Thing(Itself(value), [*reached], [*reached.values()])
 
     # Objects
 
@@ -272,9 +272,9 @@ class Walk:
         if not is_record(kind) or not is_frozen(kind):
             return None
         own, names = state(value), fields(kind)
-        found = {name: own.get(name, ABSENT) for name in names} | self._of_class(kind)
+        reached = {name: own.get(name, ABSENT) for name in names} | self._of_class(kind)
         head = (kind, "record") if kind.__eq__ is not object.__eq__ or is_library_class(kind) else Itself(value)
-        return Thing(head, [*found], [*found.values()])
+        return Thing(head, [*reached], [*reached.values()])
 
     def _of_class(self, kind: type) -> dict[str, Any]:
         return {} if is_library_class(kind) else {"__class__": kind}
@@ -282,23 +282,23 @@ class Walk:
     def _object(self, value: Any, kind: type, path: str) -> Thing | None:
         if isinstance(value, _LEAVES) or is_opaque(kind):
             return None
-        found = state(value)
-        if not found and is_library_class(kind):
+        reached = state(value)
+        if not reached and is_library_class(kind):
             return None
         self._look_at_state(value, kind, path)
-        found = {name: part for name, part in found.items() if self._kept(path, name)} | self._of_class(kind)
-        return Thing(Itself(value), [*found], [*found.values()])
+        reached = {name: part for name, part in reached.items() if self._keep(path, name)} | self._of_class(kind)
+        return Thing(Itself(value), [*reached], [*reached.values()])
 
     def _look_at_state(self, value: Any, kind: type, path: str) -> None:
         own = own_dict(value)
         if own is not None:
             self._look_at(own, dict(own), path)
         for name, slot in slots(kind):
-            if self._kept(path, name):
+            if self._keep(path, name):
                 self.look.call(_slot, slot, value, gives=_slot(slot, value))
 
     def _look_at(self, mapping: Any, copy: dict[str, Any], path: str) -> None:
-        kept = [name for name in copy if self._kept(path, name)]
+        kept = [name for name in copy if self._keep(path, name)]
         if len(kept) == len(copy):
             self.look.mapping(mapping, kept, [*copy.values()])
         for name in kept if len(kept) < len(copy) else ():

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.fx import Graph, Node
 
 from functrain.dispatch_state import dispatch_modes, outside_of_trace
-from functrain.engine.tracing.meta.geometry import mapped, tensors_in
+from functrain.engine.tracing.meta.geometry import map_tensors, tensors_in
 from functrain.engine.tracing.refusals import Refused
 from functrain.errors import LeakedTensor
 
@@ -69,16 +69,16 @@ class Abstract(Tensor):
 
     def tolist(self):
         """Return the values as Python numbers, where they depend on no argument."""
-        return self._asked(Tensor.tolist)
+        return self._ask(Tensor.tolist)
 
     def numpy(self, **options):
         """Return the values as an array, where they depend on no argument."""
-        return self._asked(Tensor.numpy, **options)
+        return self._ask(Tensor.numpy, **options)
 
     def __array__(self, *args, **kwargs):
-        return self._asked(Tensor.__array__, *args, **kwargs)
+        return self._ask(Tensor.__array__, *args, **kwargs)
 
-    def _asked(self, question: Callable, *args: Any, **options: Any) -> Any:
+    def _ask(self, question: Callable, *args: Any, **options: Any) -> Any:
         if self.recording is None or not dispatch_modes():
             raise LeakedTensor(_OVER)
         with outside_of_trace():
@@ -101,9 +101,9 @@ class Abstract(Tensor):
         return self.detach()
 
     def __deepcopy__(self, memo):
-        copied = self.detach().clone().requires_grad_(self.requires_grad)
-        memo[id(self)] = copied
-        return copied
+        clone_of = self.detach().clone().requires_grad_(self.requires_grad)
+        memo[id(self)] = clone_of
+        return clone_of
 
     def __repr__(self, *, tensor_contents=None):
         return f"Abstract({str(self.dtype).removeprefix('torch.')}{list(self.shape)} on {self.device})"
@@ -150,10 +150,10 @@ def _meta_like(like: Tensor) -> Tensor:
     return torch._neg_view(meta) if source.is_neg() else meta  # pyright: ignore
 
 
-def copied(value: Tensor) -> Abstract:
+def clone_of(value: Tensor) -> Abstract:
     """Return what `clone` makes of a tensor of a trace.
 
-    >>> copied(abstract(torch.ones(1)).meta.expand(3)).stride()
+    >>> clone_of(abstract(torch.ones(1)).meta.expand(3)).stride()
     (1,)
     """
     with torch._C._DisableTorchDispatch():
@@ -176,10 +176,10 @@ def settle(graph: Graph) -> None:
     """
     with torch._C._DisableTorchDispatch():
         for node in graph.nodes:
-            node.meta["val"] = mapped(_settled, node.meta.get("val"))
+            node.meta["val"] = map_tensors(_settle, node.meta.get("val"))
 
 
-def _settled(value: Any) -> Abstract:
+def _settle(value: Any) -> Abstract:
     value.node = value.recording = None
     return Abstract(value.meta, value.device) if value.requires_grad else value
 

@@ -13,14 +13,14 @@ from torch.fx import Node
 
 from functrain.engine.tracing.abstract_tensor import Abstract, storage_of
 from functrain.engine.tracing.meta.geometry import tensors_in
-from functrain.engine.tracing.operation_facts import facts, written
+from functrain.engine.tracing.operation_facts import facts, written_tensors
 from functrain.engine.tracing.refusals import Refused
 
 MOST_ELEMENTS = 4096
 """Elements of a closed-over tensor that Python may look at: they are compared at each call."""
 
 
-def evaluated(recording: Any, tensor: Abstract) -> Tensor:
+def evaluate(recording: Any, tensor: Abstract) -> Tensor:
     """Return the values that a tensor of a running trace has.
 
     Raises:
@@ -28,12 +28,12 @@ def evaluated(recording: Any, tensor: Abstract) -> Tensor:
     """
     values: dict[Node, Any] = {}
     with torch.no_grad():
-        for node in _needed(recording.graph, tensor):
+        for node in _needs(recording.graph, tensor):
             values[node] = _value(recording, node, values)
     return values[tensor.node].clone()  # pyright: ignore
 
 
-def _needed(graph: Any, tensor: Abstract) -> list[Node]:
+def _needs(graph: Any, tensor: Abstract) -> list[Node]:
     """Return the nodes that a value depends on, in order: what it is computed from, and what wrote to their memory."""
     needed: set[Any] = {tensor.node}
     memories, order = {storage_of(tensor)}, []
@@ -50,7 +50,7 @@ def _writes_to(node: Node, memories: set[int | None]) -> bool:
     if not isinstance(node.target, torch._ops.OpOverload) or not facts(node.target).writes:
         return False
     args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-    return any(storage_of(t) in memories for t in written(node.target, args, kwargs))
+    return any(storage_of(t) in memories for t in written_tensors(node.target, args, kwargs))
 
 
 def _value(recording: Any, node: Node, values: dict[Node, Any]) -> Any:
@@ -75,7 +75,7 @@ def _constant(recording: Any, name: str) -> Tensor:
         return tensor
     if isinstance(tensor, Abstract):
         outer = tensor.recording
-        return evaluated(outer, tensor)
+        return evaluate(outer, tensor)
     if tensor.numel() > MOST_ELEMENTS:
         raise Refused("large", str(tensor.numel()))
     for root in recording.tracer.recordings:

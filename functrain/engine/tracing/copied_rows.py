@@ -46,9 +46,9 @@ class CopiedRows:
 
     def put_back(self, row: int | None, source: int | None, index: tuple) -> None:
         """Note that a row is being written to where it comes from, as `x[k] += 1` does last."""
-        found = self.rows.get(row)
-        if found is not None and found.source == source and _same(found.index, index):
-            found.is_ahead = False
+        copy = self.rows.get(row)
+        if copy is not None and copy.source == source and _same(copy.index, index):
+            copy.is_ahead = False
 
     def check_read(self, memory: int | None) -> None:
         """Refuse to read a row that is behind its tensor, or a tensor that is behind a row."""

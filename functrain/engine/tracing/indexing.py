@@ -4,6 +4,7 @@ The row is taken by an operation that reads the number when it runs. PyTorch's r
 a copy; what would show the difference, a write to either of them while the other is still used, is refused.
 """
 
+import functools
 import itertools
 from typing import Any
 
@@ -50,16 +51,31 @@ def set_item(x: Tensor, index: Any, value: Any) -> None:
     flags = [k for k, part in enumerate(parts) if _is_flag(part)]
     others = [part for part in parts if not (_is_flag(part) or _is_number(part))]
     is_basic = all(isinstance(part, _BASIC) and not isinstance(part, bool) for part in others)
+    if flags:
+        _check_dtype(x, value)
     if is_basic and not flags and len(others) < len(parts):
         _set_rows(x, parts, value)
     elif is_basic and len(flags) == 1 and len(others) == len(parts) - 1:
         _set_where(x, parts, flags[0], value)
+    elif is_basic and flags and isinstance(value, (Tensor, bool, int, float, complex)):
+        _set_where_all(x, parts, value)
     else:
         Tensor.__setitem__(x, index, value)
 
 
+def _check_dtype(x: Tensor, value: Any) -> None:
+    # As PyTorch does here; a mask of one axis, which stands for this one, takes a number of any dtype.
+    if isinstance(value, Tensor) and value.dtype is not x.dtype:
+        names = (str(t.dtype).removeprefix("torch.") for t in (x, value))
+        raise RuntimeError(
+            "Index put requires the source and destination dtypes match, got {} for the destination and {} for the "
+            "source.".format(*names)
+        )
+
+
 def _is_flag(index: Any) -> bool:
-    return isinstance(index, Tensor) and index.dim() == 0 and index.dtype is torch.bool
+    # Bytes are masks too, to PyTorch; other integers are numbers.
+    return isinstance(index, Tensor) and index.dim() == 0 and index.dtype in (torch.bool, torch.uint8)
 
 
 def _is_number(index: Any) -> bool:
@@ -119,10 +135,24 @@ def _set_rows(x: Tensor, parts: tuple, value: Any) -> None:
     Tensor.__setitem__(rows.movedim(made, list(range(len(made)))), numbers, value)
 
 
+def _set_where_all(x: Tensor, parts: tuple, value: Any) -> None:
+    """Write where several masks of no axes are true, or one beside numbers; elsewhere, what is there."""
+    rest = tuple(part for part in parts if not _is_flag(part)) or (...,)
+    rows = get_item(x, rest)
+    value = value if isinstance(value, Tensor) else torch.full((), value, dtype=x.dtype, device=x.device)
+    while value.dim() > rows.dim() and value.shape[0] == 1:  # PyTorch drops these too
+        value = value[0]
+    if value.dim() > rows.dim():  # its axes belong to those that the masks make
+        Tensor.__setitem__(x, parts, value)
+        return
+    condition = functools.reduce(torch.logical_and, [part.bool() for part in parts if _is_flag(part)])
+    set_item(x, rest, torch.where(condition, value, rows))
+
+
 def _set_where(x: Tensor, parts: tuple, k: int, value: Any) -> None:
     rows = Tensor.__getitem__(x, (*parts[:k], None, *parts[k + 1 :]))
     before = sum(part is None or isinstance(part, slice) for part in parts[:k])
     if any(part is ... for part in parts[:k]):
         others = [part for part in parts if not _is_flag(part)]
         before += x.dim() - sum(isinstance(part, (int, slice)) for part in others)
-    Tensor.__setitem__(rows, (*itertools.repeat(slice(None), before), parts[k].reshape(1)), value)
+    Tensor.__setitem__(rows, (*itertools.repeat(slice(None), before), parts[k].reshape(1).bool()), value)

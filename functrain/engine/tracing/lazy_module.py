@@ -48,24 +48,24 @@ def call_node(graph: Graph, target: Callable, args: tuple, kwargs: dict[str, Any
     >>> call_node(graph, abs, (graph.placeholder("x"),), {}, "size").format_node()
     '%size : [num_users=0] = call_function[target=builtins.abs](args = (%x,), kwargs = {})'
     """
-    return _filled(graph.create_node("call_function", target, (), {}, name), args, kwargs)
+    return _fill(graph.create_node("call_function", target, (), {}, name), args, kwargs)
 
 
-def copied_node(graph: Graph, node: Node, current: Callable[[Node], Any]) -> Node:
+def copy_node(graph: Graph, node: Node, current: Callable[[Node], Any]) -> Node:
     """Add to a graph what a node of another one is, with what is known of its value, and return it.
 
     >>> old, new = Graph(), Graph()
     >>> x = old.placeholder("x")
-    >>> copied_node(new, x, {}.get).name
+    >>> copy_node(new, x, {}.get).name
     'x'
     """
     args, kwargs = map_arg(node.args, current), map_arg(node.kwargs, current)  # first: this may add nodes itself
     made = graph.create_node(node.op, node.target, (), {}, node.name)
     made.meta.update(node.meta)
-    return _filled(made, args, kwargs)  # pyright: ignore
+    return _fill(made, args, kwargs)  # pyright: ignore
 
 
-def _filled(node: Node, args: tuple, kwargs: dict[str, Any]) -> Node:
+def _fill(node: Node, args: tuple, kwargs: dict[str, Any]) -> Node:
     if args or kwargs:  # what the setters of `args` and `kwargs` call; a node's __setattr__ takes as long as the rest
         node._update_args_kwargs(args, kwargs)
     return node

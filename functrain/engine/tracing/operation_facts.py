@@ -74,13 +74,13 @@ def writes(func: Any, args: Any, kwargs: dict[str, Any]) -> tuple[int, ...]:
     >>> writes(torch.ops.aten.add_.Tensor, (torch.ones(1), torch.ones(1)), {})
     (0,)
     """
-    found = facts(func).writes
-    if not found or is_quiet(func, args, kwargs):
+    positions = facts(func).writes
+    if not positions or is_quiet(func, args, kwargs):
         return ()
-    return tuple(k for k in found if argument(func, k, args, kwargs) is not None)
+    return tuple(k for k in positions if argument(func, k, args, kwargs) is not None)
 
 
-def written(func: Any, args: Any, kwargs: dict[str, Any]) -> Iterator[Any]:
+def written_tensors(func: Any, args: Any, kwargs: dict[str, Any]) -> Iterator[Any]:
     """Yield the tensors that a call of an operation writes to."""
     for k in writes(func, args, kwargs):
         yield from tensors_in(argument(func, k, args, kwargs))

@@ -32,7 +32,7 @@ _BACKWARD = (os.path.join(_TORCH, "autograd", "graph.py"), os.path.join(_ENGINE,
 AT = "at"
 """Under this name the metadata of a node holds its `Place`."""
 MADE_BY = "made_by"
-"""Under this name the globals of generated code hold what each of its lines was made of: line -> `made_by` of nodes."""
+"""Under this name the globals of generated code say of each line what made it: line -> `origin_of` of nodes."""
 
 
 @attrs.frozen
@@ -52,8 +52,8 @@ class Place:
     is_gradient: bool = False
 
     def __str__(self) -> str:
-        inner = f", in functrain/{quoted(*self.inner)}" if self.inner else ""
-        return f"{'the gradient of ' if self.is_gradient else ''}{quoted(self.file, self.line)}{inner}"
+        inner = f", in functrain/{quote(*self.inner)}" if self.inner else ""
+        return f"{'the gradient of ' if self.is_gradient else ''}{quote(self.file, self.line)}{inner}"
 
     @property
     def code(self) -> str:
@@ -61,21 +61,21 @@ class Place:
         return linecache.getline(self.file, self.line).strip()
 
 
-def made_by(node: Node) -> tuple[str, Place | None]:
+def origin_of(node: Node) -> tuple[str, Place | None]:
     """Return the name of the operation of a node, and its place.
 
     >>> from functrain.engine.tracing.to_graph import trace
-    >>> made_by(trace(lambda x: [x + 1], [torch.ones(2)]).results[0])[0]
+    >>> origin_of(trace(lambda x: [x + 1], [torch.ones(2)]).results[0])[0]
     'add'
     """
     target: Any = getattr(node.target, "operation", node.target)
     return getattr(target, "_opname", None) or getattr(target, "__name__", str(target)), node.meta.get(AT)
 
 
-def quoted(file: str, line: int) -> str:
+def quote(file: str, line: int) -> str:
     """Return a line of code in words: the name of its file, its number and its text.
 
-    >>> quoted("no.py", 3)
+    >>> quote("no.py", 3)
     'no.py:3'
     """
     code = linecache.getline(file, line).strip()

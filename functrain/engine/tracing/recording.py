@@ -21,18 +21,28 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 
 from functrain.dispatch_state import outside_of_trace, unseen
 from functrain.engine.tracing.abstract_tensor import Abstract, abstract, abstract_as_seen, settle, storage_of
-from functrain.engine.tracing.asking import evaluated
+from functrain.engine.tracing.asking import evaluate
 from functrain.engine.tracing.copied_rows import CopiedRows
 from functrain.engine.tracing.lazy_module import call_node, graph_module
 from functrain.engine.tracing.meta.devices import check_dtypes, device_of
-from functrain.engine.tracing.meta.geometry import mapped, tensors_in
+from functrain.engine.tracing.meta.geometry import map_tensors, tensors_in
 from functrain.engine.tracing.meta.inference import infer
-from functrain.engine.tracing.operation_facts import Facts, draws, facts, has_open_shape, without_write, writes, written
+from functrain.engine.tracing.operation_facts import (
+    Facts,
+    draws,
+    facts,
+    has_open_shape,
+    without_write,
+    writes,
+    written_tensors,
+)
 from functrain.engine.tracing.places import AT, Places
 from functrain.engine.tracing.refusals import Refused
 
 aten = torch.ops.aten
 _OTHER_MEMORY = ("set_", "resize_", "resize_as_", "_resize_output_")
+VALUES_ONLY = "values_only"
+"""Under this name the metadata of a node says that the function asked for values without vectors."""
 
 
 class Tracer(TorchDispatchMode):
@@ -57,7 +67,8 @@ class Tracer(TorchDispatchMode):
             raise Refused("operator")
         if not isinstance(func, torch._ops.OpOverload) or func.namespace == "profiler":
             return func(*args, **(kwargs or {}))
-        return self.recordings[-1].call(func, args, kwargs or {})
+        with torch._C.DisableTorchFunction():  # what is asked of a tensor here is nothing that `Watching` wants to see
+            return self.recordings[-1].call(func, args, kwargs or {})
 
 
 def recording() -> "Recording | None":
@@ -76,7 +87,7 @@ def is_recorded() -> bool:
 
 
 @contextmanager
-def recorded() -> Iterator["Recording"]:
+def record_apart() -> Iterator["Recording"]:
     """Record the operations of a block in a graph of its own, within another trace or not."""
     outer = recording()
     if outer is None:
@@ -118,6 +129,7 @@ class Recording:
         self.places = Places()
         self.inferred: Counter[str] = Counter()
         self._assumed: tuple[bool, str] | None = None
+        self._values_only = False
         self._closed: dict[int, Abstract] = {}
         self._owners: dict[int | None, str] = {}
         self._inputs: dict[int | None, int] = {}
@@ -126,7 +138,7 @@ class Recording:
     def input(self, like: Tensor, name: str) -> Abstract:
         """Add an argument that is laid out like a tensor; the name is for messages."""
         position = len(self._inputs)
-        made = self._tied(abstract(like), self.graph.placeholder(f"arg_{position}"))
+        made = self._tie(abstract(like), self.graph.placeholder(f"arg_{position}"))
         self._owners[storage_of(made)] = name
         self._inputs[storage_of(made)] = position
         return made
@@ -137,10 +149,10 @@ class Recording:
             if constant.is_leaf and isinstance(constant.grad, Abstract):
                 constant.grad = None
                 raise Refused("backward")
-        self.graph.output([self.known(t).node for t in results])
+        self.graph.output([self.abstract_of(t).node for t in results])
         return graph_module(self.constants, self.graph)  # pyright: ignore
 
-    def known(self, tensor: Tensor) -> Abstract:
+    def abstract_of(self, tensor: Tensor) -> Abstract:
         """Return what stands for a tensor in this recording: any that it has not made is a constant of it."""
         if isinstance(tensor, Abstract):
             if tensor.recording is self:
@@ -151,15 +163,15 @@ class Recording:
                 raise Refused("leaked")
         elif type(tensor) is not Tensor and not isinstance(tensor, torch.nn.Parameter):
             raise Refused("subclass", type(tensor).__name__)
-        found = self._closed.get(id(tensor))
-        if found is None:
-            found = self._closed[id(tensor)] = self._constant(tensor)
-            self._owners[storage_of(found)] = "a tensor closed over"
-        return found
+        made_for = self._closed.get(id(tensor))
+        if made_for is None:
+            made_for = self._closed[id(tensor)] = self._constant(tensor)
+            self._owners[storage_of(made_for)] = "a tensor closed over"
+        return made_for
 
     def copied(self, row: Tensor, source: Tensor, index: tuple) -> None:
         """Note that a tensor is a copy where PyTorch has a view."""
-        self._rows.add(storage_of(row), storage_of(self.known(source)), index)
+        self._rows.add(storage_of(row), storage_of(self.abstract_of(source)), index)
 
     def put_back(self, row: Tensor, target: Tensor, index: tuple) -> None:
         """Note that a tensor is being written to a place of another, from where it may come."""
@@ -169,19 +181,19 @@ class Recording:
     def _constant(self, tensor: Tensor) -> Abstract:
         name = f"constant_{len(self.constants)}"
         self.constants[name] = tensor  # alive, and so is its id
-        return self._tied(abstract(tensor), self.graph.get_attr(name))
+        return self._tie(abstract(tensor), self.graph.get_attr(name))
 
     def stand_in(self, tensor: Tensor) -> Abstract:
         """Return what stands for a tensor that transforms of `torch.func` wrap: a constant, as they see it."""
-        found = self._closed.get(id(tensor))
-        if found is None:
+        made_for = self._closed.get(id(tensor))
+        if made_for is None:
             name = f"constant_{len(self.constants)}"
             self.constants[name] = tensor
             with unseen():
                 seen = abstract_as_seen(tensor)
-            found = self._closed[id(tensor)] = self._tied(seen, self.graph.get_attr(name))
-            self._owners[storage_of(found)] = "a tensor closed over"
-        return found
+            made_for = self._closed[id(tensor)] = self._tie(seen, self.graph.get_attr(name))
+            self._owners[storage_of(made_for)] = "a tensor closed over"
+        return made_for
 
     def made(self, tensor: Tensor) -> bool:
         """Return whether a tensor was made in this recording or in one within it, which may be over."""
@@ -197,7 +209,7 @@ class Recording:
     def value(self, tensor: Tensor) -> Tensor:
         """Return the values of a tensor that depends on no argument; refuse for others."""
         with outside_of_trace():
-            return evaluated(self, self.known(tensor))
+            return evaluate(self, self.abstract_of(tensor))
 
     @contextmanager
     def assuming(self, answer: bool, otherwise: str) -> Iterator[None]:
@@ -208,6 +220,15 @@ class Recording:
         finally:
             self._assumed = before
 
+    @contextmanager
+    def values_only(self) -> Iterator[None]:
+        """Note of each operation of a block that nobody asked for vectors, see `graph.without_vectors`."""
+        before, self._values_only = self._values_only, True
+        try:
+            yield
+        finally:
+            self._values_only = before
+
     def looks_at_offset(self, tensor: Abstract) -> None:
         """Note that the storage offset of a tensor was looked at, which matters where its memory is an argument's."""
         if (position := self._inputs.get(storage_of(tensor))) is not None:
@@ -215,50 +236,55 @@ class Recording:
 
     def call(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Record a call of an operation, and return its results."""
-        known = facts(func)
-        if known.is_composite:
+        about = facts(func)
+        if about.is_composite:
             with self.tracer:  # its parts come here again
                 return func.decompose(*args, **kwargs)
         if func is aten.lift_fresh.default and not isinstance(args[0], Abstract):
             return self._literal(args[0])
-        args, kwargs = mapped(self.known, args), {k: mapped(self.known, v) for k, v in kwargs.items()}
+        args, kwargs = (
+            map_tensors(self.abstract_of, args),
+            {k: map_tensors(self.abstract_of, v) for k, v in kwargs.items()},
+        )
         if func is aten.masked_fill.Scalar and _is_in_place_outside(args[0]):
             return self.call(aten.masked_fill_.Scalar, args, kwargs)
-        if known.refused or has_open_shape(func, args, kwargs):
-            return self._by_values(func, args, kwargs, known.refused or "shape")
-        self._check(known, func, args, kwargs)
-        if known.changes_shape:
-            return self._reshaped(func, args, kwargs)
+        if about.refused or has_open_shape(func, args, kwargs):
+            return self._by_values(func, args, kwargs, about.refused or "shape")
+        self._check(about, func, args, kwargs)
+        if about.changes_shape:
+            return self._reshape(func, args, kwargs)
         tensors = list(tensors_in((args, tuple(kwargs.values()))))
-        given = kwargs.get("device")
+        named_device = kwargs.get("device")
         check_dtypes(func, tensors)
-        device = device_of(func, tensors, given)
-        on_meta = given is not None or (known.takes_device and not tensors)
+        device = device_of(func, tensors, named_device)
+        on_meta = named_device is not None or (about.takes_device and not tensors)
         out = infer(func, args, kwargs, on_meta, self.inferred)
-        return self._record(func, known, args, kwargs, tensors, out, device)
+        return self._record(func, about, args, kwargs, tensors, out, device)
 
     def add(self, target: Callable, inputs: list[Tensor], outputs: list[Abstract], name: str) -> list[Abstract]:
         """Record a call of any function of tensors that returns such a list of tensors."""
-        node = self.graph.create_node("call_function", target, tuple(self.known(t).node for t in inputs), {}, name)  # pyright: ignore
+        node = self.graph.create_node(
+            "call_function", target, tuple(self.abstract_of(t).node for t in inputs), {}, name
+        )  # pyright: ignore
         node.meta[AT] = self.places.here()
-        return self._taken_apart(node, outputs)
+        return self._take_apart(node, outputs)
 
     def _literal(self, value: Tensor) -> Abstract:
         source = self._constant(value)
         self.literals.add(str(source.node.target))  # pyright: ignore
-        return self._tied(abstract(value), self._node(aten.lift_fresh_copy.default, (source.node,), {}))
+        return self._tie(abstract(value), self._node(aten.lift_fresh_copy.default, (source.node,), {}))
 
     def _by_values(self, func: Any, args: Any, kwargs: dict[str, Any], kind: str) -> Any:
         """Answer what depends on values, where these depend on no argument."""
         try:
-            values, named = mapped(self.value, args), {k: mapped(self.value, v) for k, v in kwargs.items()}
+            values, named = map_tensors(self.value, args), {k: map_tensors(self.value, v) for k, v in kwargs.items()}
         except Refused as refused:
             if refused.kind == "value" and self._assumed and func is aten.equal.default:
                 return self._assumption(args, *self._assumed)
             raise (Refused(kind) if refused.kind == "value" else refused) from None
         with outside_of_trace(), torch.no_grad():
             out = func(*values, **named)
-        return mapped(self._literal, out)
+        return map_tensors(self._literal, out)
 
     def _assumption(self, operands: tuple[Abstract, Abstract], answer: bool, otherwise: str) -> bool:
         with self.tracer:
@@ -266,15 +292,15 @@ class Recording:
             aten._assert_async.msg(equal if answer else equal.logical_not(), otherwise)
         return answer
 
-    def _check(self, known: Facts, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
-        if known.draws and draws(func, args, kwargs):
+    def _check(self, about: Facts, func: Any, args: Any, kwargs: dict[str, Any]) -> None:
+        if about.draws and draws(func, args, kwargs):
             raise Refused("random", func._schema.name.removeprefix("aten::").rstrip("_"))
         if func._opname in _OTHER_MEMORY:
             raise Refused("resize")
-        for tensor in written(func, args, kwargs):
+        for tensor in written_tensors(func, args, kwargs):
             # A view of an argument may be given another shape; what it shows may not be changed.
             self._note_row(storage_of(tensor))
-            is_free = known.changes_shape and tensor.node.op == "call_function"
+            is_free = about.changes_shape and tensor.node.op == "call_function"
             if not is_free and (memory := storage_of(tensor)) in self._owners:
                 raise Refused("effect", self._owners[memory])
         if func._opname.startswith("as_strided"):  # it may look at the storage beyond the tensor
@@ -286,46 +312,48 @@ class Recording:
             raise Refused("effect", self._owners[row.source])
         self._rows.note_write(memory)
 
-    def _record(self, func: Any, known: Facts, args: Any, kwargs: Any, tensors: Any, out: Any, device: Any) -> Any:
+    def _record(self, func: Any, about: Facts, args: Any, kwargs: Any, tensors: Any, out: Any, device: Any) -> Any:
         changes = writes(func, args, kwargs)
-        if not changes and not known.returns_nothing and next(tensors_in(out), None) is None:
+        if not changes and not about.returns_nothing and next(tensors_in(out), None) is None:
             return out  # a question about the arguments
-        node = self._node(func, mapped(_node, args), {k: mapped(_node, v) for k, v in kwargs.items()})
+        node = self._node(func, map_tensors(_node, args), {k: map_tensors(_node, v) for k, v in kwargs.items()})
         if changes:
-            return self._rewritten(tensors, out, node, device)
+            return self._rewrite(tensors, out, node, device)
         if isinstance(out, Tensor):
-            return self._tied(Abstract(out, device), node)
+            return self._tie(Abstract(out, device), node)
         if out is None:
             return None
         devices = [t.device for t in args[0]] if func._opname.startswith("_foreach_") else [device] * len(out)
         parts = [Abstract(o, d) if isinstance(o, Tensor) else o for o, d in zip(out, devices, strict=True)]
-        return type(out)(self._taken_apart(node, parts)) if type(out) is tuple else self._taken_apart(node, parts)
+        return type(out)(self._take_apart(node, parts)) if type(out) is tuple else self._take_apart(node, parts)
 
     def _node(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Node:
         node = call_node(self.graph, func, args, kwargs, func._opname)
         node.meta[AT] = self.places.here()
+        if self._values_only:
+            node.meta[VALUES_ONLY] = True
         return node
 
-    def _taken_apart(self, node: Node, parts: list[Any]) -> list[Any]:
+    def _take_apart(self, node: Node, parts: list[Any]) -> list[Any]:
         node.meta["val"] = parts
         for k, part in enumerate(parts):
             if isinstance(part, Abstract):
-                self._tied(part, call_node(self.graph, operator.getitem, (node, k), {}, "getitem"))
+                self._tie(part, call_node(self.graph, operator.getitem, (node, k), {}, "getitem"))
         return parts
 
-    def _rewritten(self, tensors: list[Abstract], out: Any, node: Node, device: torch.device) -> Any:
+    def _rewrite(self, tensors: list[Abstract], out: Any, node: Node, device: torch.device) -> Any:
         """Return the results of an operation that writes: the arguments that it wrote to, and what it made besides."""
         by_meta = {id(t.meta): t for t in tensors}
-        made = mapped(lambda meta: by_meta[id(meta)] if id(meta) in by_meta else Abstract(meta, device), out)
+        made = map_tensors(lambda meta: by_meta[id(meta)] if id(meta) in by_meta else Abstract(meta, device), out)
         node.meta["val"] = made
         if isinstance(made, Abstract):
-            return self._tied(made, node) if made.recording is None else made
+            return self._tie(made, node) if made.recording is None else made
         for k, part in enumerate(made if made is not None else ()):
             if isinstance(part, Abstract) and part.recording is None:
-                self._tied(part, call_node(self.graph, operator.getitem, (node, k), {}, "getitem"))
+                self._tie(part, call_node(self.graph, operator.getitem, (node, k), {}, "getitem"))
         return made
 
-    def _reshaped(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Abstract:
+    def _reshape(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Abstract:
         """Record what gives a tensor another shape in place as the view that the tensor is from now on."""
         tensor = args[0]
         view = without_write(func)
@@ -334,13 +362,13 @@ class Recording:
             tensor.node.meta["val"] = before
         before.node, before.recording = tensor.node, self
         meta = infer(view, (before, *args[1:]), kwargs, on_meta=False)
-        node = self._node(view, mapped(_node, (before, *args[1:])), kwargs)
+        node = self._node(view, map_tensors(_node, (before, *args[1:])), kwargs)
         with torch._C._DisableTorchDispatch():
             torch.as_strided_(tensor, meta.shape, meta.stride(), meta.storage_offset())
         tensor.meta = meta
-        return self._tied(tensor, node)
+        return self._tie(tensor, node)
 
-    def _tied(self, value: Abstract, node: Node) -> Abstract:
+    def _tie(self, value: Abstract, node: Node) -> Abstract:
         value.node, value.recording = node, self
         node.meta["val"] = value
         return value

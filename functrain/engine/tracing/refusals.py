@@ -5,7 +5,7 @@ import os
 import traceback
 from collections.abc import Iterator
 
-from functrain.engine.tracing.places import LIBRARIES, quoted
+from functrain.engine.tracing.places import LIBRARIES, quote
 from functrain.errors import DeviceMismatch, FunctrainError, HiddenRandomness, LeakedTensor, NotTraceable, SideEffect
 
 
@@ -30,16 +30,16 @@ def in_words() -> Iterator[None]:
     except FunctrainError:
         raise
     except Refused as refused:
-        explained = _explained(refused, _user_line(refused))
+        explained = _explain(refused, _user_line(refused))
         for note in getattr(refused, "__notes__", []):  # such as the layer that it happened in
             explained.add_note(note)
         raise explained from None
     except Exception as error:
         line = _user_line(error)
         if _is_of_dynamo(error):
-            raise _explained(Refused("operator"), line) from error
+            raise _explain(Refused("operator"), line) from error
         if isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY):
-            raise _explained(Refused("value"), line) from None
+            raise _explain(Refused("value"), line) from None
         note = f"raised while jit traced {line}"
         if note not in getattr(error, "__notes__", []):  # which the trace of a scan inside this one has added
             error.add_note(note)
@@ -60,7 +60,7 @@ _NO_MEMORY = (
 """What PyTorch says when memory is asked of a tensor that has none."""
 
 
-def _explained(refused: Refused, line: str) -> FunctrainError:
+def _explain(refused: Refused, line: str) -> FunctrainError:
     error, words = _WORDS[refused.kind]
     return error(words.format(what=refused.what, line=line))
 
@@ -135,4 +135,4 @@ def _user_line(error: BaseException) -> str:
     mine = [f for f in frames if not f.filename.startswith(LIBRARIES) and "eval_with_key" not in f.filename]
     if not mine:
         return "an unknown line"
-    return quoted(mine[-1].filename, mine[-1].lineno or 0)
+    return quote(mine[-1].filename, mine[-1].lineno or 0)

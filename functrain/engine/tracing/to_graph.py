@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 
 from functrain.dispatch_state import innermost, unseen
 from functrain.engine.tracing.compiling_flag import compiling
-from functrain.engine.tracing.recording import Recording, recorded
+from functrain.engine.tracing.recording import Recording, record_apart
 from functrain.engine.tracing.refusals import in_words
 from functrain.engine.tracing.watching import Watching
 
@@ -70,17 +70,17 @@ def trace(f: Callable[..., list[Tensor]], tensors: list[Tensor], names: list[str
     """
     began = time.perf_counter()
     names = names or [f"argument {k}" for k in range(len(tensors))]
-    with torch.no_grad(), _by_itself(), compiling(), in_words(), recorded() as recording:
+    with torch.no_grad(), _by_itself(), compiling(), in_words(), record_apart() as recording:
         with unseen():
             inputs = [recording.input(t, name) for t, name in zip(tensors, names, strict=True)]
         with Watching(recording.value):
             results = f(*inputs)
         with unseen():
             gm = recording.finish([innermost(t) for t in results])
-    return _traced(gm, recording, time.perf_counter() - began)
+    return _trace(gm, recording, time.perf_counter() - began)
 
 
-def _traced(gm: GraphModule, recording: Recording, seconds: float) -> Traced:
+def _trace(gm: GraphModule, recording: Recording, seconds: float) -> Traced:
     examples = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     closed = [t for name, t in recording.constants.items() if name not in recording.literals]
     return Traced(gm, examples, frozenset(recording.offsets), closed, recording.asked, seconds, recording.inferred)

@@ -14,7 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from functrain.dispatch_state import forward_levels, innermost, outside_of_trace, unseen, vectorizing_levels
+from functrain.dispatch_state import (
+    forward_levels,
+    innermost,
+    is_differentiated_by_hand,
+    outside_of_trace,
+    unseen,
+    vectorizing_levels,
+)
 from functrain.engine.tracing.indexing import get_item, set_item
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.refusals import Refused
@@ -39,10 +46,10 @@ class Watching(TorchFunctionMode):
         return answer(self._value, *args, **(kwargs or {}))
 
 
-def watched() -> AbstractContextManager:
+def watch_again() -> AbstractContextManager:
     """Return the mode of the running trace again, for a function that runs where PyTorch has switched it off.
 
-    >>> with watched() as mode:  # there is no trace
+    >>> with watch_again() as mode:  # there is no trace
     ...     mode is None
     True
     """
@@ -111,14 +118,14 @@ _REDUCED: dict[str, Callable] = {"none": lambda loss: loss, "mean": torch.mean, 
 
 def _ctc_loss(value, log_probs, targets, input_lengths, target_lengths, blank=0, reduction="mean", zero_infinity=False):
     """Return the loss with its mean taken here: PyTorch's writes the lengths into memory that a trace does not have."""
-    lengths = [_listed(value, n) for n in (input_lengths, target_lengths)]
+    lengths = [_as_list(value, n) for n in (input_lengths, target_lengths)]
     loss = F.ctc_loss(log_probs, targets, lengths[0], lengths[1], blank, "none", zero_infinity)
     if reduction == "mean":
         loss = loss / torch.tensor(lengths[1], device=loss.device).to(loss.dtype).clamp_min(1)
     return _REDUCED[reduction](loss)
 
 
-def _listed(value: Callable[[Tensor], Tensor], lengths: Any) -> Any:
+def _as_list(value: Callable[[Tensor], Tensor], lengths: Any) -> Any:
     if not isinstance(lengths, Tensor):
         return lengths
     with outside_of_trace():
@@ -142,7 +149,49 @@ def _istft(_, *args, **kwargs):
         return torch.istft(*args, **kwargs)
 
 
+def _values_only(func: Callable, is_so: Callable[..., bool] = lambda *args, **kwargs: True) -> Callable:
+    """Return a function that notes that no vectors are asked for, where eager execution would compute none."""
+
+    def run(_, *args: Any, **kwargs: Any) -> Any:
+        current = recording()
+        if current is None or not is_so(*args, **kwargs) or any(map(_may_want_vectors, (*args, *kwargs.values()))):
+            return func(*args, **kwargs)
+        with current.values_only():
+            return func(*args, **kwargs)
+
+    return run
+
+
+def _may_want_vectors(x: Any) -> bool:
+    """Return whether a transform wraps a tensor, or somebody differentiates by it: then PyTorch keeps vectors."""
+    if not isinstance(x, Tensor):
+        return False
+    with unseen():
+        is_wrapped = innermost(x) is not x
+    return is_wrapped or (x.requires_grad and torch.is_grad_enabled()) or is_differentiated_by_hand()
+
+
+def _leaves_vectors_out(x: Any, some: bool = True, compute_uv: bool = True, **_: Any) -> bool:
+    return not compute_uv
+
+
+_OF_VALUES = (
+    torch.linalg.svdvals,
+    torch.linalg.eigvalsh,
+    torch.linalg.cond,
+    torch.linalg.matrix_rank,
+    torch.linalg.matrix_norm,
+    torch.linalg.norm,
+    torch.norm,
+    Tensor.norm,
+    torch.nuclear_norm,
+)
+"""Functions that stand on singular values or eigenvalues alone, for some of their arguments."""
+
+
 _OWN: dict[Any, Callable] = {
+    **{func: _values_only(func) for func in _OF_VALUES},
+    **{func: _values_only(func, _leaves_vectors_out) for func in (torch.svd, Tensor.svd)},
     **{func: _reading(func) for func in (Tensor.tolist, Tensor.numpy, Tensor.__array__)},
     Tensor.__getitem__: lambda _, x, index: get_item(x, index),
     Tensor.__setitem__: lambda _, x, index, value: set_item(x, index, value),

@@ -23,22 +23,22 @@ from functrain.engine.tracing.to_graph import trace
 from functrain.errors import InvalidArgument
 
 
-def passed_on(tensors: Sequence[Tensor]) -> list[Tensor]:
+def pass_on(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the tensors as the functions around the running code know them, which may be traced to graphs.
 
     Whoever hands tensors to what no mode of functions sees, such as an `autograd.Function`, asks this first.
 
     >>> x = torch.ones(2)
-    >>> passed_on([x])[0] is x
+    >>> pass_on([x])[0] is x
     True
     """
     if torch._C._len_torch_function_stack():  # pyright: ignore
-        return handle_torch_function(_passed_on, (), list(tensors))
+        return handle_torch_function(_pass_on, (), list(tensors))
     return list(tensors)
 
 
 def all_passed_on(values: Any) -> Any:
-    """Return a tree with its tensors as `passed_on` returns them.
+    """Return a tree with its tensors as `pass_on` returns them.
 
     >>> all_passed_on({"n": 1})
     {'n': 1}
@@ -46,12 +46,12 @@ def all_passed_on(values: Any) -> Any:
     if not torch._C._len_torch_function_stack():  # pyright: ignore
         return values
     leaves, spec = tree.flatten(values)
-    tensors = iter(passed_on([x for x in leaves if isinstance(x, Tensor)]))
+    tensors = iter(pass_on([x for x in leaves if isinstance(x, Tensor)]))
     return tree.unflatten(spec, [next(tensors) if isinstance(x, Tensor) else x for x in leaves])
 
 
-def _passed_on(tensors: list[Tensor]) -> list[Tensor]:
-    return passed_on(tensors)
+def _pass_on(tensors: list[Tensor]) -> list[Tensor]:
+    return pass_on(tensors)
 
 
 class _Swapping(TorchFunctionMode):
@@ -70,8 +70,8 @@ class _Swapping(TorchFunctionMode):
         raise NotImplementedError
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        named = {k: _swapped(self.swap, v) for k, v in kwargs.items()} if kwargs else {}
-        return func(*_swapped(self.swap, args), **named)
+        named = {k: _swap(self.swap, v) for k, v in kwargs.items()} if kwargs else {}
+        return func(*_swap(self.swap, args), **named)
 
 
 class _Applications:
@@ -100,13 +100,13 @@ class _Applications:
 _applications = _Applications()
 
 
-def _swapped(swap: Callable, value: Any) -> Any:
+def _swap(swap: Callable, value: Any) -> Any:
     if isinstance(value, Tensor):
         return swap(value)
     if type(value) in (list, tuple):
-        return type(value)(_swapped(swap, v) for v in value)
+        return type(value)(_swap(swap, v) for v in value)
     if type(value) is dict:
-        return {k: _swapped(swap, v) for k, v in value.items()}
+        return {k: _swap(swap, v) for k, v in value.items()}
     return value
 
 
@@ -126,18 +126,18 @@ class Discovering(_Swapping):
         if self._recording.made(innermost(tensor)):
             return tensor
         if id(tensor) not in self._seen:
-            self._seen[id(tensor)] = tensor, self._resolved(tensor)
+            self._seen[id(tensor)] = tensor, self._resolve(tensor)
         resolved = self._seen[id(tensor)][1]
         if level(resolved) >= 0:
             return self._recording.stand_in(resolved)
         if resolved is tensor:
             return tensor
         with unseen():
-            return self._recording.known(resolved)
+            return self._recording.abstract_of(resolved)
 
-    def _resolved(self, tensor: Tensor) -> Tensor:
+    def _resolve(self, tensor: Tensor) -> Tensor:
         # The functions around this one, which may be traced too, know first what it is.
-        resolved = alive(passed_on([tensor])[0])
+        resolved = alive(pass_on([tensor])[0])
         if level(resolved) > self._level:
             raise InvalidArgument(
                 f"{self._name} closes over a tensor that is being differentiated or vmapped, and hands it straight to "
@@ -178,14 +178,14 @@ class Closed:
 class Filling(_Swapping):
     """The mode in which a function that was traced before runs again, with other tensors for those it closes over."""
 
-    def __init__(self, closed: Closed, given: Sequence[Tensor]) -> None:
+    def __init__(self, closed: Closed, replacements: Sequence[Tensor]) -> None:
         super().__init__()
-        self._places, self._given = closed.places, given
+        self._places, self._replacements = closed.places, replacements
 
     def swap(self, tensor: Tensor) -> Tensor:
-        """Return what is given for a tensor."""
+        """Return what stands in for a tensor."""
         place = self._places.get(id(tensor))
-        return tensor if place is None else self._given[place]
+        return tensor if place is None else self._replacements[place]
 
 
 def results(mode: _Swapping, tensors: Iterable[Tensor]) -> list[Tensor]:

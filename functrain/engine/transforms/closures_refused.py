@@ -17,13 +17,13 @@ class ClosuresRefused(TorchFunctionMode):
 
     Args:
         name: of the function, for the message.
-        given: its arguments.
+        arguments: its arguments.
     """
 
-    def __init__(self, name: str, given: Sequence[Tensor]):
+    def __init__(self, name: str, arguments: Sequence[Tensor]):
         super().__init__()
         self.name = name
-        self.own = {id(t): t for t in given}
+        self.own = {id(t): t for t in arguments}
         self.begun = torch.autograd._get_sequence_nr()  # pyright: ignore
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -35,15 +35,15 @@ class ClosuresRefused(TorchFunctionMode):
                     f"{self.name} closes over a tensor that is being differentiated or vmapped; its gradient would be "
                     "lost: pass it as an argument"
                 )
-        return self._noted(func(*args, **(kwargs or {})))
+        return self._note(func(*args, **(kwargs or {})))
 
-    def _noted(self, made: Any) -> Any:
+    def _note(self, made: Any) -> Any:
         # A view of an argument requires gradients as that does, also where none are recorded.
         if torch.is_grad_enabled():
             return made
         if isinstance(made, Iterator):  # what `for row in tensor` asks for
             made = list(made)
-            return iter(self._noted(made))
+            return iter(self._note(made))
         views = made if isinstance(made, list | tuple) else [made]
         self.own.update((id(t), t) for t in views if isinstance(t, Tensor) and t.requires_grad)
         return made

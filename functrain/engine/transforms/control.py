@@ -41,7 +41,7 @@ def cond(pred: Tensor | bool, true_fun: Callable, false_fun: Callable, *operands
         return (true_fun if pred else false_fun)(*operands)
     _check_condition("cond", pred)
     if is_recorded_as_loop():
-        return _recorded_choice(pred, true_fun, false_fun, operands)
+        return _record_choice(pred, true_fun, false_fun, operands)
     if not vectorizing_levels([pred]):
         return (true_fun if bool(innermost(pred)) else false_fun)(*operands)
     a, b = true_fun(*operands), false_fun(*operands)
@@ -71,7 +71,7 @@ def _check_branches(a: Any, b: Any) -> None:
         raise TreeMismatch("\n".join(["both functions of cond must return the same structure, but:", *lines[:10]]))
 
 
-def _recorded_choice(pred: Tensor, true_fun: Callable, false_fun: Callable, operands: tuple) -> Any:
+def _record_choice(pred: Tensor, true_fun: Callable, false_fun: Callable, operands: tuple) -> Any:
     """Return the choice of a trace: two loops of one step each, of which the condition skips one."""
     results: dict[Callable, Any] = {}
     chosen = [_if(p, f, operands, results) for p, f in ((pred, true_fun), (~pred, false_fun))]
@@ -121,7 +121,7 @@ def while_loop(cond_fun: Callable, body_fun: Callable, init_val: Any, max_steps:
         arguments.whole("max_steps", max_steps, 0)
     tree.check_tensors(init_val, "the value of while_loop")
     if is_recorded_as_loop() and max_steps != 0:
-        return _recorded_while(cond_fun, body_fun, init_val, max_steps)
+        return _record_while(cond_fun, body_fun, init_val, max_steps)
     return _plain_while(cond_fun, body_fun, init_val, max_steps)
 
 
@@ -145,7 +145,7 @@ def _goes_on(cond_fun: Callable, value: Any) -> Tensor:
     return pred
 
 
-def _recorded_while(cond_fun: Callable, body_fun: Callable, value: Any, max_steps: int | None) -> Any:
+def _record_while(cond_fun: Callable, body_fun: Callable, value: Any, max_steps: int | None) -> Any:
     start, spec = tree.flatten(value)
 
     def call(carry: Tensors, row: Tensors) -> tuple[Tensors, Tensors]:

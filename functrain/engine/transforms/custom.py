@@ -9,7 +9,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.dispatch_state import alive, current_level, is_differentiated_besides
-from functrain.engine.tracing.watching import watched
+from functrain.engine.tracing.watching import watch_again
 from functrain.engine.transforms.closing import all_passed_on
 from functrain.engine.transforms.closures_refused import ClosuresRefused
 from functrain.errors import InvalidArgument, NotATensor, TreeMismatch
@@ -78,7 +78,7 @@ class _Call:
         return made
 
     def value(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        with watched(), ClosuresRefused(f"{self.name} under custom_gradient", tensors):
+        with watch_again(), ClosuresRefused(f"{self.name} under custom_gradient", tensors):
             value, structure = tree.flatten(self(tensors)[0])
         wrong = [leaf for leaf in value if not isinstance(leaf, Tensor)]
         if wrong:
@@ -100,16 +100,16 @@ class _Call:
         leaves, spec = tree.flatten(argument)
         if gradient is None:
             return [None] * len(leaves)
-        found, got = tree.flatten(gradient)
+        derivatives, got = tree.flatten(gradient)
         if got != spec:
             raise TreeMismatch(f"the gradient of {self.name} must be like its argument: expected {spec}, got {got}")
-        for leaf, g in zip(leaves, found, strict=True):
+        for leaf, g in zip(leaves, derivatives, strict=True):
             if isinstance(leaf, Tensor) and g is not None and (not isinstance(g, Tensor) or g.shape != leaf.shape):
                 expected, seen = tree.describe(leaf), tree.describe(g)
                 raise TreeMismatch(
                     f"the gradient of {self.name} must be like its argument: expected {expected}, got {seen}"
                 )
-        return found
+        return derivatives
 
 
 def _is_float(tensor: Tensor) -> bool:
@@ -137,7 +137,7 @@ class _Custom(torch.autograd.Function):
         saved = ctx.saved_tensors  # which a checkpoint around this lets be read once
         is_differentiated = is_differentiated_besides([*saved, *cotangents], ctx.level)
         saved = tuple(alive(t) for t in saved)
-        with watched(), torch.set_grad_enabled(is_differentiated):
+        with watch_again(), torch.set_grad_enabled(is_differentiated):
             gradients = ctx.call.gradients(saved, [alive(c) for c in cotangents])
         return None, *(g if _is_float(t) else None for g, t in zip(gradients, saved, strict=True))
 

@@ -128,7 +128,7 @@ def jacrev(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = Fals
     tensor([[2., 0.],
             [0., 4.]])
     """
-    return _wrapped(f, lambda f: torch.func.jacrev(f, argnums, has_aux=has_aux), argnums, has_aux, "jacrev")
+    return _wrap(f, lambda f: torch.func.jacrev(f, argnums, has_aux=has_aux), argnums, has_aux, "jacrev")
 
 
 def jacfwd(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
@@ -140,7 +140,7 @@ def jacfwd(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = Fals
     tensor([[2., 0.],
             [0., 4.]])
     """
-    return _wrapped(f, lambda f: torch.func.jacfwd(f, argnums, has_aux=has_aux), argnums, has_aux, "jacfwd")
+    return _wrap(f, lambda f: torch.func.jacfwd(f, argnums, has_aux=has_aux), argnums, has_aux, "jacfwd")
 
 
 def hessian(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
@@ -157,10 +157,10 @@ def hessian(f: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = Fal
         rows = torch.func.jacrev(f, argnums, has_aux=has_aux)
         return torch.func.jacfwd(rows, argnums, has_aux=has_aux)
 
-    return _wrapped(f, twice, argnums, has_aux, "hessian")
+    return _wrap(f, twice, argnums, has_aux, "hessian")
 
 
-def _wrapped(f: Callable, derivative: Callable, argnums: Any, has_aux: bool, name: str) -> Callable:
+def _wrap(f: Callable, derivative: Callable, argnums: Any, has_aux: bool, name: str) -> Callable:
     @wraps(f)
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         for k in (argnums,) if isinstance(argnums, int) else argnums:
@@ -197,9 +197,9 @@ def _check_floating(name: str, arguments: Sequence[Any], first: int = 0) -> None
 
 
 def _as_tuples(name: str, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[tuple, tuple]:
-    for what, given in (("primals", primals), ("tangents", tangents)):
-        if not isinstance(given, tuple | list):
-            raise InvalidArgument(f"{name}: {what} must be a tuple of arguments, got {type(given).__name__}")
+    for what, values in (("primals", primals), ("tangents", tangents)):
+        if not isinstance(values, tuple | list):
+            raise InvalidArgument(f"{name}: {what} must be a tuple of arguments, got {type(values).__name__}")
     _check_floating(name, primals)
     _check_alike(f"{name}: the tangents", tuple(primals), tuple(tangents))
     return tuple(primals), tuple(tangents)

@@ -83,7 +83,7 @@ def pull_back(f: Callable[[Any], tuple[Tensor, Tensor | float, Any]], x: Any) ->
     """
     x = all_passed_on(x)
     if _by_plain_autograd() and not _on_tape(leaves := tree.leaves(x)):
-        return _pulled_back(f, x, leaves, 0)
+        return _pull_back(f, x, leaves, 0)
     _check_floating(x, 0)
 
     def valued(x: Any) -> tuple[Tensor, tuple[Tensor, Any]]:
@@ -182,32 +182,32 @@ def by_autograd(f: Callable, argnum: int, has_aux: bool, args: tuple) -> tuple[A
         value = _check_scalar(pair(result, "grad")[0] if has_aux else result)
         return value, 1.0, result
 
-    return _pulled_back(valued, args[argnum], tree.leaves(args[argnum]), argnum)
+    return _pull_back(valued, args[argnum], tree.leaves(args[argnum]), argnum)
 
 
-def _pulled_back(f: Callable, x: Any, leaves: list[Any], argnum: int) -> tuple[Any, Any]:
+def _pull_back(f: Callable, x: Any, leaves: list[Any], argnum: int) -> tuple[Any, Any]:
     # This runs at each eager step, where a context that changes nothing takes longer than a small layer.
     try:
         variables = [leaf.detach().requires_grad_() for leaf in leaves]
     except (AttributeError, RuntimeError):
         _check_floating(x, argnum)
         raise
-    given = _replaced(x, iter(variables))
+    replaced = _replace(x, iter(variables))
     _within.depth += 1
     try:
         if torch.is_grad_enabled():
-            value, weight, aux = f(given)
+            value, weight, aux = f(replaced)
         else:
             with torch.enable_grad():
-                value, weight, aux = f(given)
+                value, weight, aux = f(replaced)
     finally:
         _within.depth -= 1
-    return tree.map(_detached, aux), _replaced(x, iter(_backward(value, weight, variables)))
+    return tree.map(_detach, aux), _replace(x, iter(_backward(value, weight, variables)))
 
 
-def _replaced(like: Any, leaves: Iterator[Tensor]) -> Any:
+def _replace(like: Any, leaves: Iterator[Tensor]) -> Any:
     if type(like) is dict:  # parameters are nested dicts: this path is several times faster
-        return {k: next(leaves) if type(v) is Tensor else _replaced(v, leaves) for k, v in like.items()}
+        return {k: next(leaves) if type(v) is Tensor else _replace(v, leaves) for k, v in like.items()}
     return tree.map(lambda _leaf: next(leaves), like)
 
 
@@ -218,10 +218,10 @@ def _backward(value: Tensor, weight: Tensor | float, variables: list[Tensor]) ->
     weight = weight.detach() if isinstance(weight, Tensor) else torch.full_like(value, weight, requires_grad=False)
     if is_recorded():
         with torch.autograd.set_multithreading_enabled(False):  # whatever the device, this thread is what is traced
-            found = _run(value, weight, variables)
+            grads = _run(value, weight, variables)
     else:
-        found = _run(value, weight, variables)
-    return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(found, variables, strict=True)]
+        grads = _run(value, weight, variables)
+    return [torch.zeros_like(leaf) if grad is None else grad for grad, leaf in zip(grads, variables, strict=True)]
 
 
 def _run(value: Tensor, weight: Tensor, variables: list[Tensor]) -> tuple[Tensor | None, ...]:
@@ -229,7 +229,7 @@ def _run(value: Tensor, weight: Tensor, variables: list[Tensor]) -> tuple[Tensor
     return run_backward((value,), (weight,), False, False, tuple(variables), True, accumulate_grad=False)
 
 
-def _detached(leaf: Any) -> Any:
+def _detach(leaf: Any) -> Any:
     return leaf.detach() if isinstance(leaf, Tensor) else leaf
 
 

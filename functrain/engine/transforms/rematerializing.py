@@ -25,7 +25,7 @@ from functrain.dispatch_state import (
     without_tangent,
 )
 from functrain.engine.tracing.recording import is_recorded
-from functrain.engine.tracing.watching import watched
+from functrain.engine.tracing.watching import watch_again
 from functrain.engine.transforms.closing import Filling, all_passed_on, closures
 from functrain.engine.transforms.closures_refused import ClosuresRefused
 
@@ -65,16 +65,16 @@ def remat(f: Callable) -> Callable:
     def rematerialised(*args: Any, **kwargs: Any) -> Any:
         args, kwargs = all_passed_on(args), all_passed_on(kwargs)
         if is_transformed() or (is_recorded() and torch.is_grad_enabled()):
-            return _transformed(f, args, kwargs, is_recorded() and get_proxy_mode() is None)
+            return _transform(f, args, kwargs, is_recorded() and get_proxy_mode() is None)
         if get_proxy_mode() is None and torch.is_grad_enabled():
-            return _checkpointed(partial(f, **kwargs) if kwargs else f, args)
+            return _checkpoint(partial(f, **kwargs) if kwargs else f, args)
         return f(*args, **kwargs)
 
     vars(rematerialised)["recomputes"] = f  # a scan of it keeps carries alone
     return rematerialised
 
 
-def _checkpointed(f: Callable, args: tuple) -> Any:
+def _checkpoint(f: Callable, args: tuple) -> Any:
     try:
         return checkpoint(f, *args, use_reentrant=False, preserve_rng_state=False)
     except RuntimeError as error:
@@ -83,7 +83,7 @@ def _checkpointed(f: Callable, args: tuple) -> Any:
     return f(*args)  # gradients inside refuse what recomputes: the same values, in more memory
 
 
-def _transformed(f: Callable, args: tuple, kwargs: dict[str, Any], traced: bool) -> Any:
+def _transform(f: Callable, args: tuple, kwargs: dict[str, Any], traced: bool) -> Any:
     f = _under_autocast_of_now(f)
     leaves, spec = tree.flatten((args, kwargs))
     where = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
@@ -104,7 +104,7 @@ def _transformed(f: Callable, args: tuple, kwargs: dict[str, Any], traced: bool)
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
         with (
-            watched(),
+            watch_again(),
             ClosuresRefused(f"{_name(f)} under remat", tensors)
             if closed is None
             else Filling(closed, tensors[count:]) as mode,
@@ -187,17 +187,17 @@ class _Remat(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple:
-        given = [c for c, wanted in zip(cotangents, ctx.results, strict=True) if wanted]
+        incoming = [c for c, wanted in zip(cotangents, ctx.results, strict=True) if wanted]
         saved = ctx.saved_tensors  # which a checkpoint around this lets be read once
-        is_differentiated = is_differentiated_besides([*saved, *given], ctx.level)
-        given, tensors = [alive(c) for c in given], [alive(t) for t in saved]
+        is_differentiated = is_differentiated_besides([*saved, *incoming], ctx.level)
+        incoming, tensors = [alive(c) for c in incoming], [alive(t) for t in saved]
         traced = is_recorded() or get_proxy_mode() is not None
-        tensors = _after(given, tensors, ctx.call.kept) if traced else tensors
+        tensors = _after(incoming, tensors, ctx.call.kept) if traced else tensors
         by, partial = _of_floats(ctx.call.flat, tensors)
         # torch.func records its backward passes too, and the record would hold all that is computed again.
         with torch.set_grad_enabled(is_differentiated):
             _, vjp = torch.func.vjp(partial, *[tensors[k] for k in by])  # pyright: ignore
-            gradients = dict(zip(by, vjp(tuple(given)), strict=True))
+            gradients = dict(zip(by, vjp(tuple(incoming)), strict=True))
         return None, *(gradients.get(k) for k in range(len(tensors)))
 
     @staticmethod

@@ -13,7 +13,7 @@ from functrain.nn.combinators.children import (
     check_dicts,
     check_distinct,
     children_of,
-    combined,
+    combination,
     init_child,
     label_of,
 )
@@ -99,7 +99,7 @@ def _branches(what: str, label: str, children: Sequence[Child], combine: Callabl
             outputs.append(y)
         return combine(outputs), buffers
 
-    return combined(label, init, apply, children)
+    return combination(label, init, apply, children)
 
 
 def _add(outputs: list) -> Tensor:

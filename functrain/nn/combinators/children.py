@@ -15,7 +15,7 @@ from functrain.nn.functions import as_model
 from functrain.nn.locating import inside, locate
 from functrain.nn.mode import EVALUATION, Mode, enter
 from functrain.nn.model import Buffers, Model, Params
-from functrain.nn.observing import entered, left
+from functrain.nn.observing import note_entry, note_return
 
 Child = tuple[str, Model]
 
@@ -85,7 +85,7 @@ def apply_child(name: str, layer: Model, params: Params, buffers: Buffers, x: An
     before = buffers.get(name, {})
     try:
         own = enter(mode, name)
-        entered(own.path)
+        note_entry(own.path)
         result = layer.apply(params.get(name, {}), before, x, own)
         if type(result) is not tuple or len(result) != 2:
             raise _no_pair(layer, result)
@@ -94,7 +94,7 @@ def apply_child(name: str, layer: Model, params: Params, buffers: Buffers, x: An
         locate(error, name)
         raise error from error.__cause__
     y, after = result
-    left(own.path, layer, y)
+    note_return(own.path, layer, y)
     if after is before:
         return y, buffers
     # A child without buffers may return a new empty dict; the structure must not change for that.
@@ -134,7 +134,7 @@ def check_dicts(label: str, names: frozenset[str], params: Any, buffers: Any) ->
             )
 
 
-def combined(label: str, init: Callable, apply: Callable, children: Sequence[Child]) -> Model:
+def combination(label: str, init: Callable, apply: Callable, children: Sequence[Child]) -> Model:
     """Return the model of these functions, with the hyperparameters of its children."""
     hypers = {f"{name}.{path}": hyper for name, layer in children for path, hyper in layer.hypers.items()}
     return Model(init, apply, hypers, label=label)
@@ -151,6 +151,6 @@ def label_of(what: str, children: Iterable[Child], *options: str) -> str:
     return f"{what}({', '.join([*parts, *options])})"
 
 
-def renamed(name: str | None, layer: Model) -> Model:
+def rename(name: str | None, layer: Model) -> Model:
     """Return the layer with another name, or with none."""
     return attrs.evolve(layer, name=name)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from functrain import arguments
 from functrain.errors import InvalidArgument
-from functrain.nn.combinators.children import Child, apply_child, check_dicts, check_distinct, combined, init_child
+from functrain.nn.combinators.children import Child, apply_child, check_dicts, check_distinct, combination, init_child
 from functrain.nn.functions import as_model
 from functrain.nn.mode import EVALUATION, Mode, enter
 from functrain.nn.model import Buffers, Model, Params
@@ -58,7 +58,7 @@ def composite(label: str, forward: Callable[["Children", Any], Any], **layers: A
         using = Children(label, by_name, params, buffers, mode)
         return forward(using, x), using._buffers
 
-    return combined(label, init, apply, children)
+    return combination(label, init, apply, children)
 
 
 def _ordered(held: dict[str, Any], children: tuple[Child, ...]) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from functrain.nn.combinators.children import (
     check_dicts,
     check_name,
     children_of,
-    combined,
+    combination,
     init_child,
     label_of,
-    renamed,
+    rename,
 )
 from functrain.nn.functions import as_model
 from functrain.nn.mode import EVALUATION, Mode
@@ -59,7 +59,7 @@ def serial(*layers: Any, **named: Any) -> Model:
             x, buffers = apply_child(name, layer, params, buffers, x, mode)
         return x, buffers
 
-    return combined(label, init, apply, children)
+    return combination(label, init, apply, children)
 
 
 def repeat(count: int, layer: Any) -> Model:
@@ -79,7 +79,7 @@ def repeat(count: int, layer: Any) -> Model:
     ['0', '1', '2']
     """
     arguments.whole("count", count, minimum=0)
-    copies = serial(*[renamed(None, as_model("layer", layer))] * count)
+    copies = serial(*[rename(None, as_model("layer", layer))] * count)
     return attrs.evolve(copies, label=f"repeat({count}, {layer})")
 
 
@@ -98,4 +98,4 @@ def named(name: str, layer: Any) -> Model:
     serial(double=lambda, half=lambda)
     """
     check_name(name)
-    return renamed(name, as_model(f"layer {name}", layer))
+    return rename(name, as_model(f"layer {name}", layer))

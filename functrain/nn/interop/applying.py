@@ -13,13 +13,13 @@ from functrain.errors import TreeMismatch
 from functrain.nn.interop.keeping.copying import fresh
 from functrain.nn.interop.keeping.leaves import BUFFER, gathered, spread
 from functrain.nn.interop.keeping.original import Kept
-from functrain.nn.interop.rules.checkpoints import applied
-from functrain.nn.interop.rules.generators import watched
+from functrain.nn.interop.rules.checkpoints import redirect
+from functrain.nn.interop.rules.generators import watch_generators
 from functrain.nn.interop.rules.norms import cumulative
 from functrain.nn.interop.rules.running import Running
 from functrain.nn.mode import Mode
 from functrain.nn.model import Buffers, Params
-from functrain.nn.observing import entered, is_observed, left
+from functrain.nn.observing import is_observed, note_entry, note_return
 
 
 class Application:
@@ -46,11 +46,11 @@ class Application:
         self.values = [
             v.clone() if kind == BUFFER else v for v, kind in zip(self.passed, kept.leaves.kinds, strict=True)
         ]
-        things, self.parts = fresh(kept.plan, self.values, mode.train)
+        things, self.parts = fresh(kept.recipe, self.values, mode.train)
         self.module = things[0]
-        paths = {id(things[number]): path for path, number in kept.plan.modules.items()}
+        paths = {id(things[number]): path for path, number in kept.recipe.modules.items()}
         self.run = Running(mode, paths, self._originals())
-        for owner, key, number in kept.plan.slots:
+        for owner, key, number in kept.recipe.slots:
             if kept.leaves.kinds[number] == BUFFER:
                 self.run.slots.setdefault(id(self.values[number]), []).append((self.parts[owner], key))
         for number in kept.cumulative:
@@ -62,11 +62,11 @@ class Application:
     def _show(self) -> None:
         """Let observers see what each submodule returns."""
         base = self.run.mode.path
-        for path, number in self.kept.plan.modules.items():
+        for path, number in self.kept.recipe.modules.items():
             if path:
                 names = (*base, *path.split("."))
-                before = {-1: lambda module, args, names=names: entered(names)}
-                after = {-1: lambda module, args, y, names=names: left(names, module, y)}
+                before = {-1: lambda module, args, names=names: note_entry(names)}
+                after = {-1: lambda module, args, y, names=names: note_return(names, module, y)}
                 own = self.parts[number]
                 own["_forward_pre_hooks"] = {**own["_forward_pre_hooks"], **before}
                 own["_forward_hooks"] = {**own["_forward_hooks"], **after}
@@ -96,7 +96,7 @@ class Application:
         """Return f(module), in the mode in which draws come from the key."""
         first = self.run.mode.train not in self.kept.looked
         self.kept.looked.add(self.run.mode.train)
-        with watched(thorough=first), applied(self), self.run:
+        with watch_generators(thorough=first), redirect(self), self.run:
             if self.kept.trains_itself and not self.run.mode.train:
                 with torch.no_grad():
                     self.module.train(False)
@@ -105,7 +105,7 @@ class Application:
     def buffers(self) -> Buffers:
         """Return the buffers as they are after the call; those that nobody wrote to are the ones passed in."""
         after = list(self.passed)
-        held = self._held()
+        held = self._own_tensors()
         changed = False
         for number, now in held.items():
             before = self.values[number]
@@ -114,13 +114,13 @@ class Application:
             after[number], changed = now.detach(), True
         return spread(self.kept.leaves.buffers, after) if changed else self._buffers
 
-    def _held(self) -> dict[int, Tensor]:
+    def _own_tensors(self) -> dict[int, Tensor]:
         leaves, held = self.kept.leaves, {}
-        for owner, key, number in self.kept.plan.slots:
+        for owner, key, number in self.kept.recipe.slots:
             now = self._at(owner, key, leaves.names[number])
             if leaves.kinds[number] != BUFFER:
                 if now is not self.values[number]:
-                    raise _replaced(leaves.kinds[number], leaves.names[number])
+                    raise _replace(leaves.kinds[number], leaves.names[number])
             elif number not in held or held[number] is self.values[number]:
                 held[number] = now
         return held
@@ -131,11 +131,11 @@ class Application:
         except (KeyError, IndexError):
             now = None
         if not isinstance(now, Tensor):
-            raise _replaced("buffer or parameter", name)
+            raise _replace("buffer or parameter", name)
         return now
 
 
-def _replaced(kind: str, name: str) -> TreeMismatch:
+def _replace(kind: str, name: str) -> TreeMismatch:
     return TreeMismatch(
         f"from_module: the forward removes the {kind} {name}, or puts something else in its place; compute with a "
         "local value instead"

@@ -35,9 +35,9 @@ def first_values(
     random.check_key(key)
     with torch.no_grad():
         if any(map(is_lazy, kept.leaves.own)):
-            values = _materialised(kept, key, call)
+            values = _materialise(kept, key, call)
         elif fresh:
-            values = _drawn(kept, key)
+            values = _draw(kept, key)
         else:
             values = [own.clone() for own in kept.leaves.own]
         device = next((leaf.device for leaf in tree.leaves(example) if isinstance(leaf, Tensor)), None)
@@ -49,11 +49,11 @@ def _has_parameters(module: torch.nn.Module) -> bool:
     return any(parameter is not None for parameter in module._parameters.values())
 
 
-def _drawn(kept: Kept, key: Tensor) -> Values:
+def _draw(kept: Kept, key: Tensor) -> Values:
     # Made of the key, so that under a vmap over keys there is one for each row to draw into.
     values = [key.new_empty(own.shape, dtype=own.dtype).to(own.device).copy_(own) for own in kept.leaves.own]
-    things, parts = made_fresh(kept.plan, values, train=True)
-    modules = {path: things[number] for path, number in kept.plan.modules.items()}
+    things, parts = made_fresh(kept.recipe, values, train=True)
+    modules = {path: things[number] for path, number in kept.recipe.modules.items()}
     missing = []
     for path in reversed(modules):  # parts first, as a constructor does
         reset = _reset(path, modules)
@@ -67,12 +67,12 @@ def _drawn(kept: Kept, key: Tensor) -> Values:
             f"from_module: fresh=True needs a reset_parameters of each submodule that holds parameters, and "
             f"{', '.join(missing[:10])} has none; add it, or take the module's own values (fresh=False)"
         )
-    return _held(kept, parts, values)
+    return _values_of(kept, parts, values)
 
 
-def _held(kept: Kept, parts: list[Any], values: Values) -> Values:
+def _values_of(kept: Kept, parts: list[Any], values: Values) -> Values:
     after = list(values)
-    for owner, key, number in kept.plan.slots:
+    for owner, key, number in kept.recipe.slots:
         now = parts[owner].get(key) if isinstance(parts[owner], dict) else parts[owner][key]
         if isinstance(now, Tensor):
             after[number] = now.detach()
@@ -96,17 +96,17 @@ def _reset(path: str, modules: dict[str, torch.nn.Module]) -> Callable[[], Any] 
     return None
 
 
-def _materialised(kept: Kept, key: Tensor, call: Callable[[torch.nn.Module], Any]) -> Values:
+def _materialise(kept: Kept, key: Tensor, call: Callable[[torch.nn.Module], Any]) -> Values:
     """Return the values after the module is applied to the example, which tells lazy modules their shapes."""
     values = [_waiting(own) if is_lazy(own) else own.clone() for own in kept.leaves.own]
-    things, parts = made_fresh(kept.plan, values, train=False)
+    things, parts = made_fresh(kept.recipe, values, train=False)
     for number, kind in kept.lazy.items():
         things[number].__class__, becomes = kind, type(things[number])
         parts[number]["forward"] = functools.partial(_first_forward, things[number], becomes)
-    paths = {id(things[number]): path for path, number in kept.plan.modules.items()}
+    paths = {id(things[number]): path for path, number in kept.recipe.modules.items()}
     with Running(Mode(False, key), paths, kept.leaves.originals):
         call(things[0])
-    return _held(kept, parts, values)
+    return _values_of(kept, parts, values)
 
 
 def _waiting(own: Any) -> Any:

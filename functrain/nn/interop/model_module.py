@@ -15,7 +15,7 @@ from functrain.nn.interop.keeping.leaves import BUFFER, PARAMETER, gathered
 from functrain.nn.interop.keeping.original import Kept, Original
 from functrain.nn.mode import EVALUATION, training
 from functrain.nn.model import Buffers, Model, Params
-from functrain.nn.surgery.merging import made_from, merged
+from functrain.nn.surgery.merging import merge, origin
 
 
 def to_module(model: Model, params: Params, buffers: Buffers) -> torch.nn.Module:
@@ -46,12 +46,12 @@ def to_module(model: Model, params: Params, buffers: Buffers) -> torch.nn.Module
     True
     """
     model = as_model("model", model)
-    params, buffers = merged(model, params, buffers)
-    while (source := made_from(model)) is not None:
+    params, buffers = merge(model, params, buffers)
+    while (source := origin(model)) is not None:
         model = source.model
-    origin = getattr(model.apply, "original", None)
-    if isinstance(origin, Original):
-        return _same_class(origin.kept, params, buffers)
+    module = getattr(model.apply, "original", None)
+    if isinstance(module, Original):
+        return _same_class(module.kept, params, buffers)
     return ModelModule(model, params, buffers).eval()
 
 
@@ -60,7 +60,7 @@ def _same_class(kept: Kept, params: Params, buffers: Buffers) -> torch.nn.Module
         value.detach().clone() if kind == BUFFER else torch.nn.Parameter(value.detach().clone(), kind == PARAMETER)
         for kind, value in zip(kept.leaves.kinds, gathered(kept.leaves, params, buffers), strict=True)
     ]
-    module = fresh(kept.plan, values, train=True)[0][0]
+    module = fresh(kept.recipe, values, train=True)[0][0]
     return copy.deepcopy(module).eval()  # what is no parameter is shared with the model so far
 
 
@@ -82,7 +82,7 @@ class ModelModule(torch.nn.Module):
 
     def forward(self, x: Any) -> Any:
         """Apply the model; in training with a new key, and keeping new values of the buffers."""
-        params, buffers = _held(self, self._params), _held(self, self._buffer_tree)
+        params, buffers = _tensors_of(self, self._params), _tensors_of(self, self._buffer_tree)
         mode = EVALUATION
         if self.training:
             mode = training(random.key(int(torch.randint(2**62, ()))))
@@ -107,8 +107,8 @@ def _register(module: torch.nn.Module, values: Mapping[str, Any], make: Any) -> 
         put(name, made)
 
 
-def _held(module: Any, names: Mapping[str, Any]) -> dict[str, Any]:
+def _tensors_of(module: Any, names: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: getattr(module, name) if inner is None else _held(module._modules[name], inner)
+        name: getattr(module, name) if inner is None else _tensors_of(module._modules[name], inner)
         for name, inner in names.items()
     }

@@ -78,13 +78,13 @@ def from_module(
     kept_code = original(module)
 
     def init(key: Tensor, example: Any) -> tuple[Params, Buffers]:
-        return first_values(kept_code.kept, key, example, fresh, lambda held: _called(held, method, example, unpack))
+        return first_values(kept_code.kept, key, example, fresh, lambda held: _call(held, method, example, unpack))
 
     def apply(params: Params, buffers: Buffers, x: Any, mode: Mode = EVALUATION) -> tuple[Any, Buffers]:
         application = Application(kept_code.kept, params, buffers, mode)
         application.guard_input(x)
         try:
-            y = application.call(lambda held: _called(held, method, x, unpack))
+            y = application.call(lambda held: _call(held, method, x, unpack))
         except Exception as error:
             _explain(error, application, kept_code.kept, method, x, unpack)
             raise
@@ -116,7 +116,7 @@ def arguments(x: Any, unpack: bool) -> tuple[tuple, dict[str, Any]]:
     return (x,), {}
 
 
-def _called(module: torch.nn.Module, method: str, x: Any, unpack: bool) -> Any:
+def _call(module: torch.nn.Module, method: str, x: Any, unpack: bool) -> Any:
     args, named = arguments(x, unpack)
     call = module if method == "forward" else getattr(module, method)
     return call(*args, **named)

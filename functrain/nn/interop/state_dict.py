@@ -114,13 +114,13 @@ def from_state_dict(state_dict: Mapping[str, Tensor], params: Params, buffers: B
     taken = frozenset(report.matched)
 
     def value(path: str, leaf: Tensor) -> Tensor:
-        return _copied_once(copies, state_dict[path], leaf.device) if path in taken else leaf
+        return _copy_once(copies, state_dict[path], leaf.device) if path in taken else leaf
 
     loaded = tree.map_with_path(value, params), tree.map_with_path(value, buffers)
     return loaded if strict else (*loaded, report)
 
 
-def _copied_once(copies: dict[Any, Tensor], tensor: Tensor, device: Any) -> Tensor:
+def _copy_once(copies: dict[Any, Tensor], tensor: Tensor, device: Any) -> Tensor:
     place = tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), device
     if tensor.numel() == 0:  # shares no memory with any other
         return tensor.detach().to(device, copy=True)

@@ -66,7 +66,7 @@ def batch_norm(momentum: float | None = 0.1, eps: float = 1e-5, affine: bool = T
             y, *batch = normalise(x, scale, shift, eps)
         else:
             y, *batch = normalise_weighted(x, mode.weight, scale, shift, eps)
-        return y, _moved(b, momentum, batch)
+        return y, _move(b, momentum, batch)
 
     return stateful_layer("batch_norm", params, _statistics, apply, takes=_channels)
 
@@ -163,7 +163,7 @@ def _weighted_mean(values: Tensor, share: Tensor) -> Tensor:
     return share.to(values.dtype) @ by_row
 
 
-def _moved(buffers: Buffers, momentum: float | None, batch: list[Any]) -> Buffers:
+def _move(buffers: Buffers, momentum: float | None, batch: list[Any]) -> Buffers:
     batch_mean, batch_var, counts = batch
     mean, var, count = (buffers[name] for name in _STATISTICS)
     # Not 1 / (count + 1) alone: a quotient of integers is in the default dtype, float32.

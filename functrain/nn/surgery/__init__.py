@@ -5,6 +5,6 @@ Each takes a model and returns one, for layers of functrain's own and for `from_
 
 from functrain.nn.surgery.adapting import lora
 from functrain.nn.surgery.freezing import freeze
-from functrain.nn.surgery.merging import merged
+from functrain.nn.surgery.merging import merge
 
-__all__ = ["freeze", "lora", "merged"]
+__all__ = ["freeze", "lora", "merge"]

@@ -11,7 +11,7 @@ from functrain.errors import InvalidArgument
 from functrain.nn.functions import as_model
 from functrain.nn.mode import EVALUATION, Mode
 from functrain.nn.model import Buffers, Model, Params
-from functrain.nn.surgery.merging import MadeFrom, chooser, frozen_entry, joined, split, with_frozen, without_frozen
+from functrain.nn.surgery.merging import MadeFrom, chooser, frozen_entry, join, split, with_frozen, without_frozen
 
 DOWN, UP = "lora_down", "lora_up"
 
@@ -40,7 +40,7 @@ def lora(
     Raises:
         InvalidArgument: an option is none of these; at `init`, no weight is chosen.
 
-    See also: `merged`, which multiplies the factors and adds them to the weights.
+    See also: `merge`, which multiplies the factors and adds them to the weights.
 
     Reference: Hu et al., LoRA: low-rank adaptation of large language models, 2021, https://arxiv.org/abs/2106.09685.
 
@@ -66,15 +66,15 @@ def lora(
             shown = ", ".join(tree.paths(params)[:10])
             raise InvalidArgument(f"lora: where matches no weight of two axes or more; the paths are {shown:.600}")
         chosen, _ = split(frozen, factors.__contains__)
-        return joined(_factors(chosen, key, rank), trained), with_frozen(entry, buffers, frozen)
+        return join(_factors(chosen, key, rank), trained), with_frozen(entry, buffers, frozen)
 
     def back(params: Params, buffers: Buffers) -> tuple[Params, Buffers]:
         frozen, rest = without_frozen(entry, buffers)
-        return _adapted(frozen, params, scale), rest
+        return _adapt(frozen, params, scale), rest
 
     def apply(params: Params, buffers: Buffers, x: Any, mode: Mode = EVALUATION) -> tuple[Any, Buffers]:
         frozen, rest = without_frozen(entry, buffers)
-        y, after = model.apply(_adapted(frozen, params, scale), rest, x, mode)
+        y, after = model.apply(_adapt(frozen, params, scale), rest, x, mode)
         return y, buffers if after is rest else with_frozen(entry, after, frozen)
 
     apply.made_from = MadeFrom(model, back)  # pyright: ignore
@@ -90,7 +90,7 @@ def _factors(weights: Params, key: Tensor, rank: int) -> Params:
     return tree.map_with_path(drawn, weights)
 
 
-def _adapted(frozen: Params, params: Params, scale: float) -> Params:
+def _adapt(frozen: Params, params: Params, scale: float) -> Params:
     """Return frozen parameters with the products of factors added, and with those that are trained as they are."""
     made = {}
     for name in {**frozen, **params}:
@@ -103,5 +103,5 @@ def _adapted(frozen: Params, params: Params, scale: float) -> Params:
         elif own is None:
             made[name] = factors
         else:
-            made[name] = _adapted(own, factors, scale)
+            made[name] = _adapt(own, factors, scale)
     return made

@@ -11,7 +11,7 @@ from functrain.errors import InvalidArgument
 from functrain.nn.functions import as_model
 from functrain.nn.mode import EVALUATION, Mode
 from functrain.nn.model import Buffers, Model, Params
-from functrain.nn.surgery.merging import MadeFrom, chooser, frozen_entry, joined, split, with_frozen, without_frozen
+from functrain.nn.surgery.merging import MadeFrom, chooser, frozen_entry, join, split, with_frozen, without_frozen
 
 
 def freeze(model: Model, where: str | Sequence[str] | Callable[[str], bool]) -> Model:
@@ -27,7 +27,7 @@ def freeze(model: Model, where: str | Sequence[str] | Callable[[str], bool]) -> 
         InvalidArgument: where is none of these; at `init`, it matches no parameter, or all.
         DuplicateName: at `init`, a layer has the name "frozen".
 
-    See also: `merged`, the way back; `lora`.
+    See also: `merge`, the way back; `lora`.
 
     >>> import torch
     >>> from functrain import nn, random
@@ -50,11 +50,11 @@ def freeze(model: Model, where: str | Sequence[str] | Callable[[str], bool]) -> 
 
     def back(params: Params, buffers: Buffers) -> tuple[Params, Buffers]:
         frozen, rest = without_frozen(entry, buffers)
-        return joined(frozen, params), rest
+        return join(frozen, params), rest
 
     def apply(params: Params, buffers: Buffers, x: Any, mode: Mode = EVALUATION) -> tuple[Any, Buffers]:
         frozen, rest = without_frozen(entry, buffers)
-        y, after = model.apply(joined(frozen, params), rest, x, mode)
+        y, after = model.apply(join(frozen, params), rest, x, mode)
         return y, buffers if after is rest else with_frozen(entry, after, frozen)
 
     apply.made_from = MadeFrom(model, back)  # pyright: ignore

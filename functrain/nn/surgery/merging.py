@@ -23,12 +23,12 @@ class MadeFrom:
     back: Callable[[Params, Buffers], tuple[Params, Buffers]]
 
 
-def made_from(model: Model) -> MadeFrom | None:
+def origin(model: Model) -> MadeFrom | None:
     """Return what a model was made from by `freeze` or `lora`, None for any other."""
     return getattr(model.apply, "made_from", None)
 
 
-def merged(model: Model, params: Params, buffers: Buffers) -> tuple[Params, Buffers]:
+def merge(model: Model, params: Params, buffers: Buffers) -> tuple[Params, Buffers]:
     """Return the values of a model changed by `freeze` or `lora` as those of the model that it was made from.
 
     Frozen parameters stand among the others again, and the factors of `lora` are multiplied and added to their weights.
@@ -47,10 +47,10 @@ def merged(model: Model, params: Params, buffers: Buffers) -> tuple[Params, Buff
     >>> from functrain import nn, random
     >>> model = nn.freeze(nn.serial(nn.dense(4), nn.dense(2)), "0.*")
     >>> params, buffers = model.init(random.key(0), torch.zeros(1, 3))
-    >>> list(params), list(nn.to_state_dict(*merged(model, params, buffers)))
+    >>> list(params), list(nn.to_state_dict(*merge(model, params, buffers)))
     (['1'], ['0.weight', '0.bias', '1.weight', '1.bias'])
     """
-    while (source := made_from(model)) is not None:
+    while (source := origin(model)) is not None:
         params, buffers = source.back(params, buffers)
         model = source.model
     return params, buffers
@@ -73,11 +73,11 @@ def split(params: Params, is_chosen: Callable[[str], bool], prefix: str = "") ->
     return chosen, others
 
 
-def joined(a: Params, b: Params) -> Params:
+def join(a: Params, b: Params) -> Params:
     """Return two nested dicts as one, in the order of the names of the first and then of the second."""
     both = {**a, **b}
     return {
-        name: joined(a[name], b[name]) if name in a and name in b and isinstance(a[name], dict) else value
+        name: join(a[name], b[name]) if name in a and name in b and isinstance(a[name], dict) else value
         for name, value in both.items()
     }
 
@@ -90,7 +90,7 @@ def frozen_entry(model: Model) -> str:
     ('frozen', 'frozen_2')
     """
     depth = 1
-    while (source := made_from(model)) is not None:
+    while (source := origin(model)) is not None:
         model, depth = source.model, depth + 1
     return "frozen" if depth == 1 else f"frozen_{depth}"
 

@@ -4,7 +4,9 @@ from functrain.optim.arithmetic import is_zero
 from functrain.optim.chaining import alias
 from functrain.optim.optimizers.shared import decay
 from functrain.optim.primitives import (
+    add_noise,
     average_iterates,
+    ema,
     negate,
     scale_by_falling_rate,
     scale_by_learning_rate,
@@ -49,6 +51,47 @@ def sgd(
         None if is_zero(momentum) else momentums,
         scale_by_learning_rate(lr),
     )
+
+
+def momentum(lr: Hyper, momentum: Hyper = 0.9, debias: bool = True, weight_decay: Hyper = 0.0) -> Transform:
+    """Return descent by a mean of the gradients: the lesson's momentum, dampened, with "debias".
+
+    As in notebook 09 of fastai's course of 2019; so the learning rate is that of plain descent, whatever the momentum.
+    Without `debias` it is PyTorch's momentum with as much dampening, but for the first update. See `ema` for the maths.
+    Keeps one number for each parameter.
+
+    Args:
+        lr: the learning rate, at least 0.
+        momentum: in [0, 1), the decay of the mean.
+        debias: whether to correct that the mean begins at 0.
+        weight_decay: the L2 penalty, at least 0.
+
+    Raises:
+        InvalidArgument: a number is out of range.
+
+    >>> momentum(lr=0.1)
+    momentum(lr=0.1, momentum=0.9)
+    """
+    return alias("momentum", decay(weight_decay), ema(momentum, debias=debias), scale_by_learning_rate(lr))
+
+
+def noisy_sgd(lr: Hyper, eta: Hyper = 0.01, gamma: Hyper = 0.55) -> Transform:
+    """Return descent by gradients with normal noise, which becomes less, as optax.noisy_sgd.
+
+    The noise is drawn from the key of the training step. See `add_noise` for the maths and its source.
+
+    Args:
+        lr: the learning rate, at least 0.
+        eta: at least 0, the first variance of the noise.
+        gamma: at least 0, how fast it falls.
+
+    Raises:
+        InvalidArgument: a number is out of range. In `update`, the context has no key.
+
+    >>> noisy_sgd(lr=0.1)
+    noisy_sgd(lr=0.1, eta=0.01, gamma=0.55)
+    """
+    return alias("noisy_sgd", add_noise(eta, gamma), scale_by_learning_rate(lr))
 
 
 def asgd(

@@ -12,6 +12,7 @@ from functrain.optim.primitives import (
     scale_by_radam,
 )
 from functrain.optim.transform import Transform
+from functrain.optim.wrappers.claiming import Where
 from functrain.schedule import Hyper
 
 
@@ -60,12 +61,12 @@ def adamw(
     weight_decay: Hyper = 1e-2,
     amsgrad: bool = False,
     maximize: bool = False,
+    decayed: Where | None = None,
 ) -> Transform:
     """Return Adam with decoupled weight decay, equal to torch.optim.AdamW.
 
     p changes by -lr * (Adam's update + weight_decay * p) (Loshchilov and Hutter, 2019,
-    https://arxiv.org/abs/1711.05101). To leave biases and norms undecayed, see `partition`. Keeps two numbers for each
-    parameter.
+    https://arxiv.org/abs/1711.05101). Keeps two numbers for each parameter.
 
     Args:
         lr: the learning rate, at least 0.
@@ -75,6 +76,7 @@ def adamw(
         weight_decay: at least 0, decoupled, multiplied by the learning rate.
         amsgrad: whether to divide by the largest mean square so far, see `scale_by_amsgrad`.
         maximize: whether to climb instead.
+        decayed: which parameters decay, see `add_decayed_weights`; None for all. `no_biases_or_norms` is for most.
 
     Raises:
         InvalidArgument: a number is out of range.
@@ -86,7 +88,7 @@ def adamw(
         "adamw",
         negate if maximize else None,
         scale_by_amsgrad(b1, b2, eps) if amsgrad else scale_by_adam(b1, b2, eps),
-        decay(weight_decay),
+        decay(weight_decay, decayed),
         scale_by_learning_rate(lr),
     )
 
@@ -208,6 +210,7 @@ def nadamw(
     weight_decay: Hyper = 1e-2,
     momentum_decay: Hyper = 0.004,
     maximize: bool = False,
+    decayed: Where | None = None,
 ) -> Transform:
     """Return NAdam with decoupled weight decay, equal to torch.optim.NAdam(decoupled_weight_decay=True).
 
@@ -221,6 +224,7 @@ def nadamw(
         weight_decay: at least 0, decoupled, multiplied by the learning rate.
         momentum_decay: at least 0, how fast the momentum grows to b1.
         maximize: whether to climb instead.
+        decayed: which parameters decay, see `add_decayed_weights`; None for all.
 
     Raises:
         InvalidArgument: a number is out of range.
@@ -232,7 +236,7 @@ def nadamw(
         "nadamw",
         negate if maximize else None,
         scale_by_nadam(b1, b2, eps, momentum_decay),
-        decay(weight_decay),
+        decay(weight_decay, decayed),
         scale_by_learning_rate(lr),
     )
 

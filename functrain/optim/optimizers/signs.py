@@ -1,14 +1,29 @@
 """Optimizers that look at the signs of gradients alone."""
 
+from functrain.optim.arithmetic import is_zero
 from functrain.optim.chaining import alias
-from functrain.optim.hypers import fixed
+from functrain.optim.hypers import check_fixed
 from functrain.optim.optimizers.shared import decay
-from functrain.optim.primitives import negate, scale_by_learning_rate, scale_by_lion, scale_by_rprop
+from functrain.optim.primitives import (
+    ema,
+    negate,
+    scale_by_learning_rate,
+    scale_by_lion,
+    scale_by_rprop,
+    scale_by_sign,
+)
 from functrain.optim.transform import Transform
+from functrain.optim.wrappers.claiming import Where
 from functrain.schedule import Hyper, Number
 
 
-def lion(lr: Hyper = 1e-4, b1: Hyper = 0.9, b2: Hyper = 0.99, weight_decay: Hyper = 0.0) -> Transform:
+def lion(
+    lr: Hyper = 1e-4,
+    b1: Hyper = 0.9,
+    b2: Hyper = 0.99,
+    weight_decay: Hyper = 0.0,
+    decayed: Where | None = None,
+) -> Transform:
     """Return Lion: steps by the sign of a mean, all of one size. See `scale_by_lion` for the maths and its source.
 
     Args:
@@ -16,6 +31,7 @@ def lion(lr: Hyper = 1e-4, b1: Hyper = 0.9, b2: Hyper = 0.99, weight_decay: Hype
         b1: in [0, 1), the weight of the mean beside the gradient.
         b2: in [0, 1), the decay of the mean.
         weight_decay: at least 0, decoupled, multiplied by the learning rate.
+        decayed: which parameters decay, see `add_decayed_weights`; None for all.
 
     Raises:
         InvalidArgument: a number is out of range.
@@ -23,7 +39,34 @@ def lion(lr: Hyper = 1e-4, b1: Hyper = 0.9, b2: Hyper = 0.99, weight_decay: Hype
     >>> lion(lr=1e-4, weight_decay=0.1)
     lion(lr=0.0001, b1=0.9, b2=0.99, weight_decay=0.1)
     """
-    return alias("lion", scale_by_lion(b1, b2), decay(weight_decay), scale_by_learning_rate(lr))
+    return alias("lion", scale_by_lion(b1, b2), decay(weight_decay, decayed), scale_by_learning_rate(lr))
+
+
+def signum(lr: Hyper = 1e-3, momentum: Hyper = 0.9, weight_decay: Hyper = 0.0) -> Transform:
+    """Return Signum: steps by the sign of a mean of the gradients, equal to optax.signum; without momentum signSGD.
+
+    See `scale_by_sign` for the source (where it is the update of `lion` with b1 = b2). Keeps one number for each
+    parameter, none without momentum.
+
+    Args:
+        lr: the learning rate, at least 0, which is the size of each step.
+        momentum: in [0, 1), the decay of the mean.
+        weight_decay: at least 0, decoupled, multiplied by the learning rate.
+
+    Raises:
+        InvalidArgument: a number is out of range.
+
+    >>> signum(lr=0.01)
+    signum(lr=0.01, momentum=0.9)
+    """
+    mean = ema(momentum)  # checks the argument, even when it is void
+    return alias(
+        "signum",
+        None if is_zero(momentum) else mean,
+        scale_by_sign(),
+        decay(weight_decay),
+        scale_by_learning_rate(lr),
+    )
 
 
 def rprop(
@@ -52,5 +95,5 @@ def rprop(
     >>> rprop(lr=0.1)
     rprop(shrink=0.5, least=1e-06, most=50.0, grow=1.2)
     """
-    pieces = scale_by_rprop(fixed(lr=lr)["lr"], shrink, grow, least, most), negate
+    pieces = scale_by_rprop(check_fixed(lr=lr)["lr"], shrink, grow, least, most), negate
     return alias("rprop", negate if maximize else None, *pieces)

@@ -5,6 +5,7 @@ from functrain.optim.chaining import alias
 from functrain.optim.optimizers.shared import decay
 from functrain.optim.primitives import (
     clip_by_block_rms,
+    ema,
     negate,
     scale_by_adadelta,
     scale_by_factored_rms,
@@ -14,6 +15,7 @@ from functrain.optim.primitives import (
     scale_by_relative_step,
     scale_by_rms,
     scale_by_rss,
+    scale_by_sm3,
     scale_by_stddev,
     trace,
 )
@@ -29,6 +31,7 @@ def rmsprop(
     momentum: Hyper = 0.0,
     weight_decay: Hyper = 0.0,
     maximize: bool = False,
+    eps_in_root: bool = False,
 ) -> Transform:
     """Return RMSProp, equal to torch.optim.RMSprop. See `scale_by_rms` and `scale_by_stddev` for the maths and sources.
 
@@ -42,6 +45,7 @@ def rmsprop(
         momentum: at least 0, of the divided gradients.
         weight_decay: an L2 penalty, part of the gradient, at least 0.
         maximize: whether to climb instead.
+        eps_in_root: whether eps is added before the root is taken, as in optax.
 
     Raises:
         InvalidArgument: a number is out of range.
@@ -54,7 +58,7 @@ def rmsprop(
         "rmsprop",
         negate if maximize else None,
         decay(weight_decay),
-        scale_by_stddev(decay_rate, eps) if centered else scale_by_rms(decay_rate, eps),
+        scale_by_stddev(decay_rate, eps, eps_in_root) if centered else scale_by_rms(decay_rate, eps, eps_in_root),
         None if is_zero(momentum) else momentums,
         scale_by_learning_rate(lr),
     )
@@ -67,6 +71,7 @@ def adagrad(
     initial: Number = 0.0,
     eps: Hyper = 1e-10,
     maximize: bool = False,
+    eps_in_root: bool = False,
 ) -> Transform:
     """Return Adagrad, equal to torch.optim.Adagrad. See `scale_by_rss` for the maths and its source.
 
@@ -79,6 +84,7 @@ def adagrad(
         initial: at least 0, where the sum of squares begins.
         eps: at least 0, keeps the divisor away from zero.
         maximize: whether to climb instead.
+        eps_in_root: whether eps is added before the root is taken, as in optax.
 
     Raises:
         InvalidArgument: a number is out of range.
@@ -90,7 +96,7 @@ def adagrad(
         "adagrad",
         negate if maximize else None,
         decay(weight_decay),
-        scale_by_rss(initial, eps),
+        scale_by_rss(initial, eps, eps_in_root),
         None if is_zero(lr_decay) else scale_by_inverse_time(lr_decay),
         scale_by_learning_rate(lr),
     )
@@ -162,3 +168,25 @@ def adafactor(
         scale_by_param_rms(least),
         scale_by_relative_step(lr, weight_decay),
     )
+
+
+def sm3(lr: Hyper, momentum: Hyper = 0.9, eps: Hyper = 1e-8) -> Transform:
+    """Return SM3: Adagrad that keeps of a matrix a number for each row and each column, equal to optax.sm3.
+
+    See `scale_by_sm3` and `ema` for the maths and its source. Keeps one number for each parameter with momentum, and
+    those of rows and columns.
+
+    Args:
+        lr: the learning rate, at least 0.
+        momentum: in [0, 1), the decay of the mean of the divided gradients.
+        eps: at least 0, keeps the divisor away from zero.
+
+    Raises:
+        InvalidArgument: a number is out of range.
+        DtypeMismatch: in `init`, a parameter is complex.
+
+    >>> sm3(lr=0.1)
+    sm3(lr=0.1, eps=1e-08, momentum=0.9)
+    """
+    mean = ema(momentum)  # checks the argument, even when it is void
+    return alias("sm3", scale_by_sm3(eps), None if is_zero(momentum) else mean, scale_by_learning_rate(lr))

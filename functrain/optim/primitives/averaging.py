@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from functrain.optim.arithmetic import lerp, plus, times
-from functrain.optim.hypers import fixed, nonnegative
+from functrain.optim.hypers import check_fixed, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper, Number
@@ -26,7 +26,7 @@ def average_iterates(start: Number = 0) -> Transform:
     >>> piece.update({"w": torch.tensor([4.0])}, piece.init(params), params)[1]["average"]
     {'w': tensor([4.])}
     """
-    beginning = fixed(start=start)["start"]
+    beginning = check_fixed(start=start)["start"]
 
     def once(now) -> dict:
         return {"part": 1 / (now.t - 1 - beginning).clamp(min=1)}

@@ -52,17 +52,19 @@ def trace(momentum: Hyper, dampening: Hyper = 0.0, nesterov: bool = False) -> Tr
     return per_leaf("trace", formula, hypers | damping, ["buffer"], counts=True, once=once)
 
 
-def ema(decay: Hyper, nesterov: bool = False) -> Transform:
+def ema(decay: Hyper, nesterov: bool = False, debias: bool = False) -> Transform:
     """Return the transform that averages what came in: m = decay m + (1 - decay) g, and u = m.
 
-    The mean begins at 0, to which the first updates are drawn. With `nesterov`, u = decay m + (1 - decay) g.
+    The mean begins at 0, to which the first updates are drawn; with `debias`, u = m / (1 - decay^t) in the t-th update.
+    With `nesterov`, u = decay m + (1 - decay) g.
 
     Args:
         decay: in [0, 1); the hyperparameter "momentum".
         nesterov: whether to look one step ahead.
+        debias: whether to correct that the mean begins at 0.
 
     Raises:
-        InvalidArgument: the decay is out of range.
+        InvalidArgument: the decay is out of range, or `nesterov` comes with `debias`.
 
     See also: `trace`, which sums.
 
@@ -76,4 +78,15 @@ def ema(decay: Hyper, nesterov: bool = False) -> Transform:
         m = lerp(m, g, 1 - now.momentum)
         return (lerp(g, m, now.momentum) if nesterov else m), m
 
+    def debiased(now, g: Tensor, p: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
+        m = lerp(m, g, 1 - now.momentum)
+        return m * now.factor, m
+
+    def once(now) -> dict:
+        return {"factor": 1 / (1 - now.momentum**now.t)}
+
+    if nesterov and debias:
+        raise InvalidArgument("nesterov and debias exclude each other; scale_by_nadam corrects a mean that looks ahead")
+    if debias:
+        return per_leaf("ema", debiased, decays(momentum=decay), ["mean"], counts=True, once=once)
     return per_leaf("ema", formula, decays(momentum=decay), ["mean"])

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from functrain import arguments
 from functrain.errors import InvalidArgument, ShapeMismatch
-from functrain.optim.hypers import fixed
+from functrain.optim.hypers import check_fixed
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
 
@@ -45,7 +45,7 @@ def orthogonalize(
     if len(coefficients) != 3:
         raise InvalidArgument(f"coefficients must be three numbers, got {coefficients!r}")
     arguments.whole("steps", steps, 0)
-    fixed(eps=eps)
+    check_fixed(eps=eps)
 
     def formula(now, g: Tensor, p: Tensor) -> Tensor:
         if g.dim() != 2:
@@ -55,13 +55,13 @@ def orthogonalize(
             )
         tall = g.shape[0] > g.shape[1]
         x = (g.mT if tall else g).to(dtype or g.dtype)
-        x = _iterated(x / x.norm().clamp(min=eps), coefficients, steps)
+        x = _iterate(x / x.norm().clamp(min=eps), coefficients, steps)
         return x.mT if tall else x
 
     return per_leaf("orthogonalize", formula, real=True)
 
 
-def _iterated(x: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
+def _iterate(x: Tensor, coefficients: tuple[float, float, float], steps: int) -> Tensor:
     a, b, c = coefficients
     for _ in range(steps):
         gram = x @ x.mT

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from functrain.optim.arithmetic import lerp, scalar_like, sign
-from functrain.optim.hypers import decays, fixed, nonnegative
+from functrain.optim.hypers import check_fixed, decays, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper, Number, check_hyper
@@ -33,6 +33,17 @@ def scale_by_lion(b1: Hyper = 0.9, b2: Hyper = 0.99) -> Transform:
     return per_leaf("scale_by_lion", formula, decays(b1=b1, b2=b2), ["mean"])
 
 
+def scale_by_sign() -> Transform:
+    """Return the transform that leaves of each element the sign: u = sign(g), and NaN where g is not finite.
+
+    (Bernstein et al., 2018, https://arxiv.org/abs/1802.04434.) Of a complex number it leaves the signs of both parts.
+
+    >>> scale_by_sign().update({"w": torch.tensor([3.0, -0.1])}, (), {"w": torch.zeros(2)})[0]
+    {'w': tensor([ 1., -1.])}
+    """
+    return per_leaf("scale_by_sign", lambda now, g, p: sign(g))
+
+
 def scale_by_rprop(
     initial: Number = 0.01, shrink: Hyper = 0.5, grow: Hyper = 1.2, least: Hyper = 1e-6, most: Hyper = 50.0
 ) -> Transform:
@@ -58,7 +69,7 @@ def scale_by_rprop(
     >>> piece.update({"w": torch.tensor([3.0, 0.1])}, state, params)[0]
     {'w': tensor([0.1200, 0.0000])}
     """
-    beginning = fixed(initial=initial)["initial"]
+    beginning = check_fixed(initial=initial)["initial"]
 
     def formula(now, g: Tensor, p: Tensor, before: Tensor, size: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         way = sign(g)

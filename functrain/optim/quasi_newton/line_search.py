@@ -9,7 +9,7 @@ from functrain import arguments, schedule, tree
 from functrain.engine import while_loop
 from functrain.errors import InvalidArgument
 from functrain.optim.context import Context
-from functrain.optim.hypers import fixed, nonnegative
+from functrain.optim.hypers import check_fixed, nonnegative
 from functrain.optim.quasi_newton.vectors import ravel, unravel
 from functrain.optim.transform import Transform, check_transform
 from functrain.schedule import Hyper
@@ -89,7 +89,7 @@ def strong_wolfe(
     """
     check_transform(transform)
     arguments.whole("max_steps", max_steps)
-    fixed(tolerance=tolerance)
+    check_fixed(tolerance=tolerance)
     if not 0 < c1 < c2 < 1:
         raise InvalidArgument(f"c1 and c2 must be numbers with 0 < c1 < c2 < 1, got {c1!r} and {c2!r}")
 
@@ -124,9 +124,9 @@ class _Line:
         start, zero = self.start, torch.zeros((), dtype=torch.int64, device=self.d.device)
         descends = start.slope <= -self.tolerance
         first = Search(torch.where(descends, BRACKETING, DONE), zero, start.t + t, start, start, start, zero.bool())
-        found = while_loop(lambda s: s.phase != DONE, self.step, first, max_steps=self.most + 1)
+        end = while_loop(lambda s: s.phase != DONE, self.step, first, max_steps=self.most + 1)
         # A direction that is not finite is passed on.
-        return torch.where(descends | ~start.slope.isnan(), found.low.t, start.slope)
+        return torch.where(descends | ~start.slope.isnan(), end.low.t, start.slope)
 
     def step(self, s: Search) -> Search:
         new = self.at(s.t)
@@ -152,7 +152,7 @@ class _Line:
         good = ~last & ~high & self.is_flat(new)
         between = ~last & ~good & (high | (new.slope >= 0))
         other = _where(good, new, _where(last, self.start, s.before))
-        low, up = _sorted(other, new)
+        low, up = _sort(other, new)
         further = _cubic(s.before, new, new.t + 0.01 * (new.t - s.before.t), 10 * new.t)
         ends = last | good
         bracket = self.narrowed(Search(s.phase, s.tried, s.t, s.before, low, up, s.stuck & False))
@@ -164,7 +164,7 @@ class _Line:
         """Return the search after a point inside the bracket."""
         high = self.too_high(new) | (new.loss >= s.low.loss)
         good = ~high & self.is_flat(new)
-        a, b = _sorted(s.low, new)
+        a, b = _sort(s.low, new)
         turned = new.slope * (s.high.t - s.low.t) >= 0
         low, up = _where(high, a, new), _where(high, b, _where(turned, s.low, s.high))
         next_one = self.narrowed(Search(s.phase, s.tried + 1, s.t, s.before, low, up, s.stuck))
@@ -192,7 +192,7 @@ def _where(condition: Tensor, a: Any, b: Any) -> Any:
     return tree.map(lambda x, y: torch.where(condition, x, y), a, b)
 
 
-def _sorted(a: Point, b: Point) -> tuple[Point, Point]:
+def _sort(a: Point, b: Point) -> tuple[Point, Point]:
     """Return the point with the lower loss first."""
     ordered = a.loss <= b.loss
     return _where(ordered, a, b), _where(ordered, b, a)

@@ -31,10 +31,10 @@ def unravel(vector: Tensor, like: Any) -> Any:
     leaves, structure = tree.flatten(like)
     sizes = [leaf.numel() * (2 if leaf.is_complex() else 1) for leaf in leaves]
     parts = vector.split(sizes) if leaves else []
-    return tree.unflatten(structure, [_shaped(part, leaf) for part, leaf in zip(parts, leaves, strict=True)])
+    return tree.unflatten(structure, [_reshape(part, leaf) for part, leaf in zip(parts, leaves, strict=True)])
 
 
-def _shaped(part: Tensor, leaf: Tensor) -> Tensor:
+def _reshape(part: Tensor, leaf: Tensor) -> Tensor:
     if leaf.is_complex():
         part = torch.view_as_complex(part.reshape(*leaf.shape, 2).contiguous())
     return part.reshape(leaf.shape).to(leaf.dtype)

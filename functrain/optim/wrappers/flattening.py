@@ -7,7 +7,7 @@ import torch
 
 from functrain import tree
 from functrain.optim.context import Context
-from functrain.optim.shapes import check_gradients
+from functrain.optim.shapes import check_gradients, check_trainable
 from functrain.optim.stepping import step
 from functrain.optim.transform import Transform, check_transform
 
@@ -24,6 +24,7 @@ def flatten(transform: Transform) -> Transform:
 
     Raises:
         InvalidArgument: the transform is none.
+        DtypeMismatch: in `init`, a parameter is neither floating-point nor complex.
         TreeMismatch: in `update`, when the gradients have not the structure and the shapes of the parameters.
 
     >>> from functrain import optim
@@ -41,8 +42,12 @@ def flatten(transform: Transform) -> Transform:
         flat, state = f(transform, _vectors(in_order), state, _vectors(params), _flat_evaluate(context, params))
         return _arrays(flat, params), state
 
+    def init(params: Any) -> Any:
+        check_trainable(params)  # by path, which the vectors have not
+        return transform.init(_vectors(params))
+
     return Transform(
-        lambda params: transform.init(_vectors(params)),
+        init,
         partial(through, Transform.update),
         transform.hypers,
         fused=partial(through, step),

@@ -43,7 +43,7 @@ def inject(make: Callable[..., Transform], **hypers: Any) -> Transform:
         InvalidArgument: make gives no transform, or refuses an argument; or no argument is a float. In `update` outside
             of a trace, an edited value is out of range.
 
-    See also: `injected`, `edit_injected`.
+    See also: `read_injected`, `edit_injected`.
 
     >>> from functrain import optim
     >>> edited, params = inject(optim.sgd, lr=0.5), {"w": torch.ones(1)}
@@ -81,15 +81,15 @@ def inject(make: Callable[..., Transform], **hypers: Any) -> Transform:
         {name: hyper for name, hyper in first.hypers.items() if isinstance(hyper, schedule.Schedule)},
         made=None if made is None else lambda state: made(state.inner),
         needs=first.needs,
-        label=lambda: f"inject({', '.join([getattr(make, '__name__', repr(make)), *_shown(hypers)])})",
+        label=lambda: f"inject({', '.join([getattr(make, '__name__', repr(make)), *_show(hypers)])})",
     )
 
 
-def _shown(hypers: dict[str, Any]) -> list[str]:
+def _show(hypers: dict[str, Any]) -> list[str]:
     return [f"{name}={reprs.short(hyper)}" for name, hyper in hypers.items()]
 
 
-def injected(opt_state: Any) -> dict[str, Tensor]:
+def read_injected(opt_state: Any) -> dict[str, Tensor]:
     """Return the hyperparameters that a state holds, by name, wherever in it `inject` has put them.
 
     Args:
@@ -99,7 +99,7 @@ def injected(opt_state: Any) -> dict[str, Tensor]:
         InvalidArgument: two have one name.
 
     >>> from functrain import optim
-    >>> injected(inject(optim.sgd, lr=0.5, momentum=0.9).init({}))
+    >>> read_injected(inject(optim.sgd, lr=0.5, momentum=0.9).init({}))
     {'lr': tensor(0.5000, dtype=torch.float64), 'momentum': tensor(0.9000, dtype=torch.float64)}
     """
     values: dict[str, Tensor] = {}
@@ -127,10 +127,10 @@ def edit_injected(opt_state: Any, **hypers: float | Tensor) -> Any:
 
     >>> from functrain import optim
     >>> state = inject(optim.sgd, lr=0.5).init({})
-    >>> injected(edit_injected(state, lr=0.1)), injected(state)
+    >>> read_injected(edit_injected(state, lr=0.1)), read_injected(state)
     ({'lr': tensor(0.1000, dtype=torch.float64)}, {'lr': tensor(0.5000, dtype=torch.float64)})
     """
-    present = injected(opt_state)
+    present = read_injected(opt_state)
     for name, value in hypers.items():
         if name not in present:
             has = ", ".join(present) or "none; the optimizer must be made by optim.inject"

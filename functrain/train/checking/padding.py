@@ -20,7 +20,7 @@ from functrain.train.state import TrainState
 from functrain.train.stepping.record import Step
 from functrain.train.stepping.step import eval_stages, train_stages
 from functrain.train.stepping.weights import row_weights, without_influence
-from functrain.train.tally import Tally, measured_by, summed
+from functrain.train.tally import Tally, measured_by, sum_up
 
 RTOL, ATOL = 1e-3, 1e-4
 """How far a padded step may be from the one without padding: kernels add in another order for another shape."""
@@ -101,7 +101,7 @@ def _probes(state: TrainState, source: Source, callbacks: tuple[Callback, ...]) 
     n, size = _rows(rows), source.batches.sampler.batch_size
     # Half a batch, for code that counts rows: of many, one more or less makes little difference.
     head = min((size + 1) // 2, n - 1)
-    padded = [_padded(rows, head, size, shift) for shift in (0, 1)]
+    padded = [_pad(rows, head, size, shift) for shift in (0, 1)]
     return [prepared(batch) for batch in (*padded, _head(rows, head))]
 
 
@@ -119,15 +119,15 @@ def _rows_that_count(source: Source, prepared: Callable[[data.Batch], data.Batch
             if weight is not None and weight.shape == counts.shape:
                 counts &= weight.cpu() != 0
         if counts.sum() > 1:
-            return _taken(batch, counts.nonzero().squeeze(1))
+            return _take(batch, counts.nonzero().squeeze(1))
     return None
 
 
-def _padded(rows: data.Batch, head: int, size: int, shift: int) -> data.Batch:
+def _pad(rows: data.Batch, head: int, size: int, shift: int) -> data.Batch:
     """Return a batch whose first rows count, filled up with others of them in one order or another."""
     n = _rows(rows)
     others = [(head + shift * (k + 1) + k) % n if shift else head - 1 for k in range(size - head)]
-    batch = _taken(rows, torch.tensor([*range(head), *others]))
+    batch = _take(rows, torch.tensor([*range(head), *others]))
     weight = (torch.arange(size) < head).float().to(tree.leaves(batch.input)[0].device)
     return as_batch(batch, padding=weight)
 
@@ -156,7 +156,7 @@ def _rows(batch: data.Batch) -> int:
     return next(leaf.shape[0] for leaf in tree.leaves(batch.input) if isinstance(leaf, Tensor))
 
 
-def _taken(batch: data.Batch, index: Tensor) -> data.Batch:
+def _take(batch: data.Batch, index: Tensor) -> data.Batch:
     return tree.map(lambda leaf: leaf[index.to(leaf.device)] if isinstance(leaf, Tensor) else leaf, batch)
 
 
@@ -187,7 +187,7 @@ def _outcome(
     with torch.no_grad():
         done = (train_stages if kind == "train" else eval_stages)(learner, callbacks)(begun)
     return {
-        "the loss and the metrics": metric.compute(summed(metric, done.tally).added),
+        "the loss and the metrics": metric.compute(sum_up(metric, done.tally).added),
         "the gradients": done.grads,
         "the parameters": done.state.params,
         "the buffers": done.state.buffers,

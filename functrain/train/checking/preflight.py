@@ -14,12 +14,12 @@ from functrain.optim import Transform
 from functrain.schedule import Progress
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.learner import Learner, metrics_of, schedules
-from functrain.train.looping.compiling import kept
+from functrain.train.looping.compiling import keep
 from functrain.train.looping.sources import Source
 from functrain.train.run import Run
 from functrain.train.state import TrainState
 from functrain.train.stepping.record import begin
-from functrain.train.stepping.step import applied, forward
+from functrain.train.stepping.step import apply_model, forward
 from functrain.train.tally import check_name
 
 
@@ -55,7 +55,7 @@ def check_optimizer(learner: Learner, state: TrainState) -> None:
     """Raise `TreeMismatch` when the state is that of another optimizer."""
     like = "what learner.optimizer.init(state.params) returns, with which this optimizer can go on"
     kinds = tuple((path, leaf.shape, leaf.dtype, leaf.device) for path, leaf in tree.leaves_with_path(state.params))
-    fresh = kept(learner, ("optimizer", kinds), lambda: _without_values(learner.optimizer, state.params))
+    fresh = keep(learner, ("optimizer", kinds), lambda: _without_values(learner.optimizer, state.params))
     fresh = learner.optimizer.init(state.params) if fresh is None else fresh[0]
     tree.check_same(fresh, state.opt_state, "state.opt_state", like)
 
@@ -110,7 +110,7 @@ def _try(learner: Learner, state: TrainState, source: Source, first: data.Batch)
     if train and _ends_with_one_row(source):
         with _noting(f"a last batch of one row of {source.name}; remainder='drop' leaves it out"), torch.no_grad():
             row = tree.map(lambda leaf: leaf[:1] if isinstance(leaf, Tensor) else leaf, first)
-            forward(applied(learner.model))(begin(learner, state, row, "train"))
+            forward(apply_model(learner.model))(begin(learner, state, row, "train"))
 
 
 def _may_be_replaced(source: Source, callbacks: tuple[Callback, ...]) -> bool:
@@ -169,7 +169,7 @@ def check_batch(learner: Learner, state: TrainState, batch: data.Batch, what: st
 def _check(learner: Learner, state: TrainState, batch: data.Batch, train: bool) -> None:
     if train:
         state = tree.evolve(state, params=tree.map(_variable, state.params))
-    step = forward(applied(learner.model))(begin(learner, state, batch, "valid"))
+    step = forward(apply_model(learner.model))(begin(learner, state, batch, "valid"))
     prediction, target = step.prediction, step.batch.target
     result = learner.loss(prediction, target)
     rows = tree.leaves(batch.input)[0].shape[0]
@@ -181,7 +181,7 @@ def _check(learner: Learner, state: TrainState, batch: data.Batch, train: bool) 
             "the loss does not depend on the parameters, so that training would change nothing: a function on the way "
             "has no gradient (argmax, round, a comparison), or the prediction was detached"
         )
-    prediction, values = tree.map(_detached, prediction), values.detach()
+    prediction, values = tree.map(_detach, prediction), values.detach()
     _check_per_example("the loss", learner.loss, prediction, target, rows)
     for name, metric in metrics_of(learner, "valid").items():
         _check_per_example(f"metric {name!r}", metric.measure, prediction, target, rows)
@@ -202,7 +202,7 @@ def _variable(leaf: Tensor) -> Tensor:
     return leaf.detach().requires_grad_() if leaf.is_floating_point() or leaf.is_complex() else leaf
 
 
-def _detached(leaf: Any) -> Any:
+def _detach(leaf: Any) -> Any:
     return leaf.detach() if isinstance(leaf, Tensor) else leaf
 
 

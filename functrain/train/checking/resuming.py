@@ -67,7 +67,7 @@ def fit_from(saved: Saved, learner: Learner, training: Source, callbacks: tuple[
         return Tally(metric.init(torch.device("cpu")), Anything())  # pyright: ignore[reportArgumentType]
 
     if _is_run(saved):
-        return _resumed(saved, Likes(state, tally, lambda phase, state: {}, example, callbacks, place))
+        return _resume(saved, Likes(state, tally, lambda phase, state: {}, example, callbacks, place))
     if set(fields_of(saved)) >= {field.name for field in attrs.fields(TrainState)}:
         return state(saved)
     raise InvalidArgument(f"state: {saved.path} holds neither a run nor a training state, but {_described(saved)}")
@@ -102,7 +102,7 @@ def loop_from(
             "of it to begin with"
         )
     device = _device(example if like is None else like)
-    return _resumed(saved, Likes(lambda one: _carry(one, like), lambda phase: (), logged, example, callbacks, device))
+    return _resume(saved, Likes(lambda one: _carry(one, like), lambda phase: (), logged, example, callbacks, device))
 
 
 def run_from(learner: Any, saved: Saved, callbacks: tuple[Callback, ...], options: Mapping[str, Any]) -> Any:
@@ -120,11 +120,11 @@ def run_from(learner: Any, saved: Saved, callbacks: tuple[Callback, ...], option
         return fit_from(saved, precise, source(options["train"], "train", device), callbacks, device)
     ways: dict[str, tuple[Callable, Source]] = {"train": (learner, source(options["train"], "train", plain=True))}
     for name, one in sources(options.get("valid"), plain=True).items():
-        ways[name] = (partial(_evaluated, options["evaluate"]), one)
+        ways[name] = (partial(_evaluate, options["evaluate"]), one)
     return loop_from(saved, options.get("like"), ways, callbacks)
 
 
-def _evaluated(evaluate: Callable, state: Any, batch: Any) -> tuple[Any, Any]:
+def _evaluate(evaluate: Callable, state: Any, batch: Any) -> tuple[Any, Any]:
     return state, evaluate(state, batch)
 
 
@@ -195,7 +195,7 @@ def _device(value: Any) -> torch.device:
 # The run
 
 
-def _resumed(saved: Saved, likes: Likes) -> Run:
+def _resume(saved: Saved, likes: Likes) -> Run:
     state = likes.state(part(saved, "state"))
     anything = _anything(state, likes)
     phase = part(part(saved, "cursor"), "phase").leaves[""]
@@ -204,11 +204,11 @@ def _resumed(saved: Saved, likes: Likes) -> Run:
         "state": lambda one: state,
         "memory": lambda one: _memories(one, likes.callbacks, anything, strict=not ended),
         "tally": lambda one: into(one, likes.tally(phase), "a tally of these metrics") if fields_of(one) else (),
-        "logged": lambda one: _logged(one, likes, phase, state),
-        "point": lambda one: _resumed(one, likes) if ended else None,
+        "logged": lambda one: _log(one, likes, phase, state),
+        "point": lambda one: _resume(one, likes) if ended else None,
         **{name: _as_record(cls, anything) for name, cls in (("cursor", Cursor), ("plan", Plan), ("history", History))},
     }
-    return _moved(_as_record(Run, anything, readers)(saved), saved, likes.device)
+    return _move(_as_record(Run, anything, readers)(saved), saved, likes.device)
 
 
 def _anything(state: Any, likes: Likes) -> Anything:
@@ -257,7 +257,7 @@ def _memories(saved: Saved, callbacks: tuple[Callback, ...], anything: Anything,
     return {name: memory(name) for name in fields_of(saved)}
 
 
-def _logged(saved: Saved, likes: Likes, phase: str, state: Any) -> dict[str, Any]:
+def _log(saved: Saved, likes: Likes, phase: str, state: Any) -> dict[str, Any]:
     if not (names := fields_of(saved)):
         return {}
     special = likes.logged(phase, state)
@@ -265,7 +265,7 @@ def _logged(saved: Saved, likes: Likes, phase: str, state: Any) -> dict[str, Any
     return {name: into(part(saved, name), special.get(name, mean), f"what is logged as {name!r}") for name in names}
 
 
-def _moved(run: Run, saved: Saved, device: torch.device) -> Run:
+def _move(run: Run, saved: Saved, device: torch.device) -> Run:
     """Return the run with what was on an accelerator on the device of the state."""
     away = {id(saved.tensors[name]) for name, where in saved.devices.items() if where.partition(":")[0] != "cpu"}
     if not away:

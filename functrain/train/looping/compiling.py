@@ -42,12 +42,12 @@ class _Kept:
         return _Kept, ()
 
 
-def kept(owner: Any, key: Hashable, make: Callable[[], Any]) -> Any:
+def keep(owner: Any, key: Hashable, make: Callable[[], Any]) -> Any:
     """Return what `make` returns, the same as last time for this owner and key.
 
     >>> class Owner: pass
     >>> owner = Owner()
-    >>> kept(owner, "key", list) is kept(owner, "key", list)
+    >>> keep(owner, "key", list) is keep(owner, "key", list)
     True
     """
     try:
@@ -112,10 +112,10 @@ def _bytes(leaf: Tensor) -> int:
     return leaf.numel() * leaf.element_size()
 
 
-def compiled(f: Callable, donate: bool, backend: str) -> Callable:
+def compile_step(f: Callable, donate: bool, backend: str) -> Callable:
     """Return a function of (carry, ...) compiled, that explains what goes wrong in a kernel as plain Python would.
 
-    >>> compiled(lambda carry, x: carry + x, False, "aten")(torch.ones(1), torch.ones(1))
+    >>> compile_step(lambda carry, x: carry + x, False, "aten")(torch.ones(1), torch.ones(1))
     tensor([2.])
     """
     run = engine.jit(f, donate=0 if donate else (), backend=backend)

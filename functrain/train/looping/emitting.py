@@ -36,7 +36,7 @@ def emit(event: str, callbacks: tuple[Callback, ...], run: Run, resources: Mappi
 
     Args:
         event: one of `HOST_EVENTS`.
-        callbacks: callbacks, already `ordered`.
+        callbacks: callbacks, already `in_order`.
         run: a `Run`; after a stop, its `stopped` says which.
         resources: what is live, by the callbacks' names.
 
@@ -87,10 +87,10 @@ def _answer(callback: Callback, event: str, run: Run, resources: Mapping[str, An
             return run
         stop = answer if isinstance(answer, Stop) else None
         after = check_answer(answer if stop is None else stop.carry, run, event, callback.name)
-        after = _checked(after, run, event, callback)
+        after = _check(after, run, event, callback)
         if stop is None or not bool(stop.when):
             return after
-        return tree.evolve(after, stopped=_stopped(stop, event, callback.name, run))
+        return tree.evolve(after, stopped=_stop(stop, event, callback.name, run))
 
 
 def _lent(run: Run, callback: Callback) -> Lent:
@@ -106,13 +106,13 @@ def _changed_in_place(written: list[str], callback: Callback, event: str) -> str
     )
 
 
-def _stopped(stop: Stop, event: str, name: str, run: Run) -> Stopped:
+def _stop(stop: Stop, event: str, name: str, run: Run) -> Stopped:
     cursor = run.cursor
     batch = cursor.batch - _OF_A_BATCH[event] if event in _OF_A_BATCH else None
     return Stopped(scope_of(stop, event, cursor.phase), stop.reason, name, event, cursor.epoch, cursor.phase, batch)
 
 
-def _checked(after: Run, before: Run, event: str, callback: Callback) -> Run:
+def _check(after: Run, before: Run, event: str, callback: Callback) -> Run:
     may = MAY_REPLACE | {"batch"} if event == "begin_batch" else MAY_REPLACE
     check_changes(after, before, may, event, callback.name)
     after = with_whole_parts(after, before, event, callback.name)

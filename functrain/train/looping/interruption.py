@@ -113,14 +113,14 @@ class Noted:
 
 
 @contextmanager
-def noted(numbers: Iterable[int]) -> Iterator[Noted]:
+def note_signals(numbers: Iterable[int]) -> Iterator[Noted]:
     """Note signals, and put the earlier handlers back afterwards; warn of one that nobody has heeded.
 
     Raises:
         InvalidArgument: this is not the main thread, the one thread in which Python handles signals; or a handler is
             not Python's, and could not be put back.
 
-    >>> with noted([signal.SIGTERM]) as signals:
+    >>> with note_signals([signal.SIGTERM]) as signals:
     ...     signal.raise_signal(signal.SIGTERM)
     ...     signals.heeded = True
     ...     print(signals.came)
@@ -155,17 +155,17 @@ def carry_run(error: BaseException, run: Any, task: Any = None) -> None:
     >>> error.run
     'the run'
     """
-    if carried(error, task) is not None:
+    if run_of(error, task) is not None:
         return
     vars(error).update(run=run, _task=task)
     if is_lost(run):
         error.add_note("the state was being overwritten when this was raised, and is lost")
 
 
-def carried(error: BaseException | None, task: Any = None) -> Any:
+def run_of(error: BaseException | None, task: Any = None) -> Any:
     """Return the run of a task that an error carries, or None.
 
-    >>> carried(ValueError("bad")) is None
+    >>> run_of(ValueError("bad")) is None
     True
     """
     attributes = {} if error is None else vars(error)

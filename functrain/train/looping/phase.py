@@ -14,8 +14,8 @@ from functrain.train.looping.emitting import emit_apart
 from functrain.train.looping.interruption import Interruption, carry_run, is_lost
 from functrain.train.looping.rebuilding import Past, copied_batch, traced_names
 from functrain.train.run import Cursor, Run, steps_of
-from functrain.train.stop import joined, within
-from functrain.train.tally import merged
+from functrain.train.stop import join_stops, within
+from functrain.train.tally import merge_logs
 
 
 @attrs.frozen
@@ -267,7 +267,7 @@ def _with_logs(run: Run, logs: Any, done: int) -> Run:
     logs = tree.map(lambda rows: rows[:done], logs)
     logged = run.logged
     if logs["merged"]:
-        logged = merged(logged, logs["merged"], logs["weight"])
+        logged = merge_logs(logged, logs["merged"], logs["weight"])
     return tree.evolve(run, logs=logs["shown"], logged=logged)
 
 
@@ -281,10 +281,10 @@ def _after_the_step(task: Task, live: Live, run: Run) -> Run:
     if run.stopped is None or not run.stopped.ends_fit:
         ended, run = run.stopped, tree.evolve(run, stopped=None)
         run = _tell(task, live, "after_chunk", run)
-        stopped = joined(stopped, ended)
+        stopped = join_stops(stopped, ended)
     if run.stopped is None:
         run = _at(tree.evolve(run, batch=None, logs={}), "begin_batch")
-    return tree.evolve(run, stopped=joined(stopped, run.stopped))
+    return tree.evolve(run, stopped=join_stops(stopped, run.stopped))
 
 
 def _tell(task: Task, live: Live, event: str, run: Run) -> Run:

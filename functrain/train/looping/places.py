@@ -17,12 +17,12 @@ from typing import Any
 import attrs
 
 from functrain import tree
-from functrain.train.looping.interruption import Interruption, carried, carry_run, interruptible
+from functrain.train.looping.interruption import Interruption, carry_run, interruptible, run_of
 from functrain.train.looping.phase import Live, Task, at_boundary, run_phase, tell
 from functrain.train.looping.rebuilding import Past
 from functrain.train.run import Cursor, Run
-from functrain.train.stop import left_of, unless_stopped, within
-from functrain.train.tally import computed
+from functrain.train.stop import still_under_way, unless_stopped, within
+from functrain.train.tally import compute_logs
 
 
 def carry_out(task: Task, run: Run) -> Run:
@@ -40,7 +40,7 @@ def carry_out(task: Task, run: Run) -> Run:
                 failure = error
                 raise
     except BaseException as error:
-        carry_run(error, carried(failure, task) or run, task)
+        carry_run(error, run_of(failure, task) or run, task)
         raise
     if failure is None:
         return run
@@ -63,7 +63,7 @@ def _with_resources(task: Task, stack: ExitStack, run: Run) -> Run:
         with interruptible() as interruption:
             run = _from_place_to_place(task, Live(interruption, resources, Past(task.callbacks)), run)
     except BaseException as error:
-        run = carried(error, task) or carried(error.__context__, task) or run  # Ctrl-C came while it was raised
+        run = run_of(error, task) or run_of(error.__context__, task) or run  # Ctrl-C came while it was raised
         carry_run(error, run, task)
         _after_failure(task, run, error, resources)
         raise
@@ -108,7 +108,7 @@ def _after_fit(task: Task, live: Live, run: Run) -> Run:
 
 
 def _to_go_on_from(run: Run) -> Run:
-    return attrs.evolve(run, stopped=left_of(run.stopped))
+    return attrs.evolve(run, stopped=still_under_way(run.stopped))
 
 
 def _at_the_end(run: Run) -> Run:
@@ -173,7 +173,7 @@ def _batches(task: Task, live: Live, run: Run) -> Run:
 def _phase_over(task: Task, run: Run) -> Run:
     if run.stopped is not None and run.stopped.ends_fit:
         return run
-    values = {**task.phases[run.phase].values(run), **_floats(computed(run.logged))}
+    values = {**task.phases[run.phase].values(run), **_floats(compute_logs(run.logged))}
     run = tree.evolve(run, row={**run.row, **{f"{run.phase}/{name}": value for name, value in values.items()}})
     if run.phase == "train":
         return _after_training(task, run)

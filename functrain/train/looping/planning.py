@@ -11,7 +11,7 @@ from functrain.errors import InvalidArgument, RunMismatch
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.looping.sources import Source
 from functrain.train.run import Plan, Run
-from functrain.train.stop import left_of
+from functrain.train.stop import still_under_way
 
 
 def make_plan(
@@ -83,7 +83,7 @@ def begin_run(
         run = own(state.point or state, callbacks)
         notes = (*run.notes, *(note for one in sources for note in _notes(run, one) if note not in run.notes))
         # Without a point, `after_fit` did not come to its end, and is what comes next.
-        stopped = run.stopped if state.point is None else left_of(run.stopped)
+        stopped = run.stopped if state.point is None else still_under_way(run.stopped)
         return attrs.evolve(run, stopped=stopped, notes=notes, point=None)
     memory = {callback.name: callback.memory for callback in callbacks}
     return own(Run(state, memory, plan=plan, key=key), callbacks)

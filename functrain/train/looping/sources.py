@@ -66,7 +66,7 @@ def source(batches: Any, name: str, device: Any = None, plain: bool = False) -> 
     2
     """
     if isinstance(batches, data.Loader):
-        return Source(_moved(batches, device), name, len(batches), device, plain)
+        return Source(_move(batches, device), name, len(batches), device, plain)
     if not isinstance(batches, Iterable) or isinstance(batches, Tensor | str | Mapping | Batch | data.ArrayDataset):
         raise InvalidArgument(
             f"{name} must be a Loader, or an iterable of batches, got {type(batches).__name__}; "
@@ -81,7 +81,7 @@ def source(batches: Any, name: str, device: Any = None, plain: bool = False) -> 
     return Source(batches, name, length, device, plain)
 
 
-def _moved(loader: data.Loader, device: Any) -> data.Loader:
+def _move(loader: data.Loader, device: Any) -> data.Loader:
     if device is None or not data.is_resident(loader):
         return loader
     arrays: Any = loader.dataset
@@ -124,7 +124,7 @@ def open_source(source: Source, key: Tensor, epoch: int, start: int, stop: int |
             batch = next(batches)
         except StopIteration:
             if at == start or stop is not None:
-                _ended(source, at - start, stop)
+                _end(source, at - start, stop)
             return
         yield _prepared(source, batch)
         at += 1
@@ -203,7 +203,7 @@ def open_inputs(source: Source, key: Tensor) -> Iterator[Any]:
             yield data.as_batch(batch, what="a batch of the inputs").input
 
 
-def _ended(source: Source, gave: int, stop: int | None) -> None:
+def _end(source: Source, gave: int, stop: int | None) -> None:
     planned = "at least one" if stop is None else str(stop)
     raise SourceEnded(
         f"{source.name} gave {gave} batches, and {planned} were planned; a generator can be gone through once: pass "

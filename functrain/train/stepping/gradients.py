@@ -13,7 +13,7 @@ from functrain.train.tally import LOSS, Measured
 Stage = Callable[[Any], Any]
 
 
-def differentiated(inner: Stage) -> Stage:
+def differentiate_loss(inner: Stage) -> Stage:
     """Return the stage that runs the inner stages and differentiates their loss by the parameters."""
 
     def stage(step: Any) -> Any:
@@ -32,8 +32,8 @@ def differentiated(inner: Stage) -> Stage:
     return stage
 
 
-def differentiated_mean(apply: Callable[[Any, Any], tuple[Any, Any]], loss: Callable[[Any, Any], Tensor]) -> Stage:
-    """Return `differentiated(chain(forward, compared(loss), mean_loss))`, in a fraction of the time.
+def differentiate_mean(apply: Callable[[Any, Any], tuple[Any, Any]], loss: Callable[[Any, Any], Tensor]) -> Stage:
+    """Return `differentiate_loss(chain(forward, compared(loss), mean_loss))`, in a fraction of the time.
 
     Nobody looks at the steps in between, so there are none; and the mean needs no place in the graph.
 

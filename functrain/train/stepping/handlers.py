@@ -7,7 +7,7 @@ from functrain import tree
 from functrain.engine import Stop
 from functrain.train.events import Callback, check_answer, check_changes, naming, with_whole_parts
 from functrain.train.stepping.weights import without_influence
-from functrain.train.stop import Stops, halted
+from functrain.train.stop import Stops, halt
 
 MAY_REPLACE = {
     "begin_step": frozenset(("state", "batch", "memory", "tally", "logged")),
@@ -43,12 +43,12 @@ def _answered(answer: Any, step: Any, event: str, name: str, stops: Stops) -> An
     if answer is None:
         return step
     if not isinstance(answer, Stop):
-        return _checked(answer, step, event, name)
-    after = _checked(answer.carry, step, event, name)
-    return halted(step, after, answer, event, name, stops)
+        return _check(answer, step, event, name)
+    after = _check(answer.carry, step, event, name)
+    return halt(step, after, answer, event, name, stops)
 
 
-def _checked(answer: Any, step: Any, event: str, name: str) -> Any:
+def _check(answer: Any, step: Any, event: str, name: str) -> Any:
     """Return the step that a handler answered with; rows to which it gave no weight are replaced before the next one.
 
     So they have no influence whoever gave the weights, as long as it is before the forward.

@@ -10,7 +10,7 @@ from functrain import tree
 from functrain.errors import DtypeMismatch, InvalidArgument
 from functrain.nn import Model
 from functrain.train.learner import Learner, check_learner
-from functrain.train.looping.compiling import kept
+from functrain.train.looping.compiling import keep
 
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -37,7 +37,7 @@ def in_precision(learner: Learner, precision: str | None) -> Learner:
         return learner
     if precision not in DTYPES:
         raise InvalidArgument(f"precision must be 'bfloat16', 'float16' or None, got {precision!r}")
-    return kept(
+    return keep(
         learner, ("precision", precision), lambda: attrs.evolve(learner, model=_cast(learner.model, DTYPES[precision]))
     )
 

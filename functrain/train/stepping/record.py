@@ -13,10 +13,10 @@ from functrain.errors import InvalidArgument
 from functrain.metrics import Metric
 from functrain.schedule import Progress
 from functrain.train.learner import Learner, metrics_of, schedules
-from functrain.train.state import TrainState, progress
+from functrain.train.state import TrainState, progress_of
 from functrain.train.stepping.weights import without_influence
 from functrain.train.stop import Halt
-from functrain.train.tally import Tally, check_name, measured_by, summed, value_of
+from functrain.train.tally import Tally, check_name, measured_by, sum_up, value_of
 
 
 @tree.node
@@ -79,12 +79,12 @@ class Step:
     @property
     def progress(self) -> Progress:
         """How far the run was before this step, by both counts."""
-        return progress(self.begun[0]) if self._progress is None else self._progress
+        return progress_of(self.begun[0]) if self._progress is None else self._progress
 
     @property
     def accumulators(self) -> Any:
         """What the phase has measured so far: the accumulators of "loss" and of each metric, by name."""
-        return summed(self.metric, self.tally).added
+        return sum_up(self.metric, self.tally).added
 
 
 def begin(
@@ -105,7 +105,7 @@ def begin(
     metric = measured_by(metrics_of(learner, phase)) if metric is None else metric
     so_far = Tally(metric.init(state.step.device)) if so_far is None else so_far
     memory = {} if memory is None else memory
-    at = progress(state) if phase == "train" else None  # once, for the model and the optimizer
+    at = progress_of(state) if phase == "train" else None  # once, for the model and the optimizer
     begun = (state, memory, so_far)
     return Step(state, without_influence(batch), memory, so_far, begun, phase, metric, waits, progress=at)
 

@@ -21,7 +21,7 @@ from functrain.optim.counting import has_updated
 from functrain.train.events import Callback
 from functrain.train.learner import Learner, check_learner, metrics_of
 from functrain.train.state import TrainState
-from functrain.train.stepping.gradients import Stage, compare, differentiated, differentiated_mean, with_parts
+from functrain.train.stepping.gradients import Stage, compare, differentiate_loss, differentiate_mean, with_parts
 from functrain.train.stepping.handlers import handlers
 from functrain.train.stepping.lending import Lent, check_unwritten, lend
 from functrain.train.stepping.record import Step, begin, values_of
@@ -88,7 +88,7 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: St
 
     Args:
         learner: what to train.
-        callbacks: callbacks, already `ordered`; their step handlers are put between the stages.
+        callbacks: callbacks, already `in_order`; their step handlers are put between the stages.
         stops: the table in which the handlers' stops are numbered.
 
     >>> import torch
@@ -102,12 +102,12 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: St
     """
     check_learner(learner)
     on = handlers(callbacks, "train", stops)
-    apply = applied(learner.model)
+    apply = apply_model(learner.model)
     after_pred, after_loss = on("after_pred"), on("after_loss")
     if after_pred is None and after_loss is None:
-        graded = differentiated_mean(apply, learner.loss)
+        graded = differentiate_mean(apply, learner.loss)
     else:  # which may change anything
-        graded = differentiated(_chain(forward(apply), after_pred, compared(learner.loss), mean_loss, after_loss))
+        graded = differentiate_loss(_chain(forward(apply), after_pred, compared(learner.loss), mean_loss, after_loss))
     graded = _chain(graded, on("after_grads"))
     return _chain(
         on("begin_step"),
@@ -135,7 +135,7 @@ def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: Sto
     on = handlers(callbacks, "valid", stops)
     return _chain(
         on("begin_step"),
-        forward(applied(learner.model)),
+        forward(apply_model(learner.model)),
         on("after_pred"),
         compared(learner.loss),
         on("after_loss"),
@@ -152,7 +152,7 @@ def _chain(*stages: Stage | None) -> Stage:
 # The stages
 
 
-def applied(model: nn.Model) -> Callable[[Step, Any], tuple[Any, Any]]:
+def apply_model(model: nn.Model) -> Callable[[Step, Any], tuple[Any, Any]]:
     """Return the function of a step and parameters that applies the model to the step's batch, in its mode."""
 
     def apply(step: Step, params: Any) -> tuple[Any, Any]:
@@ -221,17 +221,17 @@ def update(optimizer: optim.Transform) -> Stage:
     def stage(step: Step) -> Step:
         state, weight = step.state, step.batch.weight
         if weight is None:
-            return tree.evolve(step, state=_updated(optimizer, step), evaluate=None)
+            return tree.evolve(step, state=_update(optimizer, step), evaluate=None)
         counts = (weight != 0).any()
         if is_plain() and counts.device.type == "cpu":
-            return tree.evolve(step, state=_updated(optimizer, step) if counts else state, evaluate=None)
-        after = tree.map(lambda new, old: torch.where(counts, new, old), _updated(optimizer, step), state)
+            return tree.evolve(step, state=_update(optimizer, step) if counts else state, evaluate=None)
+        after = tree.map(lambda new, old: torch.where(counts, new, old), _update(optimizer, step), state)
         return tree.evolve(step, state=after, evaluate=None)
 
     return stage
 
 
-def _updated(optimizer: optim.Transform, step: Step) -> TrainState:
+def _update(optimizer: optim.Transform, step: Step) -> TrainState:
     state = step.state
     params, opt_state = optim.step(
         optimizer, step.grads, state.opt_state, state.params, _context(step, optimizer.needs)

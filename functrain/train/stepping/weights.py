@@ -30,11 +30,11 @@ def without_influence(batch: Batch) -> Batch:
         return batch
     counts = weight != 0
     rows = counts if weight.dim() == 1 else counts.flatten(1).any(1)
-    inputs = _replaced(batch.input, rows)
+    inputs = _replace(batch.input, rows)
     if weight.dim() == 1:
-        return Batch(inputs, _replaced(batch.target, rows), weight)
+        return Batch(inputs, _replace(batch.target, rows), weight)
     _check_axes(batch.target, weight)
-    return Batch(inputs, _replaced(batch.target, counts), weight)
+    return Batch(inputs, _replace(batch.target, counts), weight)
 
 
 def row_weights(weight: Tensor | None) -> Tensor | None:
@@ -58,7 +58,7 @@ def _check_axes(target: Any, weight: Tensor) -> None:
             )
 
 
-def _replaced(part: Any, counts: Tensor) -> Any:
+def _replace(part: Any, counts: Tensor) -> Any:
     """Return the tree with what does not count replaced by the first that does, along the axes of `counts`."""
     axes = counts.dim()
     flat = counts.reshape(-1)

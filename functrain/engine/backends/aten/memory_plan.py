@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import torch
 
-from functrain.engine.backends.aten.schedule import Step, operation, scheduled
+from functrain.engine.backends.aten.schedule import Group, operation, steps_of
 from functrain.engine.graph.aliasing import Aliasing, laid_out_by_storage
 from functrain.engine.graph.in_place import InPlace
 from functrain.engine.graph.queries import outputs, placeholders
@@ -36,7 +36,7 @@ _COMMUTES = (aten.add.Tensor, aten.mul.Tensor)
 
 
 @attrs.frozen
-class Plan:
+class MemoryPlan:
     """The order of the steps, and what is left to be copied into donated memory after them.
 
     Attributes:
@@ -47,14 +47,14 @@ class Plan:
         writes: the index of the first step that writes to donated memory; before it a failure leaves all intact.
     """
 
-    steps: list[Step]
+    steps: list[Group]
     copies: list[tuple[Any, Any]]
     clones: set[int]
     home: dict[Any, Any]
     writes: int
 
 
-def make_plan(gm: Any, donated: tuple[tuple[int, int], ...]) -> Plan:
+def make_plan(gm: Any, donated: tuple[tuple[int, int], ...]) -> MemoryPlan:
     """Return when and where the operations of a graph are done.
 
     Args:
@@ -64,11 +64,23 @@ def make_plan(gm: Any, donated: tuple[tuple[int, int], ...]) -> Plan:
     inputs, results = placeholders(gm.graph), outputs(gm.graph)
     target = {inputs[i]: results[k] for i, k in donated if results[k] is not inputs[i]}
     aliasing = Aliasing(gm.graph)
-    placing = _Placing(gm.graph, scheduled(gm.graph, target, aliasing), target, aliasing)
+    steps = steps_of(gm.graph, target, aliasing)
+    needless = {n for step in steps for n in step.nodes if _is_copied_again(n, target, results)}
+    placing = _Placing(gm.graph, [step for step in steps if needless.isdisjoint(step.nodes)], target, aliasing)
+    placing.home.update({node: node.args[0] for node in needless})
     steps = placing.run()
     copies = [(result, i) for i, result in target.items() if placing.home[result] is not i]
     writes = min(placing.first_write, len(steps)) if copies else placing.first_write
-    return Plan(steps, copies, _to_clone(placing, results, donated, inputs), placing.home, writes)
+    return MemoryPlan(steps, copies, _to_clone(placing, results, donated, inputs), placing.home, writes)
+
+
+def _is_copied_again(node: Any, target: dict[Any, Any], results: list[Any]) -> bool:
+    """Return whether a node is a copy of an input that nobody writes to, made only to be copied into donated memory."""
+    if node.target is not aten.clone.default or results.count(node) != 1 or node not in target.values():
+        return False
+    source, value = node.args[0], node.args[0].meta["val"]
+    kept = source.op == "placeholder" and source not in target and not (value.is_conj() or value.is_neg())
+    return kept and all(user.op == "output" for user in node.users)
 
 
 def _to_clone(placing: "_Placing", results: list[Any], donated: Iterable[tuple[int, int]], inputs: list[Any]) -> set:
@@ -90,7 +102,7 @@ class _Placing:
         first_write: the index of the first step that writes to donated memory.
     """
 
-    def __init__(self, graph: Any, steps: list[Step], target: dict[Any, Any], aliasing: Aliasing) -> None:
+    def __init__(self, graph: Any, steps: list[Group], target: dict[Any, Any], aliasing: Aliasing) -> None:
         self.target, self.aliasing, self.first_write = target, aliasing, NEVER
         self.home = {n: n for n in graph.nodes}
         memory = aliasing.memory
@@ -100,24 +112,24 @@ class _Placing:
         self._by_storage = laid_out_by_storage(graph, aliasing)
         self._steps, self._last = steps, _last_readings(steps, outputs(graph), aliasing)
 
-    def run(self) -> list[Step]:
+    def run(self) -> list[Group]:
         """Return the steps, each with the arguments that receive its results."""
-        return [self._placed(step, t) for t, step in enumerate(self._steps)]
+        return [self._place(step, t) for t, step in enumerate(self._steps)]
 
-    def _placed(self, step: Step, t: int) -> Step:
+    def _place(self, step: Group, t: int) -> Group:
         if isinstance(step.nodes[0].target, InPlace):
-            return self._changed(step.nodes[0], t)
-        counts = _counted(step.nodes, self.aliasing)
+            return self._change(step.nodes[0], t)
+        counts = _count(step.nodes, self.aliasing)
         chosen = [self._receiver(node, t, counts, len(step.nodes) > 1) for node in step.nodes]
         if any(position is None for position in chosen):
             return step
         for node, position in zip(step.nodes, chosen, strict=True):
             self._put(node, node.args[position], t)
-        return Step(step.nodes, tuple(chosen))  # pyright: ignore
+        return Group(step.nodes, tuple(chosen))  # pyright: ignore
 
-    def _changed(self, node: Any, t: int) -> Step:
+    def _change(self, node: Any, t: int) -> Group:
         """Return the step of a write made a value, which may leave out the copy of memory that nobody reads later."""
-        counts = _counted((node,), self.aliasing)
+        counts = _count((node,), self.aliasing)
         items = {user.args[1]: user for user in node.users}
         owned = []
         for k in range(node.target.count):
@@ -128,7 +140,7 @@ class _Placing:
                 if k in items:
                     self._last[memory] = self._last.get(self.aliasing.memory(items[k]), t)
                     self.aliasing.join(items[k], node.args[k])
-        return Step((node,), tuple(owned) or None)
+        return Group((node,), tuple(owned) or None)
 
     def _put(self, node: Any, receiver: Any, t: int) -> None:
         before, after = self.aliasing.memory(node), self.aliasing.memory(receiver)
@@ -176,7 +188,7 @@ class _Placing:
         return memory.op == "placeholder" or value.numel() * value.itemsize == whole.numel() * whole.itemsize
 
 
-def _last_readings(steps: list[Step], results: list[Any], aliasing: Aliasing) -> dict[Any, int]:
+def _last_readings(steps: list[Group], results: list[Any], aliasing: Aliasing) -> dict[Any, int]:
     """Return for each memory the index of the last step that reads it, through whatever view."""
     last: dict[Any, int] = {}
     for t, step in enumerate(steps):
@@ -188,7 +200,7 @@ def _last_readings(steps: list[Step], results: list[Any], aliasing: Aliasing) ->
     return last
 
 
-def _counted(nodes: tuple[Any, ...], aliasing: Aliasing) -> dict[Any, int]:
+def _count(nodes: tuple[Any, ...], aliasing: Aliasing) -> dict[Any, int]:
     """Return how many operands of a step have each memory, an operand that is passed twice counted twice."""
     counts: dict[Any, int] = {}
 

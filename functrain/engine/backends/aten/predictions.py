@@ -53,7 +53,7 @@ def check(node: Node, value: Any) -> None:
 dtype=torch.float32, is_conj=False, is_neg=False), predicted was Layout(shape=(2, 3), stride=(3, 1), \
 dtype=torch.float32, is_conj=False, is_neg=False)
     """
-    for seen, said in zip(_listed(value), _listed(node.meta["val"]), strict=False):
+    for seen, said in zip(_as_list(value), _as_list(node.meta["val"]), strict=False):
         if isinstance(said, Tensor) and not _agree(seen, said):
             raise Mispredicted(node, value)
 
@@ -74,7 +74,7 @@ def _value(node: Node) -> Any:
     return node.meta["val"]
 
 
-def _listed(value: Any) -> list:
+def _as_list(value: Any) -> list:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 

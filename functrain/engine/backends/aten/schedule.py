@@ -44,7 +44,7 @@ GROUP_BYTES = 1 << 26
 
 
 @attrs.frozen
-class Step:
+class Group:
     """Operations that are called at once: one, or several of a kind grouped into one call."""
 
     nodes: tuple[Any, ...]
@@ -53,7 +53,7 @@ class Step:
     the memories that it changes without a copy; None when they make new tensors."""
 
 
-def scheduled(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Step]:
+def steps_of(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Group]:
     """Return the steps of a graph in order.
 
     Args:
@@ -61,7 +61,7 @@ def scheduled(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[St
         target: donated input -> the result that goes into its memory.
         aliasing: what shares memory.
     """
-    return _grouped(_ordered(graph, target, aliasing))
+    return _group(_ordered(graph, target, aliasing))
 
 
 def is_pointwise(node: Any) -> bool:
@@ -121,31 +121,31 @@ def _readers(node: Any, position: dict[Any, int], aliasing: Aliasing) -> list[An
     """Return the operations that read an input, also through views of it."""
     if node is None:
         return []
-    found, waiting, memory = [], [node], aliasing.memory(node)
+    users, waiting, memory = [], [node], aliasing.memory(node)
     while waiting:
         for user in waiting.pop().users:
-            found.append(user)
+            users.append(user)
             if user.op == "call_function" and aliasing.memory(user) is memory:
                 waiting.append(user)
-    return [n for n in found if n in position]
+    return [n for n in users if n in position]
 
 
 def _cone(result: Any, tail: set[Any]) -> list[Any]:
     """Return what of the tail a result needs, in order."""
-    found: dict[Any, None] = {}
+    needed: dict[Any, None] = {}
     stack = [(result, False)]
     while stack:
         node, ready = stack.pop()
         if ready:
-            found[node] = None
-        elif node in tail and node not in found:
+            needed[node] = None
+        elif node in tail and node not in needed:
             stack.append((node, True))
             stack.extend((a, False) for a in reversed(node.all_input_nodes))
-    return list(found)
+    return list(needed)
 
 
 def _topological(nodes: list[Any]) -> list[Any]:
-    known, order, done = set(nodes), [], set()
+    members, order, done = set(nodes), [], set()
     for start in nodes:
         stack = [(start, False)]
         while stack:
@@ -156,7 +156,7 @@ def _topological(nodes: list[Any]) -> list[Any]:
                     order.append(node)
             elif node not in done:
                 stack.append((node, True))
-                stack.extend((a, False) for a in reversed(node.all_input_nodes) if a in known and a not in done)
+                stack.extend((a, False) for a in reversed(node.all_input_nodes) if a in members and a not in done)
     return order
 
 
@@ -167,7 +167,7 @@ def _groups(node: Any) -> bool:
     return value.numel() <= GROUPED if value.device.type == "cpu" else value.numel() * value.itemsize <= GROUP_BYTES
 
 
-def _grouped(order: list[Any]) -> list[Step]:
+def _group(order: list[Any]) -> list[Group]:
     """Return the steps: at the end of the order, operations of one kind and of one height are called together."""
     first = len(order)
     while first and is_pointwise(order[first - 1]) and _groups(order[first - 1]):
@@ -181,14 +181,14 @@ def _grouped(order: list[Any]) -> list[Step]:
     for node in last:
         kind = _kind(node)
         groups.setdefault((-height[node], kind if kind is not None else node), []).append(node)
-    steps = [Step((node,)) for node in head]
+    steps = [Group((node,)) for node in head]
     for _, nodes in sorted(groups.items(), key=lambda item: item[0][0]):
-        for part in _bounded(nodes):
-            steps.append(Step(tuple(part)))
+        for part in _bound(nodes):
+            steps.append(Group(tuple(part)))
     return steps
 
 
-def _bounded(nodes: list[Any]) -> list[list[Any]]:
+def _bound(nodes: list[Any]) -> list[list[Any]]:
     if nodes[0].meta["val"].device.type == "cpu" or len(nodes) == 1:
         return [nodes]
     parts, size = [[]], 0

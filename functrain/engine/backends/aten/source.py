@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 
 from functrain.dispatch_state import below_autocast, below_autograd, gradients_on
-from functrain.engine.backends.aten.memory_plan import IN_PLACE, NEVER, Plan, make_plan
+from functrain.engine.backends.aten.memory_plan import IN_PLACE, NEVER, MemoryPlan, make_plan
 from functrain.engine.backends.aten.predictions import check, check_ahead, is_predicted
-from functrain.engine.backends.aten.schedule import FOREACH, Step
-from functrain.engine.graph.expanding import expanded
+from functrain.engine.backends.aten.schedule import FOREACH, Group
+from functrain.engine.graph.expanding import expand
 from functrain.engine.graph.fusing import fuse
-from functrain.engine.graph.in_place import InPlace, duplicated
+from functrain.engine.graph.in_place import InPlace, duplicate
 from functrain.engine.graph.queries import attribute, outputs, placeholders
 from functrain.engine.graph.scan_node import compile_loops, loops
 from functrain.engine.graph.simplifying import simplify
 from functrain.engine.tracing.meta.geometry import is_dense
-from functrain.engine.tracing.places import MADE_BY, made_by
+from functrain.engine.tracing.places import MADE_BY, origin_of
 from functrain.operators import KERNELS
 
 _F = torch._C._VariableFunctions  # pyright: ignore
@@ -150,7 +150,7 @@ def compile(
     >>> f([p, torch.ones(2)])[0] is p
     True
     """
-    parts = expanded(gm, _off_cpu)
+    parts = expand(gm, _off_cpu)
     gm = fuse(gm if parts is gm else simplify(parts))
     left = compile_loops(gm, compile, donated) if loops(gm) else donated
     return _Source(gm, make_plan(gm, left), left).function()
@@ -167,7 +167,7 @@ _CHECK, _NODES = "check", "nodes"
 class _Source:
     """The source of the function, as it is being written."""
 
-    def __init__(self, gm: Any, plan: Plan, donated: tuple[tuple[int, int], ...]) -> None:
+    def __init__(self, gm: Any, plan: MemoryPlan, donated: tuple[tuple[int, int], ...]) -> None:
         self.gm, self.plan, self.donated = gm, plan, donated
         self.inputs = placeholders(gm.graph)
         self.results = outputs(gm.graph)
@@ -176,6 +176,7 @@ class _Source:
         self.numbers: dict[Any, Tensor] = {}
         self.ids: dict[int, str] = {}
         self.names = {n: f"x{k}" for k, n in enumerate(self.inputs)}
+        self.names.update({n: self.names[i] for n, i in plan.home.items() if n is not i and i in self.names})
         self.lines: list[str] = []
         self.first_write = NEVER
         self.checked: list[Any] = []
@@ -192,19 +193,19 @@ class _Source:
                 self.first_write = len(self.lines)
             before = len(self.lines)
             self._write(step)
-            made = tuple(made_by(n) for n in step.nodes)
+            made = tuple(origin_of(n) for n in step.nodes)
             self.made_by.update(dict.fromkeys(range(before, len(self.lines)), made))
             self._check(step)
             self._free(t)
         check_ahead(self.unchecked)
         self.lines.append(f"return [{', '.join(self._finish())}]")
-        run = self._made([line for line in self.lines if not line.startswith(_CHECK)])
-        run.checked = functools.partial(self._made, self.lines)
+        run = self._make([line for line in self.lines if not line.startswith(_CHECK)])
+        run.checked = functools.partial(self._make, self.lines)
         run.kernels = len(self.plan.steps) + len(self.plan.clones) + bool(self.plan.copies)
         run.in_place = sum(step.in_place is not None for step in self.plan.steps) + bool(self.plan.copies)
         return run
 
-    def _made(self, lines: list[str]) -> Any:
+    def _make(self, lines: list[str]) -> Any:
         body = "\n        ".join(lines)
         guards = ", ".join(f"{self._constant(g)}()" for g in (below_autograd, gradients_on, below_autocast))
         source = f"def run(inputs):\n    with {guards}:\n        {body}\n"
@@ -219,7 +220,7 @@ class _Source:
         run.source, run.first_write = source, self.first_write + 3 - left_out
         return run
 
-    def _check(self, step: Step) -> None:
+    def _check(self, step: Group) -> None:
         """Write the comparison of new values with their predictions, or put it among those to be made ahead."""
         predicted = [n for n in step.nodes if step.in_place is None and is_predicted(n)]
         if self.first_write != NEVER:
@@ -249,7 +250,7 @@ class _Source:
         if names:
             self.lines.append(f"del {', '.join(names)}")
 
-    def _write(self, step: Step) -> None:
+    def _write(self, step: Group) -> None:
         if len(step.nodes) > 1:
             self._write_group(step)
             return
@@ -267,7 +268,7 @@ class _Source:
         rest = ", ".join([*(self._operand(node, a) for a in args[1:]), *self._keywords(node)])
         self.lines.append(f"{self._text(args[0])}.{method}({rest})")
 
-    def _write_group(self, step: Step) -> None:
+    def _write_group(self, step: Group) -> None:
         node = step.nodes[0]
         name = FOREACH[node.target] + ("_" if step.in_place else "")
         args = []
@@ -286,7 +287,7 @@ class _Source:
             names = [self._name(n) for n in step.nodes]
             self.lines.append(f"{', '.join(names)}, = {call}")
 
-    def _shared(self, step: Step, value: Any) -> str:
+    def _shared(self, step: Group, value: Any) -> str:
         """Return the text of what is the same for all of a group: on a CPU a list is quicker than a tensor."""
         node = step.nodes[0]
         text = self._operand(node, value)
@@ -309,7 +310,7 @@ class _Source:
     def _finish(self) -> list[str]:
         returned = [self._text(n) for n in self.results]
         for k in sorted(self.plan.clones):
-            self.lines.append(f"r{k} = {self._constant(duplicated)}({returned[k]})")
+            self.lines.append(f"r{k} = {self._constant(duplicate)}({returned[k]})")
             returned[k] = f"r{k}"
         taken = {self.inputs[i]: k for i, k in self.donated}
         if self.plan.copies:

@@ -50,8 +50,8 @@ class Unusable(Exception):
 
 def directory() -> Path:
     """Return where compiled graphs are kept: `$FUNCTRAIN_CACHE`, by default `~/.cache/functrain`."""
-    found = os.environ.get("FUNCTRAIN_CACHE")
-    return Path(found) if found else Path.home() / ".cache" / "functrain"
+    chosen = os.environ.get("FUNCTRAIN_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "functrain"
 
 
 def key(gm: GraphModule, examples: list[torch.Tensor]) -> str:

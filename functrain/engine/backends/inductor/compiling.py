@@ -26,10 +26,10 @@ from functrain.engine.backends.inductor.layouts import Layouts
 from functrain.engine.backends.inductor.origins import kernels, tell_origins
 from functrain.engine.backends.inductor.stages import in_stages, is_apart
 from functrain.engine.backends.inductor.workarounds import respell
-from functrain.engine.graph.expanding import expanded
+from functrain.engine.graph.expanding import expand
 from functrain.engine.graph.queries import copy, output_of, placeholders
-from functrain.engine.graph.scan_node import Pairs, Step, lift_constants, unalias
-from functrain.engine.tracing.abstract_tensor import copied
+from functrain.engine.graph.scan_node import Body, Pairs, lift_constants, unalias
+from functrain.engine.tracing.abstract_tensor import clone_of
 from functrain.engine.tracing.lazy_module import graph_module
 from functrain.errors import CompileFailed, CompilerMissing
 
@@ -37,7 +37,7 @@ _log = logging.getLogger("functrain.compile")
 _log.setLevel(logging.INFO)  # seconds of waiting want an explanation, even where the root logger shows warnings alone
 
 
-def compile(gm: GraphModule, example_inputs: list[Tensor], donated: Pairs = ()) -> Step:
+def compile(gm: GraphModule, example_inputs: list[Tensor], donated: Pairs = ()) -> Body:
     """Return the function of a graph, compiled by Inductor or loaded from the disk.
 
     A scan in the graph has its body compiled, and what stands before and after it, see `stages`.
@@ -57,19 +57,19 @@ def compile(gm: GraphModule, example_inputs: list[Tensor], donated: Pairs = ()) 
     """
     if any(map(is_apart, gm.graph.nodes)):
         return in_stages(gm, example_inputs, donated, compile)
-    plan = _Plan(gm, list(example_inputs), donated)
-    if not any(node.op == "call_function" for node in plan.gm.graph.nodes):
-        return plan.bind(lambda inputs: plan.gm(*inputs))
-    key = artifact.key(plan.gm, plan.examples)
+    work = _Work(gm, list(example_inputs), donated)
+    if not any(node.op == "call_function" for node in work.gm.graph.nodes):
+        return work.bind(lambda inputs: work.gm(*inputs))
+    key = artifact.key(work.gm, work.examples)
     call = artifact.load(key)
-    return plan.bind(_compiled(plan, key, _name(gm)) if call is None else call)
+    return work.bind(_compile(work, key, _name(gm)) if call is None else call)
 
 
 def _name(gm: GraphModule) -> str:
     return gm.meta.get("name") or gm._get_name()
 
 
-class _Plan:
+class _Work:
     """A graph made ready for Inductor, and how its results make up the list that the caller wants.
 
     The graph gets its constants as inputs, writes donated outputs into inputs itself, and returns the others alone,
@@ -77,7 +77,7 @@ class _Plan:
     """
 
     def __init__(self, gm: GraphModule, examples: list[Tensor], donated: Pairs):
-        gm = expanded(gm)
+        gm = expand(gm)
         gm = graph_module(gm, copy(gm.graph))
         self.constants = lift_constants(gm)
         self.count = len(examples)
@@ -89,14 +89,14 @@ class _Plan:
         self.gm = gm
         self.examples = examples + [_example(node) for node in placeholders(gm.graph)[self.count :]]
 
-    def bind(self, call: Callable[[list], Any]) -> Step:
+    def bind(self, call: Callable[[list], Any]) -> Body:
         """Return the function from the caller's inputs to the caller's outputs."""
         items = ", ".join(f"{'inputs' if kind == 'in' else 'out'}[{i}]" for kind, i in self.places)
         arguments = "[*inputs, *constants]" if self.constants else "[*inputs]"
         tell_origins(call, self.gm.graph)
         # Below autograd, because kernels write into tensors that they are given.
         source = _STEP.format(arguments=arguments, items=items)
-        scope = {"call": call, "constants": self.constants, "mispredicted": _mispredicted}
+        scope = {"call": call, "constants": self.constants, "mispredicted": _explain_misprediction}
         scope["layouts"] = Layouts([node.meta["val"] for node in output_of(self.gm.graph).args[0]])
         scope |= {"below": below_autograd, "below_autocast": below_autocast}
         exec(source, scope)
@@ -117,7 +117,7 @@ def step(inputs):
 """
 
 
-def _mispredicted(error: AssertionError) -> CompileFailed:
+def _explain_misprediction(error: AssertionError) -> CompileFailed:
     return CompileFailed(
         f"what inductor compiled found another layout than it was compiled for:\n  {str(error).splitlines()[0]}\n"
         "its rule for an operation is wrong; backend='aten' runs the same graph"
@@ -140,7 +140,7 @@ def _rewrite_outputs(gm: GraphModule, count: int, donated: Pairs) -> list[tuple[
         elif o in into:
             places.append(("in", into[o]))
             with gm.graph.inserting_before(output):
-                value = _pinned(gm.graph, node) if len(_sources(node)) <= 1 else node
+                value = _pin(gm.graph, node) if len(_sources(node)) <= 1 else node
                 gm.graph.call_function(torch.ops.aten.copy_.default, (inputs[into[o]], value))
         else:
             places.append(("out", len(kept)))
@@ -151,17 +151,17 @@ def _rewrite_outputs(gm: GraphModule, count: int, donated: Pairs) -> list[tuple[
 
 def _sources(node: Node) -> set[Node]:
     """Return the placeholders that a node is computed from."""
-    found, seen, todo = set(), {node}, [node]
+    positions, seen, todo = set(), {node}, [node]
     while todo:
         at = todo.pop()
         if at.op == "placeholder":
-            found.add(at)
+            positions.add(at)
         todo += [n for n in at.all_input_nodes if n not in seen]
         seen.update(todo)
-    return found
+    return positions
 
 
-def _pinned(graph: Graph, node: Node) -> Node:
+def _pin(graph: Graph, node: Node) -> Node:
     """Return a node of the same bits that Inductor does not take for the input itself.
 
     It removes copies, sums with zero and the like even where the input is overwritten before the copy is read (seen in
@@ -169,19 +169,19 @@ def _pinned(graph: Graph, node: Node) -> Node:
     """
     differs = graph.call_function(torch.ops.aten.ne.Tensor, (node, node))
     same = graph.call_function(torch.ops.aten.where.self, (differs, node, node))
-    same.meta["val"] = copied(node.meta["val"])
+    same.meta["val"] = clone_of(node.meta["val"])
     return same
 
 
-def _compiled(plan: _Plan, key: str, name: str) -> Callable[[list], Any]:
+def _compile(work: _Work, key: str, name: str) -> Callable[[list], Any]:
     began = time.perf_counter()
-    operations = sum(node.op == "call_function" for node in plan.gm.graph.nodes)
-    if any(t.device.type == "cpu" for t in plan.examples) or not plan.examples:
+    operations = sum(node.op == "call_function" for node in work.gm.graph.nodes)
+    if any(t.device.type == "cpu" for t in work.examples) or not work.examples:
         check_compiler()
     _say(f"functrain: compiling {name} with inductor, {operations} operations ... ")
     try:
-        call, inner = _by_inductor(plan)
-        why = _saved(key, inner)
+        call, inner = _by_inductor(work)
+        why = _save(key, inner)
     except BaseException:
         _say("failed\n")
         raise
@@ -195,7 +195,7 @@ def _say(text: str) -> None:
         sys.stderr.flush()
 
 
-def _saved(key: str, inner: Any) -> str:
+def _save(key: str, inner: Any) -> str:
     try:
         if inner is None:
             raise artifact.Unusable("Inductor changed its signature")
@@ -205,14 +205,14 @@ def _saved(key: str, inner: Any) -> str:
         return f" (not kept on disk: {error})"
 
 
-def _by_inductor(plan: _Plan) -> tuple[Callable[[list], Any], Any]:
+def _by_inductor(work: _Work) -> tuple[Callable[[list], Any], Any]:
     """Return the compiled function, and Inductor's record of it, or None where that is not the function itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's about itself; nobody here can heed them
-        return _by_inductor_warning(plan)
+        return _by_inductor_warning(work)
 
 
-def _by_inductor_warning(plan: _Plan) -> tuple[Callable[[list], Any], Any]:
+def _by_inductor_warning(work: _Work) -> tuple[Callable[[list], Any], Any]:
     from torch._functorch import config as functorch_config
     from torch._inductor import standalone_compile
     from torch._inductor.compile_fx import compile_fx_inner
@@ -224,12 +224,12 @@ def _by_inductor_warning(plan: _Plan) -> tuple[Callable[[list], Any], Any]:
         made.append((graph, compiled))
         return compiled
 
-    wanted = (len(plan.examples), sum(kind == "out" for kind, _ in plan.places))
+    wanted = (len(work.examples), sum(kind == "out" for kind, _ in work.places))
     # PyTorch's cache above Inductor's would skip the function in which we take hold of the result.
     with torch.no_grad(), functorch_config.patch(enable_autograd_cache=False), _failures():
         whole = standalone_compile(
-            _without_metadata(plan.gm),
-            _fakes(plan.examples),  # pyright: ignore
+            _without_metadata(work.gm),
+            _fakes(work.examples),  # pyright: ignore
             dynamic_shapes="from_example_inputs",
             options={"inner_compile": keep},
         )

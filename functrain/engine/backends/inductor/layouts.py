@@ -32,7 +32,7 @@ class Layouts:
         if self._first:
             self._said = {k: said for k, said in self._said.items() if not _agree(results[k], said)}
             self._first = False
-        return [laid_out(t, self._said[k]) if k in self._said else t for k, t in enumerate(results)]
+        return [lay_out(t, self._said[k]) if k in self._said else t for k, t in enumerate(results)]
 
 
 def _agree(seen: Tensor, said: Tensor) -> bool:
@@ -42,16 +42,16 @@ def _agree(seen: Tensor, said: Tensor) -> bool:
     return seen.numel() == 0 or all(a == b or n == 1 for a, b, n in lengths)
 
 
-def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+def lay_out(tensor: Tensor, like: Tensor) -> Tensor:
     """Return the values of a tensor in the strides of another, conjugated or negated lazily where that one is.
 
-    >>> laid_out(torch.ones(3), torch.ones(1).expand(3)).stride()
+    >>> lay_out(torch.ones(3), torch.ones(1).expand(3)).stride()
     (0,)
     """
     if like.is_conj() and not tensor.is_conj():
-        return laid_out(tensor.conj_physical(), like.conj()).conj()
+        return lay_out(tensor.conj_physical(), like.conj()).conj()
     if like.is_neg() and not tensor.is_neg():
-        return torch._neg_view(laid_out(-tensor, torch._neg_view(like)))  # pyright: ignore
+        return torch._neg_view(lay_out(-tensor, torch._neg_view(like)))  # pyright: ignore
     made = torch.empty_strided(like.shape, like.stride(), dtype=tensor.dtype, device=tensor.device)
     once = tensor
     for axis, stride in enumerate(like.stride()):  # rows that are one in memory are written once

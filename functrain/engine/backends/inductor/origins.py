@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 from torch.fx import Graph
 
-from functrain.engine.tracing.places import MADE_BY, made_by
+from functrain.engine.tracing.places import MADE_BY, origin_of
 
 _COMMENT = re.compile(r"# Topologically Sorted Source Nodes: \[(.*?)\]")
 _KERNEL = re.compile(r"\b(?:cpp|triton_\w+?)_fused_(\w+?)_\d+[.(]")
@@ -23,7 +23,7 @@ class _Lines:
     nodes: dict[str, Any]
 
     def get(self, line: int) -> list[Any] | None:
-        """Return `made_by` of the operations that a line does, as far as can be told."""
+        """Return `origin_of` of the operations that a line does, as far as can be told."""
         lines = self.wrapper.splitlines()[:line]
         kernel = _KERNEL.search(lines[-1])
         if kernel is not None:
@@ -33,9 +33,9 @@ class _Lines:
         return [self.nodes[name] for name in names if name in self.nodes] or None
 
     def _in_kernel(self, fused: str) -> list[Any] | None:
-        found = [made for made in self.nodes.values() if f"_{made[0].strip('_')}_" in fused]
+        candidates = [made for made in self.nodes.values() if f"_{made[0].strip('_')}_" in fused]
         # A kernel checks nothing but indices, and divisions of integers.
-        return [made for made in found if _CHECKED.search(made[0])] or found or None
+        return [made for made in candidates if _CHECKED.search(made[0])] or candidates or None
 
 
 def tell_origins(call: Callable, graph: Graph) -> None:
@@ -45,7 +45,9 @@ def tell_origins(call: Callable, graph: Graph) -> None:
     """
     scope = getattr(getattr(call, "__func__", call), "__globals__", {})
     if "wrapper" in scope:
-        scope[MADE_BY] = _Lines(scope["wrapper"], {n.name: made_by(n) for n in graph.nodes if n.op == "call_function"})
+        scope[MADE_BY] = _Lines(
+            scope["wrapper"], {n.name: origin_of(n) for n in graph.nodes if n.op == "call_function"}
+        )
 
 
 def kernels(call: Callable) -> int | None:

@@ -16,7 +16,7 @@ from torch.fx.passes.split_module import split_module
 from functrain.dispatch_state import as_recorded
 from functrain.engine.graph.in_place import InPlace
 from functrain.engine.graph.queries import copy, output_of, placeholders
-from functrain.engine.graph.scan_node import Compile, Loop, Pairs, Step, compile_loops, lift_constants, loops, unalias
+from functrain.engine.graph.scan_node import Body, Compile, Loop, Pairs, compile_loops, lift_constants, loops, unalias
 from functrain.engine.tracing.lazy_module import graph_module
 
 aten = torch.ops.aten
@@ -46,7 +46,7 @@ def is_apart(node: Any) -> bool:
 class _Stage:
     """The target of a node that stands for a compiled stretch of a graph."""
 
-    def __init__(self, name: str, step: Step, single: bool):
+    def __init__(self, name: str, step: Body, single: bool):
         self.__name__ = self.__qualname__ = name
         self.__module__ = __name__
         self.step, self.single = step, single
@@ -56,7 +56,7 @@ class _Stage:
         return out[0] if self.single else out
 
 
-def in_stages(gm: GraphModule, examples: list[Tensor], donated: Pairs, compile: Compile) -> Step:
+def in_stages(gm: GraphModule, examples: list[Tensor], donated: Pairs, compile: Compile) -> Body:
     """Compile the stretches of a graph before, between and after what stands apart, and the bodies of its loops.
 
     Args:

@@ -63,7 +63,7 @@ def _spell_out_factors(graph: Graph) -> None:
                     if name in factors:
                         parts[i] = graph.call_function(aten.mul.Tensor, (parts[i], factors[name]))
             new = graph.call_function(aten.add.Tensor, tuple(parts))
-        _respelled(node, new)
+        _respell(node, new)
 
 
 def _spell_out_gelu(graph: Graph) -> None:
@@ -76,7 +76,7 @@ def _spell_out_gelu(graph: Graph) -> None:
         if node.target in ways and node.kwargs.get("approximate") == "tanh" and _is_plain(node):
             with graph.inserting_before(node):
                 new = ways[node.target](*(Proxy(a) for a in node.args)).node
-            _respelled(node, new)
+            _respell(node, new)
 
 
 def _is_plain(node: Node) -> bool:
@@ -94,6 +94,6 @@ def _gelu_backward(grad: Any, x: Any) -> Any:
     return grad * (part + part * (1 - part) * x * (square * (3 * _SLOPE * _CUBE) + _SLOPE))
 
 
-def _respelled(node: Node, new: Node) -> None:
+def _respell(node: Node, new: Node) -> None:
     new.meta = dict(node.meta)
     replace(node, new)

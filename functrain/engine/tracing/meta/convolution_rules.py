@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.engine.tracing.meta.elementwise_rules import made
+from functrain.engine.tracing.meta.elementwise_rules import new_meta
 from functrain.engine.tracing.meta.geometry import is_row_major
 
 aten = torch.ops.aten
@@ -20,15 +20,15 @@ def convolution(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     at = CONVOLUTIONS[func]
     if kwargs or args[at].dim() != 4 or len(args) < at + 9 or not all(map(_is_common, args[: at + 2])):
         return None
-    found: Any = _shapes(args) if at == 0 else _gradients(args)
-    if found is None:
+    results: Any = _shapes(args) if at == 0 else _gradients(args)
+    if results is None:
         return None
     layout = _layout(at, args)
     if layout not in (torch.contiguous_format, torch.channels_last):
         return None
     if at == 0:
-        return found.to(memory_format=layout)
-    return tuple(t if t is None or t.dim() != 4 else t.to(memory_format=layout) for t in found)
+        return results.to(memory_format=layout)
+    return tuple(t if t is None or t.dim() != 4 else t.to(memory_format=layout) for t in results)
 
 
 def _is_common(t: Tensor) -> bool:
@@ -51,7 +51,7 @@ def _shapes(args: Any) -> Tensor | None:
     if x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         return None
     sizes = windows(x, weight.shape[2:], stride, padding, dilation)
-    return made((x.shape[0], weight.shape[0], *sizes), x.dtype) if min(sizes) > 0 else None
+    return new_meta((x.shape[0], weight.shape[0], *sizes), x.dtype) if min(sizes) > 0 else None
 
 
 def _fits(bias: Tensor, weight: Tensor) -> bool:
@@ -61,7 +61,7 @@ def _fits(bias: Tensor, weight: Tensor) -> bool:
 def _gradients(args: Any) -> tuple | None:
     grad, x, weight, _, *more = args
     sizes = (x.shape, weight.shape, (grad.shape[1],))
-    return tuple(made(size, grad.dtype) if wanted else None for size, wanted in zip(sizes, more[-1], strict=True))
+    return tuple(new_meta(size, grad.dtype) if wanted else None for size, wanted in zip(sizes, more[-1], strict=True))
 
 
 def windows(x: Tensor, *options: Any) -> list[int]:

@@ -39,19 +39,19 @@ _ONE_DTYPE = frozenset(
 """Operations that take tensors of one dtype. Their kernels see to it, and PyTorch's rules for shapes do not."""
 
 
-def device_of(func: Any, tensors: list[Tensor], given: Any) -> torch.device:
+def device_of(func: Any, tensors: list[Tensor], asked: Any) -> torch.device:
     """Return the device of the results of an operation, by PyTorch's rule: scalars on the CPU go with anything.
 
     Args:
         func: the operation.
         tensors: its arguments.
-        given: the device that it is told, or None.
+        asked: the device that it names, or None.
 
     >>> device_of(torch.ops.aten.zeros.default, [], None)
     device(type='cpu')
     """
-    if given is not None:
-        device = torch.device(given)
+    if asked is not None:
+        device = torch.device(asked)
         return _of_this_thread(device) if device.type == "cuda" and device.index is None else device
     if not tensors or func in _ANY_DEVICE:
         return tensors[0].device if tensors else torch.device("cpu")

@@ -12,10 +12,10 @@ Inferred = Any
 """A meta tensor, a tuple of them, or None: ask PyTorch."""
 
 
-def made(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+def new_meta(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Return a new contiguous meta tensor.
 
-    >>> made((2, 3), torch.int64).stride()
+    >>> new_meta((2, 3), torch.int64).stride()
     (3, 1)
     """
     return torch.empty(shape, dtype=dtype, device="meta")
@@ -99,11 +99,11 @@ def _strides(shape: list[int], tensors: list[Tensor]) -> list[int]:
     for i in range(1, len(order)):
         inner = i
         for outer in range(i - 1, -1, -1):
-            found = _compared(shape, steps, order[outer], order[inner])
-            if found > 0:
+            order_of_both = _compared(shape, steps, order[outer], order[inner])
+            if order_of_both > 0:
                 order[outer], order[inner] = order[inner], order[outer]
                 inner = outer
-            elif found < 0:
+            elif order_of_both < 0:
                 break
     strides, step = [0] * len(shape), 1
     for axis in order:

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 
-def mapped(f: Callable[[Any], Any], value: Any) -> Any:
+def map_tensors(f: Callable[[Any], Any], value: Any) -> Any:
     """Return the argument of an operation with its tensors, if it has any, replaced.
 
-    >>> mapped(torch.sum, [torch.ones(2), 3])
+    >>> map_tensors(torch.sum, [torch.ones(2), 3])
     [tensor(2.), 3]
     """
     if isinstance(value, Tensor):
         return f(value)
     if isinstance(value, (list, tuple)):
-        values = [mapped(f, v) for v in value]
+        values = [map_tensors(f, v) for v in value]
         return tuple(values) if type(value) is tuple else values
     return value
 

@@ -8,6 +8,7 @@ many layouts they do not say what the kernels of a device do.
 
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,9 +16,9 @@ from torch import Tensor
 
 from functrain.dispatch_state import below_autocast, below_autograd, gradients_on
 from functrain.engine.tracing.meta.convolution_rules import CONVOLUTIONS, convolution
-from functrain.engine.tracing.meta.geometry import mapped
+from functrain.engine.tracing.meta.geometry import map_tensors, tensors_in
 from functrain.engine.tracing.meta.operation_rules import RULES
-from functrain.engine.tracing.meta.trial_run import learned, trial_run
+from functrain.engine.tracing.meta.trial_run import recall, trial_run
 from functrain.engine.tracing.operation_facts import facts, writes
 from functrain.engine.tracing.undeclared import UNDECLARED_ALIASES
 
@@ -37,23 +38,24 @@ def infer(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool, ways: Cou
     with torch._C._DisableTorchDispatch(), below_autograd(), gradients_on(), below_autocast():
         if _is_view(func):
             ways["view"] += 1
-            return func(*mapped(_meta, args), **{k: mapped(_meta, v) for k, v in kwargs.items()})
+            return func(*map_tensors(_meta, args), **{k: map_tensors(_meta, v) for k, v in kwargs.items()})
         if writes(func, args, kwargs):
             ways["write"] += 1
             return _of_write(func, args, kwargs)
-        found, way = learned(func, args, kwargs), "learned"
-        if found is None:
-            found, way = _by_rule(func, args, kwargs, on_meta), "rule"
-        if found is None:
-            found, way = _by_trial(func, args, kwargs, on_meta)
+        results, way = recall(func, args, kwargs), "learned"
+        if results is None:
+            results, way = _by_rule(func, args, kwargs, on_meta), "rule"
+        if results is None:
+            results, way = _by_trial(func, args, kwargs, on_meta)
         ways[way] += 1
-        return found
+        return results
 
 
 def _meta(tensor: Any) -> Tensor:
     return tensor.meta
 
 
+@cache
 def _is_view(func: Any) -> bool:
     returned = [r.alias_info for r in func._schema.returns]
     if any(isinstance(source, str) for source, _ in UNDECLARED_ALIASES.get(str(func), ())):
@@ -67,14 +69,12 @@ def _by_rule(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> Any
     rule = RULES.get(func._schema.name.removeprefix("aten::"))
     if rule is None or func._overloadname.endswith("out") or _reads_bits(args):
         return None
-    return rule(*mapped(_meta, args), **_on_meta({k: mapped(_meta, v) for k, v in kwargs.items()}, on_meta))
+    return rule(*map_tensors(_meta, args), **_on_meta({k: map_tensors(_meta, v) for k, v in kwargs.items()}, on_meta))
 
 
 def _reads_bits(args: Any) -> bool:
     # A kernel sees a lazily conjugated or negated tensor only after PyTorch has made another of it.
-    found = []
-    mapped(lambda t: found.append(t.is_conj() or t.is_neg()), args)
-    return any(found)
+    return any(t.is_conj() or t.is_neg() for t in tensors_in(args))
 
 
 def _on_meta(kwargs: dict[str, Any], on_meta: bool) -> dict[str, Any]:
@@ -88,12 +88,12 @@ def _by_trial(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> tu
         return trial_run(func, args, kwargs), "trial"
     except Exception as error:
         # Zeros may be values that it refuses, or they may take too much memory; what is wrong by its shape stays so.
-        metas = mapped(_meta, args)
-        named = _on_meta({k: mapped(_meta, v) for k, v in kwargs.items()}, on_meta)
-        return _asked(func, metas, named, error), "meta"
+        metas = map_tensors(_meta, args)
+        named = _on_meta({k: map_tensors(_meta, v) for k, v in kwargs.items()}, on_meta)
+        return _ask(func, metas, named, error), "meta"
 
 
-def _asked(func: Callable, args: Any, kwargs: dict[str, Any], error: Exception) -> Any:
+def _ask(func: Callable, args: Any, kwargs: dict[str, Any], error: Exception) -> Any:
     try:
         return func(*args, **kwargs)
     except Exception:
@@ -126,11 +126,11 @@ def _fits_in_place(func: Any, args: Any, kwargs: dict[str, Any]) -> bool:
     rule = RULES.get(func._opname[:-1])
     if rule is None or _reads_bits(args):
         return False
-    made = rule(*mapped(_meta, args), **{k: mapped(_meta, v) for k, v in kwargs.items()})
+    made = rule(*map_tensors(_meta, args), **{k: map_tensors(_meta, v) for k, v in kwargs.items()})
     return isinstance(made, Tensor) and made.shape == args[0].shape and torch.can_cast(made.dtype, args[0].dtype)
 
 
 def _shares_memory(args: Any) -> bool:
     memories = []
-    mapped(lambda t: memories.append(t.meta.untyped_storage()._cdata), args)
+    map_tensors(lambda t: memories.append(t.meta.untyped_storage()._cdata), args)
     return len(set(memories)) < len(memories) or 0 in args[0].stride()

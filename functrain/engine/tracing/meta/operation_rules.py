@@ -17,7 +17,7 @@ from functrain.engine.tracing.meta.elementwise_rules import (
     broadcast,
     broadcast_shape,
     elementwise,
-    made,
+    new_meta,
 )
 from functrain.engine.tracing.meta.geometry import is_dense, is_row_major
 from functrain.engine.tracing.meta.layer_rules import LAYERS
@@ -75,7 +75,7 @@ def _where(condition: Any, a: Any = None, b: Any = None) -> Inferred:
 def _masked_fill(x: Tensor, mask: Tensor, value: Any) -> Inferred:
     if isinstance(value, Tensor) or mask.dim() > x.dim() or broadcast_shape([x.shape, mask.shape]) != list(x.shape):
         return None
-    return made(x.shape, x.dtype)
+    return new_meta(x.shape, x.dtype)
 
 
 @_rule("threshold_backward")
@@ -104,7 +104,7 @@ def _rsub(x: Tensor, other: Any, alpha: Any = 1) -> Inferred:
 def _mm(a: Tensor, b: Tensor, *more: Any) -> Inferred:
     if more or a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[0] or a.dtype is not b.dtype:
         return None
-    return made((a.shape[0], b.shape[1]), a.dtype)
+    return new_meta((a.shape[0], b.shape[1]), a.dtype)
 
 
 @_rule("bmm")
@@ -113,24 +113,24 @@ def _bmm(a: Tensor, b: Tensor, *more: Any) -> Inferred:
         return None
     if a.shape[0] != b.shape[0] or a.shape[2] != b.shape[1]:
         return None
-    return made((a.shape[0], a.shape[1], b.shape[2]), a.dtype)
+    return new_meta((a.shape[0], a.shape[1], b.shape[2]), a.dtype)
 
 
 @_rule("addmm")
 def _addmm(c: Tensor, a: Tensor, b: Tensor, *more: Any, beta: Any = 1, alpha: Any = 1) -> Inferred:
-    made = None if more or c.dtype is not a.dtype else _mm(a, b)
-    return made if made is not None and broadcast_shape([c.shape, made.shape]) == list(made.shape) else None
+    product = None if more or c.dtype is not a.dtype else _mm(a, b)
+    return product if product is not None and broadcast_shape([c.shape, product.shape]) == list(product.shape) else None
 
 
 # Reductions.
 
 
-def _reduced(x: Tensor, dim: Any, keepdim: bool) -> list[int] | None:
-    given = range(x.dim()) if dim is None or dim == [] else [dim] if isinstance(dim, int) else dim
-    if any(not -max(x.dim(), 1) <= d < max(x.dim(), 1) for d in given):
+def _reduce(x: Tensor, dim: Any, keepdim: bool) -> list[int] | None:
+    dims = range(x.dim()) if dim is None or dim == [] else [dim] if isinstance(dim, int) else dim
+    if any(not -max(x.dim(), 1) <= d < max(x.dim(), 1) for d in dims):
         return None
-    axes = {d % max(x.dim(), 1) for d in given}
-    if len(axes) < len(given):
+    axes = {d % max(x.dim(), 1) for d in dims}
+    if len(axes) < len(dims):
         return None
     if keepdim:
         return [1 if k in axes else n for k, n in enumerate(x.shape)]
@@ -140,8 +140,8 @@ def _reduced(x: Tensor, dim: Any, keepdim: bool) -> list[int] | None:
 def _reduction(to: Callable[[torch.dtype], torch.dtype | None]) -> Callable[..., Inferred]:
     def rule(x: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: torch.dtype | None = None) -> Inferred:
         dtype = dtype or to(x.dtype)
-        shape = _reduced(x, dim, keepdim)
-        return None if dtype is None or shape is None or x.numel() == 0 else made(shape, dtype)
+        shape = _reduce(x, dim, keepdim)
+        return None if dtype is None or shape is None or x.numel() == 0 else new_meta(shape, dtype)
 
     return rule
 
@@ -174,7 +174,7 @@ def _var(x: Tensor, dim: Any = None, *, correction: Any = None, keepdim: bool = 
 def _cumsum(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Inferred:
     if not x.is_contiguous() or x.is_complex() or x.dim() == 0 or not -x.dim() <= dim < x.dim():
         return None
-    return made(x.shape, dtype or (x.dtype if x.is_floating_point() else torch.int64))
+    return new_meta(x.shape, dtype or (x.dtype if x.is_floating_point() else torch.int64))
 
 
 # Choosing and joining.
@@ -184,7 +184,7 @@ def _cumsum(x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Inferre
 def _index_select(x: Tensor, dim: int, index: Tensor) -> Inferred:
     if not 0 <= dim < x.dim() or index.dim() != 1 or not x.is_contiguous():
         return None
-    return made((*x.shape[:dim], index.shape[0], *x.shape[dim + 1 :]), x.dtype)
+    return new_meta((*x.shape[:dim], index.shape[0], *x.shape[dim + 1 :]), x.dtype)
 
 
 def _picks(x: Tensor, dim: int, index: Tensor) -> bool:
@@ -196,7 +196,7 @@ def _picks(x: Tensor, dim: int, index: Tensor) -> bool:
 
 @_rule("gather")
 def _gather(x: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Inferred:
-    return made(index.shape, x.dtype) if _picks(x, dim, index) and index.is_contiguous() else None
+    return new_meta(index.shape, x.dtype) if _picks(x, dim, index) and index.is_contiguous() else None
 
 
 @_rule("scatter", "scatter_add")
@@ -210,23 +210,23 @@ def _scatter(x: Tensor, dim: int, index: Tensor, value: Any, **kwargs: Any) -> I
         return None
     if isinstance(value, Tensor) and value.shape != index.shape:
         return None
-    return made(x.shape, x.dtype)
+    return new_meta(x.shape, x.dtype)
 
 
 @_rule("embedding")
 def _embedding(weight: Tensor, index: Tensor, *more: Any) -> Inferred:
     fits = weight.dim() == 2 and index.dtype in (torch.int64, torch.int32)
-    return made((*index.shape, weight.shape[1]), weight.dtype) if fits else None
+    return new_meta((*index.shape, weight.shape[1]), weight.dtype) if fits else None
 
 
 @_rule("embedding_dense_backward")
 def _embedding_backward(grad: Tensor, index: Tensor, rows: int, *more: Any) -> Inferred:
-    return made((rows, grad.shape[-1]), grad.dtype) if grad.dtype is torch.float32 and grad.dim() else None
+    return new_meta((rows, grad.shape[-1]), grad.dtype) if grad.dtype is torch.float32 and grad.dim() else None
 
 
 @_rule("repeat_interleave")
 def _repeat_interleave(repeats: Tensor, *more: Any, output_size: int | None = None) -> Inferred:
-    return None if more or output_size is None else made((output_size,), repeats.dtype)
+    return None if more or output_size is None else new_meta((output_size,), repeats.dtype)
 
 
 @_rule("cat")
@@ -239,7 +239,7 @@ def _cat(tensors: list[Tensor], dim: int = 0) -> Inferred:
     rest = [[n for k, n in enumerate(t.shape) if k != dim] for t in tensors]
     if any(r != rest[0] for r in rest):
         return None
-    return made((*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]), first.dtype)
+    return new_meta((*first.shape[:dim], sum(t.shape[dim] for t in tensors), *first.shape[dim + 1 :]), first.dtype)
 
 
 @_rule("stack")
@@ -249,7 +249,7 @@ def _stack(tensors: list[Tensor], dim: int = 0) -> Inferred:
         return None
     if any(t.dtype is not first.dtype or t.shape != first.shape or not is_row_major(t) for t in tensors):
         return None
-    return made((*first.shape[:dim], len(tensors), *first.shape[dim:]), first.dtype)
+    return new_meta((*first.shape[:dim], len(tensors), *first.shape[dim:]), first.dtype)
 
 
 # New tensors.
@@ -257,7 +257,7 @@ def _stack(tensors: list[Tensor], dim: int = 0) -> Inferred:
 
 @_rule("zeros", "ones")
 def _zeros(size: Sequence[int], *, dtype: torch.dtype | None = None, layout: Any = None, **_: Any) -> Inferred:
-    return made(size, dtype or torch.get_default_dtype()) if layout in (None, torch.strided) else None
+    return new_meta(size, dtype or torch.get_default_dtype()) if layout in (None, torch.strided) else None
 
 
 @_rule("full")
@@ -266,12 +266,12 @@ def _full(
 ) -> Inferred:
     if type(value) not in _DTYPES or layout not in (None, torch.strided):
         return None
-    return made(size, dtype or _DTYPES[type(value)] or torch.get_default_dtype())
+    return new_meta(size, dtype or _DTYPES[type(value)] or torch.get_default_dtype())
 
 
 @_rule("scalar_tensor")
 def _scalar_tensor(value: Any, *, dtype: torch.dtype | None = None, **_: Any) -> Inferred:
-    return made((), dtype or torch.get_default_dtype())
+    return new_meta((), dtype or torch.get_default_dtype())
 
 
 @_rule("arange")
@@ -281,23 +281,23 @@ def _arange(*limits: Any, dtype: torch.dtype | None = None, **_: Any) -> Inferre
     start, end, step = (0, *limits, 1) if len(limits) == 1 else (*limits, 1)[:3]
     if step == 0 or (end - start) * step < 0:
         return None
-    return made((math.ceil((end - start) / step),), dtype or torch.int64)
+    return new_meta((math.ceil((end - start) / step),), dtype or torch.int64)
 
 
 @_rule("zeros_like", "ones_like", "empty_like", "full_like")
-def _filled_like(
+def _fill_like(
     x: Tensor, *value: Any, dtype: Any = None, memory_format: Any = None, layout: Any = None, **_: Any
 ) -> Inferred:
     if layout not in (None, torch.strided):
         return None
     if is_row_major(x) and memory_format in (None, torch.preserve_format, torch.contiguous_format):
-        return made(x.shape, dtype or x.dtype)
+        return new_meta(x.shape, dtype or x.dtype)
     return _like(x, dtype) if memory_format in (None, torch.preserve_format) and is_dense(x) else None
 
 
 @_rule("new_zeros", "new_ones", "new_empty", "new_full")
 def _new(x: Tensor, size: Sequence[int], *value: Any, dtype: Any = None, layout: Any = None, **_: Any) -> Inferred:
-    return made(size, dtype or x.dtype) if layout in (None, torch.strided) else None
+    return new_meta(size, dtype or x.dtype) if layout in (None, torch.strided) else None
 
 
 _DTYPES = {bool: torch.bool, int: torch.int64, float: None}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain.dispatch_state import outside_of_trace
-from functrain.engine.tracing.meta.geometry import extent, mapped, offset_of, tensors_in
+from functrain.engine.tracing.meta.geometry import extent, map_tensors, offset_of, tensors_in
 from functrain.engine.tracing.refusals import Refused
 
 MOST_BYTES = 1 << 32
@@ -60,11 +60,11 @@ def trial_run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if len(_kept) >= MOST_KEPT:
             _kept.clear()
         _kept[key] = _seen(func, args, kwargs, tensors)
-    return _built(_kept[key], tensors)
+    return _build(_kept[key], tensors)
 
 
 def learn(func: Any, args: Any, kwargs: dict[str, Any], seen: Any) -> None:
-    """Have `learned` know from now on what an operation returned.
+    """Have `recall` know from now on what an operation returned.
 
     Args:
         func: the operation.
@@ -78,13 +78,13 @@ def learn(func: Any, args: Any, kwargs: dict[str, Any], seen: Any) -> None:
     _learned[_key(func, args, kwargs, tensors)] = layout_of(seen)
 
 
-def learned(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+def recall(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Return meta tensors like the results that an operation was seen to return at a call, or None."""
     if not _learned:
         return None
     tensors = list(tensors_in((args, tuple(kwargs.values()))))
     layout = _learned.get(_key(func, args, kwargs, tensors))
-    return None if layout is None else _built(layout, tensors)
+    return None if layout is None else _build(layout, tensors)
 
 
 def layout_of(out: Any) -> Any:
@@ -96,12 +96,12 @@ def layout_of(out: Any) -> Any:
     return _layouts(out, [])
 
 
-def _built(layout: Any, tensors: list[Tensor]) -> Any:
+def _build(layout: Any, tensors: list[Tensor]) -> Any:
     if isinstance(layout, Layout):
         return layout.made()
     if isinstance(layout, Argument):
         return tensors[layout.position].meta  # pyright: ignore
-    return type(layout)(_built(part, tensors) for part in layout) if isinstance(layout, (list, tuple)) else layout
+    return type(layout)(_build(part, tensors) for part in layout) if isinstance(layout, (list, tuple)) else layout
 
 
 def _key(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
@@ -112,7 +112,7 @@ def _key(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) ->
     for t in tensors:
         memory = t.meta.untyped_storage()._cdata  # pyright: ignore
         described.append((_described(t), memories.setdefault(memory, len(memories)), t.device))
-    static = mapped(lambda t: None, args), sorted((k, mapped(lambda t: None, v)) for k, v in kwargs.items())
+    static = map_tensors(lambda t: None, args), sorted((k, map_tensors(lambda t: None, v)) for k, v in kwargs.items())
     return func, around, tuple(described), repr(static)
 
 
@@ -128,7 +128,7 @@ def _seen(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -
         remaining = iter(made)
         try:
             with outside_of_trace():
-                out = func(*mapped(lambda t: next(remaining), args), **_mapped(kwargs, remaining))  # noqa: B023
+                out = func(*map_tensors(lambda t: next(remaining), args), **_map_over(kwargs, remaining))  # noqa: B023
             _check_shapes(made, tensors)
             return _layouts(out, made)
         except (RuntimeError, IndexError, ValueError, NotImplementedError) as error:
@@ -144,8 +144,8 @@ def _check_shapes(made: list[Tensor], tensors: list[Tensor]) -> None:
         raise Refused("resize")
 
 
-def _mapped(kwargs: dict[str, Any], remaining: Any) -> dict[str, Any]:
-    return {k: mapped(lambda t: next(remaining), v) for k, v in kwargs.items()}
+def _map_over(kwargs: dict[str, Any], remaining: Any) -> dict[str, Any]:
+    return {k: map_tensors(lambda t: next(remaining), v) for k, v in kwargs.items()}
 
 
 def _zeros(tensors: list[Tensor], number: int) -> list[Tensor]:
@@ -163,10 +163,10 @@ def _zeros(tensors: list[Tensor], number: int) -> list[Tensor]:
         units[memory] = max(units.get(memory, 1), t.itemsize)
     sizes = {k: -(-n // units[k]) * units[k] for k, n in ends.items()}
     memories = {k: torch.zeros(n, dtype=torch.uint8, device=device[k]) for k, n in sizes.items()}
-    return [_placed(t, memories[t.meta.untyped_storage()._cdata], number) for t in tensors]  # pyright: ignore
+    return [_place(t, memories[t.meta.untyped_storage()._cdata], number) for t in tensors]  # pyright: ignore
 
 
-def _placed(t: Tensor, memory: Tensor, number: int) -> Tensor:
+def _place(t: Tensor, memory: Tensor, number: int) -> Tensor:
     made = memory.view(t.dtype).as_strided(t.shape, t.stride(), offset_of(t))
     if number and not (t.dtype.is_floating_point or t.dtype.is_complex or t.dtype is torch.bool):
         memory.view(t.dtype).fill_(number)

@@ -47,7 +47,7 @@ class Kept:
     read: set[Node]
 
 
-def kept_for(results: Iterable[Node], carry: Iterable[Node], rows: Iterable[Node], cotangents: Iterable[Node]) -> Kept:
+def keep_for(results: Iterable[Node], carry: Iterable[Node], rows: Iterable[Node], cotangents: Iterable[Node]) -> Kept:
     """Return what is to be kept so that some values of a joint graph can be computed later.
 
     Args:
@@ -103,8 +103,8 @@ def _prefer_cheap(graph: Any, chosen: dict[Node, str]) -> None:
 
 def _depending(graph: Any, on: set[Node]) -> set[Node]:
     """Return the nodes that depend on some, these included."""
-    found = set(on)
+    dependent = set(on)
     for node in graph.nodes if graph is not None else ():
-        if any(n in found for n in node.all_input_nodes):
-            found.add(node)
-    return found
+        if any(n in dependent for n in node.all_input_nodes):
+            dependent.add(node)
+    return dependent

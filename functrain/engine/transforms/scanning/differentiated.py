@@ -75,19 +75,19 @@ def back_by_recomputing(
 
     def step(carry: Tensors, row: Tensors, consts: Tensors) -> tuple[Tensors, Tensors]:
         made, row = row[:n_made], row[n_made:]
-        given, start, x = row[:n_ys], row[n_ys : n_ys + len(starts)], row[n_ys + len(starts) :]
+        cotangents, start, x = row[:n_ys], row[n_ys : n_ys + len(starts)], row[n_ys + len(starts) :]
 
         def again(*floats: Tensor) -> tuple[Tensor, ...]:
-            old, rows, shared = _filled(program, made, start, x, consts)
+            old, rows, shared = _fill(program, made, start, x, consts)
             for place, k, t in zip([old] * n_carry + [rows] * len(of_xs) + [shared] * n_consts, positions, floats):  # noqa: B905
                 place[k] = t
             after, ys = program.step(old, rows, shared)
             return (*(after[k] for k in of_carry), *(ys[k] for k in of_ys))
 
-        old, rows, shared = _filled(program, made, start, x, consts)
+        old, rows, shared = _fill(program, made, start, x, consts)
         floats = [*(old[k] for k in of_carry), *(rows[k] for k in of_xs), *(shared[k] for k in of_consts)]
         pulled: Any = torch.func.vjp(again, *floats)
-        gradients = pulled[1]((*carry[:n_carry], *given))
+        gradients = pulled[1]((*carry[:n_carry], *cotangents))
         back, by_row, by_const = _split(gradients, n_carry, len(of_xs))
         return [*back, *(a + g for a, g in zip(carry[n_carry:], by_const, strict=True))], list(by_row)
 
@@ -109,7 +109,7 @@ def back_by_recomputing(
     return Back(back, [*first, *sums, *rows, *consts], of_carry, of_consts, of_xs)
 
 
-def _filled(
+def _fill(
     program: Program, made: Tensors, start: Tensors, x: Tensors, consts: Tensors
 ) -> tuple[Tensors, Tensors, Tensors]:
     stopped = [~made[0]] if program.stops else []

@@ -17,7 +17,7 @@ from functrain.engine.transforms.closing import Closed, Discovering, Filling, re
 from functrain.engine.transforms.scanning.masking import without_asking
 from functrain.engine.transforms.scanning.program import Program, Tensors, Traced, never, trace_step
 from functrain.engine.transforms.scanning.running import run
-from functrain.engine.transforms.scanning.steps import check_carry, columns_of, outputs_of, unpacked
+from functrain.engine.transforms.scanning.steps import check_carry, columns_of, outputs_of, unpack
 
 
 @attrs.define
@@ -28,7 +28,7 @@ class _Learned:
     stops: bool = False
 
 
-def recorded(f: Callable, carry: Any, xs: Any, steps: int | None) -> tuple[Any, Any]:
+def record_scan(f: Callable, carry: Any, xs: Any, steps: int | None) -> tuple[Any, Any]:
     """Return what `scan` returns, inside a trace."""
     start, spec = tree.flatten(carry)
     columns, row_of = columns_of(xs)
@@ -39,7 +39,7 @@ def recorded(f: Callable, carry: Any, xs: Any, steps: int | None) -> tuple[Any, 
     def call(carry: Tensors, row: Tensors) -> tuple[Tensors, Tensors]:
         old = tree.unflatten(spec, carry[1:])
         result = (inner or f)(old, row_of(row))
-        after, y, when = unpacked(result)
+        after, y, when = unpack(result)
         check_carry(old, after)
         ys, learned.y_spec = outputs_of(y)
         learned.stops = isinstance(when, Tensor) or bool(when)

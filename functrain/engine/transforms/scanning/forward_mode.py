@@ -41,8 +41,8 @@ def with_tangents(program: Program, tensors: Sequence[Tensor], tangents: Sequenc
         places = carry[: program.carry], row[: program.xs], consts[: len(consts) - len(of_consts)]
         moving = [*carry[program.carry :], *row[program.xs :], *consts[len(places[2]) :]]
 
-        def floats(*given: Tensor) -> Any:
-            filled, rest = [list(p) for p in places], iter(given)
+        def floats(*values: Tensor) -> Any:
+            filled, rest = [list(p) for p in places], iter(values)
             for place, positions in zip(filled, (of_carry, of_xs, of_consts), strict=True):
                 for k in positions:
                     place[k] = next(rest)

@@ -14,7 +14,7 @@ from torch.autograd import Variable
 from torch.fx import Graph, Node
 
 from functrain.dispatch_state import unseen
-from functrain.engine.graph.functionalizing import functionalized
+from functrain.engine.graph.functionalizing import functionalize
 from functrain.engine.graph.queries import outputs, placeholders
 from functrain.engine.graph.scan_node import lift_constants, value_of
 from functrain.engine.graph.simplifying import remove_dead
@@ -22,7 +22,7 @@ from functrain.engine.tracing.abstract_tensor import abstract
 from functrain.engine.tracing.lazy_module import graph_module
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.to_graph import trace
-from functrain.engine.transforms.scanning.cutting import Kept, kept_for
+from functrain.engine.transforms.scanning.cutting import Kept, keep_for
 from functrain.engine.transforms.scanning.products import as_product
 from functrain.engine.transforms.scanning.program import Program, Tensors, Traced, examples_of, is_float
 
@@ -86,26 +86,26 @@ def joint(program: Program, tensors: Sequence[Tensor], needed: Sequence[bool]) -
     seen = _Seen()
     recorded = trace(_both(program, wanted, seen), examples).gm
     with unseen():
-        graph = functionalized(recorded)
+        graph = functionalize(recorded)
         inputs = placeholders(graph.graph)
         closed = lift_constants(graph)
         extra = [n for n in placeholders(graph.graph) if n not in inputs]
-        own, given = inputs[: len(examples)], inputs[len(examples) :]
-        return _Cut(program, graph, own, given, extra, closed, wanted, seen).joint()
+        own, incoming = inputs[: len(examples)], inputs[len(examples) :]
+        return _Cut(program, graph, own, incoming, extra, closed, wanted, seen).joint()
 
 
 def _both(program: Program, wanted: list[bool], seen: _Seen) -> Callable[..., Tensors]:
     def both(*inputs: Tensor) -> Tensors:
-        given = [t.detach().requires_grad_() if w else t for t, w in zip(inputs, wanted, strict=True)]
+        leaves = [t.detach().requires_grad_() if w else t for t, w in zip(inputs, wanted, strict=True)]
         with torch.enable_grad():
-            carry, ys = program.step(*program.cut(given))
+            carry, ys = program.step(*program.cut(leaves))
         made = [*carry, *ys]
         seen.count, seen.floats = len(made), [k for k, t in enumerate(made) if is_float(t)]
         cotangents = _further_inputs([made[k] for k in seen.floats], inputs)
         pairs = [(made[k], c) for k, c in zip(seen.floats, cotangents, strict=True) if made[k].requires_grad]
-        gradients = _backward(pairs, [t for t, w in zip(given, wanted, strict=True) if w])
-        found = iter(gradients)
-        each = [next(found) if w else None for w in wanted]
+        gradients = _backward(pairs, [t for t, w in zip(leaves, wanted, strict=True) if w])
+        remaining = iter(gradients)
+        each = [next(remaining) if w else None for w in wanted]
         seen.gradients = [g is not None for g in each]
         return [*(t.detach() for t in made), *(g for g in each if g is not None)]
 
@@ -141,7 +141,7 @@ class _Cut:
     program: Program
     graph: Any
     own: list[Node]
-    given: list[Node]
+    incoming: list[Node]
     extra: list[Node]
     closed: Tensors
     wanted: list[bool]
@@ -162,7 +162,7 @@ class _Cut:
         consts = [k for k in consts if k not in products]
         wanted = [g for k, g in enumerate(each) if g is not None and k not in products]
         rows = self.own[p.carry : first]
-        kept = kept_for([*wanted, *factors], self.own[: p.carry], rows, self.given)
+        kept = keep_for([*wanted, *factors], self.own[: p.carry], rows, self.incoming)
         read = [k for k in range(p.xs) if rows[k] in kept.read]
         columns: list[Any] = [None] * len(of_ys) + [n if value_of(n).is_contiguous() else None for n in kept.saved]
         columns += [rows[k] for k in read]
@@ -178,7 +178,7 @@ class _Cut:
     def _forward(self, made: list[Node], kept: Kept) -> Traced:
         new, copies = Graph(), {}
         for node in self.graph.graph.nodes:
-            early = node.op != "output" and node not in self.given
+            early = node.op != "output" and node not in self.incoming
             if early and all(n in copies for n in node.all_input_nodes):
                 copies[node] = new.node_copy(node, copies.__getitem__)
         stopped = copies[self.own[0]] if self.program.stops else None
@@ -199,7 +199,7 @@ class _Cut:
             made.meta["val"] = value
             return made
 
-        cotangents = dict(zip(self.seen.floats, self.given, strict=True))
+        cotangents = dict(zip(self.seen.floats, self.incoming, strict=True))
         for k in carry:
             copies[cotangents[k]] = placeholder(f"ct_{k}", abstract(value_of(self.own[k]), value_of(self.own[k]).shape))
         sums = [placeholder(f"sum_{k}", _like(value_of(self.own[k]))) for k in consts]

@@ -8,13 +8,13 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.dispatch_state import is_plain
-from functrain.engine.transforms.scanning.steps import check_carry, columns_of, outputs_of, unpacked
+from functrain.engine.transforms.scanning.steps import check_carry, columns_of, outputs_of, unpack
 
 
-def looped(f: Callable, carry: Any, xs: Any, steps: int) -> tuple[Any, Any]:
+def run_loop(f: Callable, carry: Any, xs: Any, steps: int) -> tuple[Any, Any]:
     """Return what `scan` returns, step by step.
 
-    >>> looped(lambda c, x: (c + x, None), torch.tensor(0), torch.tensor([1, 2]), 2)
+    >>> run_loop(lambda c, x: (c + x, None), torch.tensor(0), torch.tensor([1, 2]), 2)
     (tensor(3), None)
     """
     plain = is_plain()
@@ -22,7 +22,7 @@ def looped(f: Callable, carry: Any, xs: Any, steps: int) -> tuple[Any, Any]:
     ys: list[list[Tensor]] = []
     spec = None
     for row in _rows(xs, steps):
-        after, y, when = unpacked(f(carry, row))
+        after, y, when = unpack(f(carry, row))
         check_carry(carry, after)
         leaves, spec = outputs_of(y)
         if stopped is not None:
@@ -35,9 +35,9 @@ def looped(f: Callable, carry: Any, xs: Any, steps: int) -> tuple[Any, Any]:
         elif when:
             break
     if not ys:
-        leaves, spec = outputs_of(unpacked(f(carry, _zero_row(xs)))[1])
+        leaves, spec = outputs_of(unpack(f(carry, _zero_row(xs)))[1])
         return carry, None if spec is None else tree.unflatten(spec, [x.new_zeros((0, *x.shape)) for x in leaves])
-    return carry, None if spec is None else tree.unflatten(spec, [_stacked(group, steps) for group in zip(*ys)])  # noqa: B905
+    return carry, None if spec is None else tree.unflatten(spec, [_stack(group, steps) for group in zip(*ys)])  # noqa: B905
 
 
 def _rows(xs: Any, steps: int) -> Iterator[Any]:
@@ -53,6 +53,6 @@ def _zero_row(xs: Any) -> Any:
     return row([column.new_zeros(column.shape[1:]) for column in columns])
 
 
-def _stacked(ys: tuple[Tensor, ...], steps: int) -> Tensor:
+def _stack(ys: tuple[Tensor, ...], steps: int) -> Tensor:
     rest = [torch.zeros_like(ys[0])] * (steps - len(ys))
     return torch.stack([*ys, *rest])

@@ -7,7 +7,7 @@ from torch import Tensor
 from functrain.engine.transforms.scanning.program import Program, Tensors
 
 
-def masked(program: Program) -> Program:
+def mask_steps(program: Program) -> Program:
     """Return a program that does the same with each step made: after a stop, and where it skips, nothing changes.
 
     The outputs of a step that is ignored are zeros. What ends it is asked for no more, unless it has no length.
@@ -45,4 +45,4 @@ def without_asking(program: Program) -> Program:
     """
     if program.length is None or not (program.stops or program.skips):
         return program
-    return attrs.evolve(masked(program), stops=False, skips=False)
+    return attrs.evolve(mask_steps(program), stops=False, skips=False)

@@ -46,10 +46,10 @@ def as_product(gradient: Node) -> Product | None:
     return Product(left, right, is_transposed) if 2 * rows <= columns else None
 
 
-def multiplied(left: Tensor, right: Tensor, is_transposed: bool) -> Tensor:
+def multiply(left: Tensor, right: Tensor, is_transposed: bool) -> Tensor:
     """Return the sum over the steps, from the factors of all steps (steps, rows, ...).
 
-    >>> multiplied(torch.ones(5, 2, 3), torch.ones(5, 2, 4), True).shape
+    >>> multiply(torch.ones(5, 2, 3), torch.ones(5, 2, 4), True).shape
     torch.Size([4, 3])
     """
     a, b = left.flatten(0, 1), right.flatten(0, 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from functrain.dispatch_state import current_level, unseen
-from functrain.engine.graph.functionalizing import functionalized
+from functrain.engine.graph.functionalizing import functionalize
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Kind, Loop, lift_constants, unalias, value_of
 from functrain.engine.tracing.abstract_tensor import abstract
@@ -21,7 +21,7 @@ from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.to_graph import trace
 
 Tensors = list[Tensor]
-Step = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
+Body = Callable[[Tensors, Tensors, Tensors], tuple[Tensors, Tensors]]
 """(carry, row of xs, consts) -> (carry, row of ys), all flat."""
 
 
@@ -61,7 +61,7 @@ class Program:
         name: of the function, for messages.
     """
 
-    step: Step
+    step: Body
     carry: int
     xs: int
     length: int | None
@@ -107,7 +107,7 @@ def trace_step(
 
     recorded = trace(flat, examples, names).gm
     with unseen():
-        graph = functionalized(recorded)
+        graph = functionalize(recorded)
         closed = lift_constants(graph)
     ys = [value_of(node) for node in output_of(graph.graph).args[0][counted[0] :]]
     return Traced(graph, examples, closed, ys)

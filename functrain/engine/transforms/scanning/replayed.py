@@ -10,10 +10,10 @@ from torch.fx import GraphModule, Node
 from functrain.engine.graph.in_place import InPlace
 from functrain.engine.graph.queries import attribute
 from functrain.engine.graph.scan_node import Loop
-from functrain.engine.transforms.scanning.program import Program, Step, Tensors, Traced
+from functrain.engine.transforms.scanning.program import Body, Program, Tensors, Traced
 
 
-def step_of(traced: Traced, carry: int, run: Callable) -> Step:
+def step_of(traced: Traced, carry: int, run: Callable) -> Body:
     """Return the function of the graph of a step.
 
     Args:
@@ -23,13 +23,13 @@ def step_of(traced: Traced, carry: int, run: Callable) -> Step:
     """
 
     def step(*cut: Tensors) -> tuple[Tensors, Tensors]:
-        made = _replayed(traced.graph, [*(t for part in cut for t in part), *traced.closed], run)
+        made = _replay(traced.graph, [*(t for part in cut for t in part), *traced.closed], run)
         return made[:carry], made[carry:]
 
     return step
 
 
-def _replayed(gm: GraphModule, inputs: Tensors, run: Callable) -> Tensors:
+def _replay(gm: GraphModule, inputs: Tensors, run: Callable) -> Tensors:
     values: dict[Node, Any] = {}
     remaining = iter(inputs)
     for node in gm.graph.nodes:
@@ -39,13 +39,13 @@ def _replayed(gm: GraphModule, inputs: Tensors, run: Callable) -> Tensors:
             values[node] = attribute(gm, str(node.target))
         elif node.op == "call_function":
             args, kwargs = torch.fx.map_arg((node.args, node.kwargs), values.__getitem__)
-            values[node] = _called(node.target, args, kwargs, run)
+            values[node] = _call(node.target, args, kwargs, run)
         else:
             return list(torch.fx.map_arg(node.args[0], values.__getitem__))  # pyright: ignore
     raise AssertionError("a graph without an output")
 
 
-def _called(target: Any, args: Any, kwargs: Any, run: Callable) -> Any:
+def _call(target: Any, args: Any, kwargs: Any, run: Callable) -> Any:
     if isinstance(target, Loop):
         return run(_program_of(target, run), args)
     if isinstance(target, InPlace):
@@ -60,7 +60,7 @@ def _program_of(loop: Loop, run: Callable) -> Program:
     def step(*cut: Tensors) -> tuple[Tensors, Tensors]:
         # The rows to write into come last, and nothing reads them.
         unread: list[Tensor] = loop.examples[count:]
-        made = _replayed(loop.body, [*(t for part in cut for t in part), *unread], run)
+        made = _replay(loop.body, [*(t for part in cut for t in part), *unread], run)
         return made[:carry], made[carry : carry + rows]
 
     kind = loop.kind

@@ -23,15 +23,15 @@ from functrain.dispatch_state import (
     unseen,
     vectorizing_levels,
 )
-from functrain.engine.transforms.closing import passed_on
+from functrain.engine.transforms.closing import pass_on
 from functrain.engine.transforms.scanning.chunked import in_chunks, is_long
 from functrain.engine.transforms.scanning.differentiated import Back, back_by_recomputing, with_history
 from functrain.engine.transforms.scanning.forward_mode import with_tangents
 from functrain.engine.transforms.scanning.joint import Joint, joint
-from functrain.engine.transforms.scanning.products import multiplied
+from functrain.engine.transforms.scanning.products import multiply
 from functrain.engine.transforms.scanning.program import Program, Tensors, enter, is_float, record
 from functrain.engine.transforms.scanning.replayed import step_of
-from functrain.engine.transforms.scanning.vectorized import vectorized
+from functrain.engine.transforms.scanning.vectorized import vectorize
 from functrain.errors import InvalidArgument
 
 
@@ -42,7 +42,7 @@ def run(program: Program, tensors: Sequence[Tensor]) -> Tensors:
         program: the scan.
         tensors: its carry, xs and consts, flat.
     """
-    tensors = [alive(t) for t in passed_on(tensors)]
+    tensors = [alive(t) for t in pass_on(tensors)]
     levels, batches = differentiating_levels(tensors), vectorizing_levels(tensors)
     if not (levels or batches or any(len(list(layers(t))) > 1 for t in tensors)):
         with outside_of_transforms():
@@ -132,13 +132,13 @@ class _Joint:
         assert cut is not None
         length: Any = p.length
         made, stored = list(kept[: p.stops]) or xs[: p.skips], list(kept[p.stops :])
-        given = [_or_zeros(cotangents[k], cut.forward.examples[k], ()) for k in cut.carry]
-        given += [torch.zeros_like(consts[k]) for k in cut.consts]
+        incoming = [_or_zeros(cotangents[k], cut.forward.examples[k], ()) for k in cut.carry]
+        incoming += [torch.zeros_like(consts[k]) for k in cut.consts]
         rows = [_or_zeros(cotangents[p.carry + k], cut.forward.ys[k], (length,)) for k in cut.of_ys]
         rows = [*made, *rows, *stored, *(xs[k] for k in cut.read)]
         back = Program(
-            step_of(cut.back, len(given), run),
-            carry=len(given),
+            step_of(cut.back, len(incoming), run),
+            carry=len(incoming),
             xs=len(rows),
             length=length,
             reverse=not p.reverse,
@@ -147,7 +147,7 @@ class _Joint:
             traced=cut.back,
             name=p.name,
         )
-        return Back(back, [*given, *rows, *consts], cut.carry, cut.consts, cut.xs, cut.later)
+        return Back(back, [*incoming, *rows, *consts], cut.carry, cut.consts, cut.xs, cut.later)
 
 
 def _or_zeros(cotangent: Tensor | None, like: Tensor, more: tuple[int, ...]) -> Tensor:
@@ -161,11 +161,11 @@ def _gradients(back: Back, program: Program, made: Tensors) -> dict[int, Tensor]
     consts = program.carry + program.xs
     places = [*back.carry, *(consts + k for k in back.consts), *(program.carry + k for k in back.xs)]
     columns, further = back.tensors[back.program.carry :], made[len(places) :]
-    found = dict(zip(places, made, strict=False))
+    gradients = dict(zip(places, made, strict=False))
     for k, left, right, is_transposed in back.later:
         a, b = (columns[n] if n >= 0 else further[-1 - n] for n in (left, right))
-        found[consts + k] = multiplied(a, b, is_transposed)
-    return found
+        gradients[consts + k] = multiply(a, b, is_transposed)
+    return gradients
 
 
 class _Scan(torch.autograd.Function):
@@ -201,16 +201,16 @@ class _Scan(torch.autograd.Function):
         present = [c for c in cotangents if c is not None]
         with torch.set_grad_enabled(is_differentiated_besides([*saved, *present], ctx.level)):
             back = plan.back(xs, consts, kept, cotangents)
-            found = _gradients(back, p, run(back.program, back.tensors))
-        return None, *(found.get(k) for k in range(count))
+            gradients = _gradients(back, p, run(back.program, back.tensors))
+        return None, *(gradients.get(k) for k in range(count))
 
     @staticmethod
     def jvp(ctx: Any, _plan: None, *tangents: Tensor | None) -> tuple:  # pyright: ignore
         forward = with_tangents(ctx.plan.program, ctx.saved_tensors, tangents)
-        found = iter(run(forward.program, forward.tensors)[ctx.plan.program.carry :])
-        return tuple(next(found) if wanted else None for wanted in ctx.floats)
+        results = iter(run(forward.program, forward.tensors)[ctx.plan.program.carry :])
+        return tuple(next(results) if wanted else None for wanted in ctx.floats)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, plan: Any, *tensors: Tensor) -> tuple:  # pyright: ignore
-        mapped = vectorized(plan.program, tensors, in_dims[1:], info.batch_size, info.randomness)
+        mapped = vectorize(plan.program, tensors, in_dims[1:], info.batch_size, info.randomness)
         return tuple(run(mapped.program, mapped.tensors)), mapped.out

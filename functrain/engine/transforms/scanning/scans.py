@@ -9,8 +9,8 @@ from functrain import arguments, tree
 from functrain.dispatch_state import is_differentiated_by_hand
 from functrain.engine.tracing.recording import recording
 from functrain.engine.transforms.folding import Stop
-from functrain.engine.transforms.scanning.discovering import recorded
-from functrain.engine.transforms.scanning.looping import looped
+from functrain.engine.transforms.scanning.discovering import record_scan
+from functrain.engine.transforms.scanning.looping import run_loop
 from functrain.errors import InvalidArgument, ShapeMismatch
 
 
@@ -45,8 +45,8 @@ def scan(
     tree.check_tensors(carry, "the carry of scan")
     steps = _length(xs, length)
     if steps and is_recorded_as_loop():
-        return recorded(f, carry, xs, steps)
-    return looped(f, carry, xs, steps)
+        return record_scan(f, carry, xs, steps)
+    return run_loop(f, carry, xs, steps)
 
 
 def is_recorded_as_loop() -> bool:
@@ -67,13 +67,13 @@ def _length(xs: Any, length: int | None) -> int:
             raise InvalidArgument("scan needs the number of steps: pass xs, a tree of tensors, or length=n")
         return length
     tree.check_tensors(xs, "the xs of scan", or_none=True)
-    found = {path: tuple(leaf.shape) for path, leaf in tree.leaves_with_path(xs) if leaf is not None}
-    scalars = [path for path, shape in found.items() if not shape]
+    shape_of = {path: tuple(leaf.shape) for path, leaf in tree.leaves_with_path(xs) if leaf is not None}
+    scalars = [path for path, shape in shape_of.items() if not shape]
     if scalars:
         raise ShapeMismatch(f"each tensor of xs needs a first axis to scan over, but {_at(scalars[0])} is a scalar")
-    sizes = {shape[0] for shape in found.values()}
+    sizes = {shape[0] for shape in shape_of.values()}
     if len(sizes) > 1:
-        shapes = ", ".join(f"{path or 'xs'} {shape}" for path, shape in found.items())
+        shapes = ", ".join(f"{path or 'xs'} {shape}" for path, shape in shape_of.items())
         raise ShapeMismatch(f"the tensors of xs must have one common first axis, got {shapes}")
     if length is not None and sizes and sizes != {length}:
         raise InvalidArgument(f"length is {length}, but the first axis of xs has {sizes.pop()} rows; leave length out")

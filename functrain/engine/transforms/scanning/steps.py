@@ -11,10 +11,10 @@ from functrain.engine.transforms.folding import Stop
 from functrain.errors import NotATensor, TreeMismatch
 
 
-def unpacked(result: Any) -> tuple[Any, Any, Any]:
+def unpack(result: Any) -> tuple[Any, Any, Any]:
     """Return the carry, the output and the condition to stop of what a step returned.
 
-    >>> unpacked((1, 2))
+    >>> unpack((1, 2))
     (1, 2, False)
     """
     if isinstance(result, Stop):

@@ -10,7 +10,7 @@ from torch import Tensor
 from functrain.dispatch_state import is_batched_here, unseen
 from functrain.engine.tracing.abstract_tensor import abstract
 from functrain.engine.tracing.to_graph import trace
-from functrain.engine.transforms.scanning.masking import masked
+from functrain.engine.transforms.scanning.masking import mask_steps
 from functrain.engine.transforms.scanning.program import Program, Tensors
 
 
@@ -29,7 +29,7 @@ class Mapped:
     out: tuple[int | None, ...]
 
 
-def vectorized(
+def vectorize(
     program: Program, tensors: Sequence[Tensor], dims: Sequence[int | None], size: int, random: str
 ) -> Mapped:
     """Return the scan of a batch of scans.
@@ -48,11 +48,11 @@ def vectorized(
     carry = [c if d is None else c.movedim(d, 0) for c, d in zip(carry, dims[: program.carry], strict=True)]
     batched = [d is not None for d in dims]
     if (program.stops and batched[0]) or (program.skips and batched[program.carry]):
-        program = masked(program)
+        program = mask_steps(program)
     while True:
         made, ys = _batched_results(program, [*carry, *xs, *consts], batched, size, random)
         if program.stops and made[0] and not batched[0]:
-            program = masked(program)
+            program = mask_steps(program)
         new = [a or b for a, b in zip(batched[: program.carry], made, strict=True)]
         if new == batched[: program.carry]:
             break

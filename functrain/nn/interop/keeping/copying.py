@@ -1,6 +1,6 @@
 """A fresh copy of a module for each application, in a fraction of the time that `copy.deepcopy` takes.
 
-The plan settles once what is made and how it hangs together; `fresh` then copies dicts and ties them. So whatever a
+The recipe settles once what is made and how it hangs together; `fresh` then copies dicts and ties them. So whatever a
 module keeps on itself while it runs is gone with the copy, and nothing of it reaches the next application.
 """
 
@@ -21,7 +21,7 @@ _new = object.__new__
 
 
 @attrs.frozen(eq=False)
-class Plan:
+class Recipe:
     """How a module is made anew.
 
     Attributes:
@@ -43,18 +43,18 @@ class Plan:
     modules: dict[str, int]
 
 
-def plan(walk: Walk, module: torch.nn.Module) -> Plan:
-    """Return the plan by which what was walked is made anew."""
+def recipe(walk: Walk, module: torch.nn.Module) -> Recipe:
+    """Return the recipe by which what was walked is made anew."""
     numbers = {id(thing.source): number for number, thing in walk.things.items()}
     modules = {path: numbers[id(part)] for path, part in module.named_modules()}
-    made = Plan(len(walk.things), [], [], [], [], [], modules)
+    made = Recipe(len(walk.things), [], [], [], [], [], modules)
     finished: set[int] = set()
     for number, thing in walk.things.items():
         _enter(made, number, thing, finished, walk)
     return made
 
 
-def _enter(made: Plan, number: int, thing: Thing, finished: set[int], walk: Walk) -> None:
+def _enter(made: Recipe, number: int, thing: Thing, finished: set[int], walk: Walk) -> None:
     source = thing.source
     if thing.late:
         _check_finished(thing, finished, walk)
@@ -104,11 +104,11 @@ def _maker(thing: Thing) -> tuple[Callable[..., Any], list[Ref]]:
     return lambda *parts: kind(parts), thing.parts
 
 
-def fresh(made: Plan, values: Sequence[Any], train: bool) -> tuple[list[Any], list[Any]]:
-    """Return all that the plan makes, by number, and for each the dict or list that holds its parts.
+def fresh(made: Recipe, values: Sequence[Any], train: bool) -> tuple[list[Any], list[Any]]:
+    """Return all that the recipe makes, by number, and for each the dict or list that holds its parts.
 
     Args:
-        made: the plan.
+        made: the recipe.
         values: the parameters and buffers by number.
         train: whether modules keep their own flag `training`; else it is False in all.
     """
@@ -131,7 +131,7 @@ def fresh(made: Plan, values: Sequence[Any], train: bool) -> tuple[list[Any], li
     return things, parts
 
 
-def _make_late(made: Plan, things: list[Any], values: Sequence[Any]) -> None:
+def _make_late(made: Recipe, things: list[Any], values: Sequence[Any]) -> None:
     for number, make, refs in made.late:
         of = [things[r.at] if r.kind == "made" else values[r.at] if r.kind == "value" else r.at for r in refs]
         things[number] = make(*of)

@@ -67,8 +67,8 @@ def leaves_of(module: torch.nn.Module) -> Leaves:
         tuple(map(_copy, tensors.values())),
         {id(tensor): (weakref.ref(tensor), name) for name, tensor in tensors.items()},
         aliases,
-        nested({name: number for name, number in numbers.items() if kinds[name] == PARAMETER}),
-        nested({name: number for name, number in numbers.items() if kinds[name] != PARAMETER}),
+        nest({name: number for name, number in numbers.items() if kinds[name] == PARAMETER}),
+        nest({name: number for name, number in numbers.items() if kinds[name] != PARAMETER}),
     )
 
 
@@ -82,10 +82,10 @@ def _kind(tensor: Tensor, registered: bool) -> str:
     return PARAMETER if tensor.requires_grad else FROZEN
 
 
-def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Return a dict by dotted name as nested dicts.
 
-    >>> nested({"0.weight": 1, "0.bias": 2, "scale": 3})
+    >>> nest({"0.weight": 1, "0.bias": 2, "scale": 3})
     {'0': {'weight': 1, 'bias': 2}, 'scale': 3}
     """
     made: dict[str, Any] = {}

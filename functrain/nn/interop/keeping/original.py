@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from functrain.engine.statics.library import is_library_class, is_library_file
 from functrain.errors import InvalidArgument
-from functrain.nn.interop.keeping.copying import Plan, fresh, plan
+from functrain.nn.interop.keeping.copying import Recipe, fresh, recipe
 from functrain.nn.interop.keeping.leaves import Leaves, leaves_of
 from functrain.nn.interop.keeping.refusing import check_module
 from functrain.nn.interop.keeping.walking import Walk, is_lazy_module
@@ -33,7 +33,7 @@ class Kept:
     Attributes:
         kind: the name of its class.
         leaves: its registered tensors.
-        plan: how it is made anew, without them.
+        recipe: how it is made anew, without them.
         fixed: the other tensors on it by path, as copies; the forward may not change them.
         trains_itself: whether a class in it has a method `train` of its own.
         cumulative: the numbers of the batch norms that take the mean over all batches (`momentum=None`).
@@ -43,7 +43,7 @@ class Kept:
 
     kind: str
     leaves: Leaves
-    plan: Plan
+    recipe: Recipe
     fixed: dict[str, Tensor]
     trains_itself: bool
     cumulative: list[int]
@@ -100,10 +100,10 @@ def original(module: torch.nn.Module) -> Original:
     """
     check_module(module)
     leaves, fixed = leaves_of(module), {}
-    walk = _walked(module, leaves, lambda tensor, path: _fix(tensor, path, fixed))
-    made = plan(walk, module)
+    walk = _walk(module, leaves, lambda tensor, path: _fix(tensor, path, fixed))
+    made = recipe(walk, module)
     if any(_trains_itself(part) for part in module.modules()):
-        made = plan(_walked(own := _in_training(made, leaves, module.training), leaves, _same), own)
+        made = recipe(_walk(own := _in_training(made, leaves, module.training), leaves, _same), own)
     elif not module.training:
         _set_training(made)
     trains = any(_trains_itself(part) for part in module.modules())
@@ -111,11 +111,11 @@ def original(module: torch.nn.Module) -> Original:
     return Original(tuple(filter(_is_own_code, walk.functions.values())), Hidden(kept))
 
 
-def _lazy(made: Plan, module: torch.nn.Module) -> dict[int, type]:
+def _lazy(made: Recipe, module: torch.nn.Module) -> dict[int, type]:
     return {made.modules[path]: type(part) for path, part in module.named_modules() if is_lazy_module(part)}
 
 
-def _walked(module: torch.nn.Module, leaves: Leaves, fix: Callable[[Tensor, str], Any]) -> Walk:
+def _walk(module: torch.nn.Module, leaves: Leaves, fix: Callable[[Tensor, str], Any]) -> Walk:
     numbers = {i: leaves.names.index(name) for i, (_, name) in leaves.originals.items()}
     numbers |= {id(tensor): number for number, tensor in enumerate(leaves.own)}
     return Walk(module, lambda tensor: numbers.get(id(tensor)), fix)
@@ -141,7 +141,7 @@ def _trains_itself(part: torch.nn.Module) -> bool:
     return type(part).train is not torch.nn.Module.train or type(part).eval is not torch.nn.Module.eval
 
 
-def _in_training(made: Plan, leaves: Leaves, training: bool) -> torch.nn.Module:
+def _in_training(made: Recipe, leaves: Leaves, training: bool) -> torch.nn.Module:
     """Return a copy that went through its own `train()`, which may drop what it kept; flags stay if it had any."""
     things, _ = fresh(made, leaves.own, train=True)
     parts = [things[number] for number in made.modules.values()]
@@ -154,14 +154,14 @@ def _in_training(made: Plan, leaves: Leaves, training: bool) -> torch.nn.Module:
     return parts[0]
 
 
-def _set_training(made: Plan) -> None:
+def _set_training(made: Recipe) -> None:
     numbers = set(made.modules.values())
     for number, _, own in made.objects:
         if number in numbers:
             own["training"] = True
 
 
-def _cumulative(made: Plan, module: torch.nn.Module) -> list[int]:
+def _cumulative(made: Recipe, module: torch.nn.Module) -> list[int]:
     """Return the numbers of the batch norms whose momentum is None."""
     return [
         made.modules[path]

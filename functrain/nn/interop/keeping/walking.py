@@ -93,9 +93,9 @@ class Walk:
         way = _way(thing)
         if way is None:
             return Ref("fixed", thing)
-        return self._made(thing, path, *way)
+        return self._make(thing, path, *way)
 
-    def _made(self, thing: Any, path: str, parts: dict[Any, Any], late: bool) -> Ref:
+    def _make(self, thing: Any, path: str, parts: dict[Any, Any], late: bool) -> Ref:
         ref = self._numbers[id(thing)] = Ref("made", len(self._numbers))
         self._alive.append((thing, parts))
         self.functions.setdefault(id(type(thing)), type(thing))

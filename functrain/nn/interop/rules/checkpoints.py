@@ -24,7 +24,7 @@ _now = threading.local()
 
 
 @contextlib.contextmanager
-def applied(application: Any) -> Iterator[None]:
+def redirect(application: Any) -> Iterator[None]:
     """Let `torch.utils.checkpoint` inside, in this thread, be that of an application; with None, be PyTorch's."""
     before = getattr(_now, "application", None)
     _now.application = application
@@ -43,16 +43,16 @@ def _install() -> None:
 def _checkpoint(raw: Callable, function: Callable, *args: Any, **kwargs: Any) -> Any:
     application = getattr(_now, "application", None)
     if application is None:
-        return _disabled(raw)(function, *args, **kwargs)
+        return _disable(raw)(function, *args, **kwargs)
     for name in ("use_reentrant", "context_fn", "determinism_check", "debug", "early_stop", "preserve_rng_state"):
         kwargs.pop(name, None)
     if not torch.is_grad_enabled():
         return function(*args, **kwargs)
-    return rematerialised(application, function, args, kwargs)
+    return rematerialise(application, function, args, kwargs)
 
 
 @functools.cache
-def _disabled(raw: Callable) -> Callable:
+def _disable(raw: Callable) -> Callable:
     """Return what PyTorch itself would run: the function, of which `torch.compile` keeps out."""
     import torch._dynamo
 
@@ -96,20 +96,20 @@ def _is_full(cell: Any) -> bool:
     return True
 
 
-def _unwrapped(function: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[Callable, tuple, dict[str, Any]]:
+def _unwrap(function: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[Callable, tuple, dict[str, Any]]:
     """Return a call without partials: what they hold becomes arguments, whose gradients are not lost then."""
     while isinstance(function, functools.partial):
         function, args, kwargs = function.func, (*function.args, *args), {**function.keywords, **kwargs}
     return function, args, kwargs
 
 
-def rematerialised(application: Any, function: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
+def rematerialise(application: Any, function: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Return function(*args, **kwargs), of which gradients keep the arguments alone.
 
     The values of the modules in the function, its key and the weights of the batch are arguments too; its new buffers
     are results.
     """
-    function, args, kwargs = _unwrapped(function, args, kwargs)
+    function, args, kwargs = _unwrap(function, args, kwargs)
     places = _places(application, function)
     run, counts, first = application.run, dict(application.run.counts), [True]
 
@@ -120,7 +120,7 @@ def rematerialised(application: Any, function: Callable, args: tuple, kwargs: di
             return y, [p.value for p in places if p.is_buffer]
 
     drawn = run.root_key, run.mode.weight
-    with applied(None):  # remat calls PyTorch's checkpoint itself
+    with redirect(None):  # remat calls PyTorch's checkpoint itself
         y, after = remat(again)([p.value for p in places], drawn, args, kwargs)
     for place, buffer in zip([p for p in places if p.is_buffer], after, strict=True):
         place.put(buffer.detach())  # it is a result of what is differentiated
@@ -150,7 +150,7 @@ def _places(application: Any, function: Callable) -> list[_Place]:
     modules = modules_in(function, lambda thing: application.run.path_of(thing) is not None)
     inside = {id(t) for module in modules for t in [*module.parameters(), *module.buffers()]}
     owners: dict[int, list[tuple[Any, Any]]] = {}
-    for owner, key, number in kept.plan.slots:
+    for owner, key, number in kept.recipe.slots:
         if not modules or id(parts[owner][key]) in inside:
             owners.setdefault(number, []).append((parts[owner], key))
     return [_Place(held, kept.leaves.kinds[number] == BUFFER) for number, held in owners.items()]
@@ -179,7 +179,7 @@ def _holding(
     run.mode = attrs.evolve(run.mode, weight=drawn[1])
     is_on = any(mode is run for mode in _get_current_function_mode_stack())
     try:
-        with applied(application), contextlib.nullcontext() if is_on else run:
+        with redirect(application), contextlib.nullcontext() if is_on else run:
             yield
     finally:
         after = run.counts

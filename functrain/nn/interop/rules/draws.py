@@ -226,7 +226,7 @@ def _refuse(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -
 # Factories, which a vmap over keys must be able to write to
 
 
-def _batched(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
+def _batch(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
     made = func(*args, **kwargs)
     key = run.mode.key
     if key is None or kwargs.get("out") is not None or not run.is_vmapped:
@@ -236,5 +236,5 @@ def _batched(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) 
 
 
 _FACTORIES = ("empty", "zeros", "ones", "full")
-rule(*(getattr(torch, name) for name in _FACTORIES), *(getattr(torch, f"{name}_like") for name in _FACTORIES))(_batched)
-rule(Tensor.new, *(getattr(Tensor, f"new_{name}") for name in _FACTORIES))(_batched)
+rule(*(getattr(torch, name) for name in _FACTORIES), *(getattr(torch, f"{name}_like") for name in _FACTORIES))(_batch)
+rule(Tensor.new, *(getattr(Tensor, f"new_{name}") for name in _FACTORIES))(_batch)

@@ -15,14 +15,14 @@ Watched = tuple[str, Callable[[], Any], Callable[[Any], Any]]
 
 
 @contextmanager
-def watched(thorough: bool) -> Iterator[None]:
+def watch_generators(thorough: bool) -> Iterator[None]:
     """Raise `HiddenRandomness` where the code inside drew from a global generator, after its state is put back.
 
     Args:
         thorough: whether to look at those of Python and NumPy too, whose states take 0.2 ms to copy; PyTorch's takes
             3 microseconds. A trace looks at that itself.
 
-    >>> with watched(thorough=True):
+    >>> with watch_generators(thorough=True):
     ...     torch.rand(1)
     Traceback (most recent call last):
         ...
@@ -50,17 +50,17 @@ def _put_back(state: Any, get: Callable[[], Any], put: Callable[[Any], Any]) -> 
 
 
 def _generators(thorough: bool) -> list[Watched]:
-    watched: list[Watched] = []
+    watch_generators: list[Watched] = []
     if not is_traced():
-        watched.append(("PyTorch's global generator", torch.get_rng_state, torch.set_rng_state))
+        watch_generators.append(("PyTorch's global generator", torch.get_rng_state, torch.set_rng_state))
         if torch.cuda.is_initialized():
-            watched += [_of_cuda(device) for device in range(torch.cuda.device_count())]
+            watch_generators += [_of_cuda(device) for device in range(torch.cuda.device_count())]
     if thorough:
-        watched.append(("Python's module random", python_random.getstate, python_random.setstate))
+        watch_generators.append(("Python's module random", python_random.getstate, python_random.setstate))
     if thorough and "numpy" in sys.modules:
         numpy = sys.modules["numpy"].random
-        watched.append(("NumPy's global generator", numpy.get_state, numpy.set_state))
-    return watched
+        watch_generators.append(("NumPy's global generator", numpy.get_state, numpy.set_state))
+    return watch_generators
 
 
 def _of_cuda(device: int) -> Watched:

@@ -21,7 +21,7 @@ _SELU_ALPHA = 1.7580993408473766  # SELU's alpha times its scale: what alpha dro
 # Dropout
 
 
-def kept(run: Running, what: str, x: Tensor, p: float, shape: Any) -> Tensor:
+def keep_mask(run: Running, what: str, x: Tensor, p: float, shape: Any) -> Tensor:
     """Return 1 where an element is kept and 0 where it is dropped, with the dtype of the input."""
     return random.bernoulli(run.key(what), 1 - p, tuple(shape)).to(x.device, x.dtype)
 
@@ -33,11 +33,11 @@ def _result(run: Running, x: Tensor, y: Tensor, inplace: bool, what: str) -> Ten
     return x.copy_(y)
 
 
-def dropped(run: Running, x: Tensor, p: float, shape: Any, what: str = "dropout") -> Tensor:
+def drop(run: Running, x: Tensor, p: float, shape: Any, what: str = "dropout") -> Tensor:
     """Return the input with elements set to zero with probability p, and the others divided by 1 - p."""
     if p == 1:
         return x * torch.zeros((), dtype=x.dtype, device=x.device)
-    return x * (kept(run, what, x, p, shape) / (1 - p))
+    return x * (keep_mask(run, what, x, p, shape) / (1 - p))
 
 
 def _of_features(x: Tensor) -> tuple[int, ...]:
@@ -58,16 +58,16 @@ def _dropout(features: bool, alpha: bool, inplace: bool | None) -> Callable:
         if not 0 <= p <= 1:
             raise InvalidArgument(f"dropout probability has to be between 0 and 1, but got {p}")
         shape = _of_features(x) if features else x.shape
-        y = _alpha_dropped(run, x, p, shape) if alpha else dropped(run, x, p, shape)
+        y = _alpha_dropout(run, x, p, shape) if alpha else drop(run, x, p, shape)
         return _result(run, x, y, write, "dropout")
 
     return answer
 
 
-def _alpha_dropped(run: Running, x: Tensor, p: float, shape: Any) -> Tensor:
+def _alpha_dropout(run: Running, x: Tensor, p: float, shape: Any) -> Tensor:
     if p == 1:
         return x * torch.zeros((), dtype=x.dtype, device=x.device)
-    keep = kept(run, "alpha_dropout", x, p, shape)
+    keep = keep_mask(run, "alpha_dropout", x, p, shape)
     a = 1 / math.sqrt((_SELU_ALPHA**2 * p + 1) * (1 - p))
     shift = (keep - 1) * (_SELU_ALPHA * a) + _SELU_ALPHA * a * p
     return x * (keep * a) + shift
@@ -91,7 +91,7 @@ def _native_dropout(run: Running, func: Callable, args: tuple, kwargs: dict[str,
     x, p, train = args
     if train is False or p == 0:
         return x, torch.ones_like(x, dtype=torch.bool)
-    keep = kept(run, "native_dropout", x, p, x.shape)
+    keep = keep_mask(run, "native_dropout", x, p, x.shape)
     return x * (keep / (1 - p) if p < 1 else keep), keep.bool()
 
 
@@ -139,7 +139,7 @@ def _attention_with_dropout(
     weights = torch.softmax(scores, -1)
     if attn_mask is not None:  # PyTorch's gives zeros to a query that may attend to nothing
         weights = weights.masked_fill((scores == -math.inf).all(-1, keepdim=True), 0)
-    return dropped(run, weights, dropout_p, weights.shape, "attention dropout") @ value
+    return drop(run, weights, dropout_p, weights.shape, "attention dropout") @ value
 
 
 # Functions written in Python that draw inside
@@ -163,7 +163,7 @@ _OPENED = (
 def _open(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
     run.check(args)
     with run:
-        return opened(func)(*args, **kwargs)
+        return open_body(func)(*args, **kwargs)
 
 
 # These choose by a flag between two functions, and it is the choosing one that the chosen one hands to the mode.
@@ -173,7 +173,7 @@ _CHOSEN = {getattr(F, name): getattr(F, f"_{name}") for name in ("fractional_max
 @rule(*_CHOSEN)
 def _open_chosen(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
     with run:
-        return opened(_CHOSEN[func])(*args, **kwargs)
+        return open_body(_CHOSEN[func])(*args, **kwargs)
 
 
 class _Overrides:
@@ -192,7 +192,7 @@ class _Torch:
 
 
 @cache
-def opened(f: Any) -> Callable:
+def open_body(f: Any) -> Callable:
     """Return a Python function of PyTorch whose body runs under the mode, to which its own hands itself whole."""
     names: dict[str, Any] = {
         name: _Overrides.has_torch_function for name in f.__globals__ if name.startswith("has_torch")

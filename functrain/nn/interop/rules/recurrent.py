@@ -15,7 +15,7 @@ from torch import Tensor
 from functrain.dispatch_state import vectorizing_levels
 from functrain.engine import scan
 from functrain.errors import InvalidArgument
-from functrain.nn.interop.rules.layers import dropped
+from functrain.nn.interop.rules.layers import drop
 from functrain.nn.interop.rules.running import Running, rule
 
 States = tuple[Tensor, ...]
@@ -82,7 +82,7 @@ def _recurrent(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]
     x, size, states = call.x, len(call.weights) // call.layers, []
     for k in range(call.layers):
         if k and call.drops:
-            x = dropped(run, x, call.drops, x.shape, "dropout between layers")
+            x = drop(run, x, call.drops, x.shape, "dropout between layers")
         own = tuple(state[k * call.ways : (k + 1) * call.ways] for state in call.states)
         x, *new = layer(call, x, own, call.weights[k * size : (k + 1) * size])
         states.append(new)

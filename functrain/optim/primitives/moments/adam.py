@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from functrain.optim.arithmetic import lerp, mean_square, root, unhidden
+from functrain.optim.arithmetic import lerp, mean_square, root, unhide
 from functrain.optim.hypers import decays, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
@@ -33,7 +33,7 @@ def scale_by_adam(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Tran
 
     def formula(now, g: Tensor, p: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         m, v = lerp(m, g, 1 - now.b1), mean_square(v, g, now.b2)
-        return unhidden(m * now.factor / (root(v) + now.floor), v), m, v
+        return unhide(m * now.factor / (root(v) + now.floor), v), m, v
 
     hypers = decays(b1=b1, b2=b2) | nonnegative(eps=eps)
     return per_leaf("scale_by_adam", formula, hypers, ["mean", "square"], counts=True, once=_corrections)
@@ -67,7 +67,7 @@ def scale_by_amsgrad(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> T
     def formula(now, g: Tensor, p: Tensor, m: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, ...]:
         m, v = lerp(m, g, 1 - now.b1), mean_square(v, g, now.b2)
         w = torch.maximum(w, v)
-        return unhidden(m * now.factor / (root(w) + now.floor), w), m, v, w
+        return unhide(m * now.factor / (root(w) + now.floor), w), m, v, w
 
     hypers = decays(b1=b1, b2=b2) | nonnegative(eps=eps)
     slots = ["mean", "square", "largest"]
@@ -141,7 +141,7 @@ def scale_by_nadam(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8, moment
     def formula(now, g: Tensor, p: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         m, v = lerp(m, g, 1 - now.b1), mean_square(v, g, now.b2)
         ahead = g * now.of_gradient + m * now.of_mean
-        return unhidden(ahead / (root(v) * now.correction + now.eps), v), m, v
+        return unhide(ahead / (root(v) * now.correction + now.eps), v), m, v
 
     hypers = decays(b1=b1, b2=b2) | nonnegative(eps=eps, momentum_decay=momentum_decay)
     slots = ["mean", "square"]
@@ -179,7 +179,7 @@ def scale_by_radam(b1: Hyper = 0.9, b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Tra
 
     def formula(now, g: Tensor, p: Tensor, m: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         m, v = lerp(m, g, 1 - now.b1), mean_square(v, g, now.b2)
-        return unhidden(m * now.factor / torch.where(now.rectified, root(v) + now.eps, 1.0), v), m, v
+        return unhide(m * now.factor / torch.where(now.rectified, root(v) + now.eps, 1.0), v), m, v
 
     hypers = decays(b1=b1, b2=b2) | nonnegative(eps=eps)
     return per_leaf("scale_by_radam", formula, hypers, ["mean", "square"], counts=True, once=once)

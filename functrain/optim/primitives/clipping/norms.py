@@ -1,4 +1,4 @@
-"""Shortening what is too long."""
+"""Clips of whole arrays: by the norm of all together, or of each."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from functrain import schedule, tree
 from functrain.norms import scaled_norm
-from functrain.optim.arithmetic import rms
+from functrain.optim.arithmetic import length, rms, scalar_like
 from functrain.optim.context import Context
 from functrain.optim.leaves import per_leaf
 from functrain.optim.primitives.scaling import scale_leaves
@@ -68,3 +68,29 @@ def clip_by_block_rms(threshold: Hyper) -> Transform:
         return g / torch.where(size.isfinite(), excess, torch.nan)
 
     return per_leaf("clip_by_block_rms", formula, {"threshold": threshold})
+
+
+def clip_by_block_norm(max_norm: Hyper) -> Transform:
+    """Return the transform that shortens each leaf that is too long: u = g * min(1, max_norm / |g|).
+
+    |g| is the Euclidean norm of a leaf. Where an element is NaN or infinite all of its leaf becomes NaN.
+
+    Args:
+        max_norm: at least 0; the hyperparameter "max_norm".
+
+    Raises:
+        InvalidArgument: the norm is no number, or negative.
+
+    >>> gradients = {"w": torch.tensor([3.0, 4.0]), "b": torch.tensor([0.5])}
+    >>> clip_by_block_norm(1.0).update(gradients, (), gradients)[0]
+    {'w': tensor([0.6000, 0.8000]), 'b': tensor([0.5000])}
+    """
+    schedule.check_hyper("max_norm", max_norm, minimum=0)
+
+    def formula(now, g: Tensor, p: Tensor) -> Tensor:
+        size, most = length(g), scalar_like(g, now.max_norm)
+        longer = size > most
+        factor = torch.where(longer, most / torch.where(longer, size, 1.0), 1.0)
+        return g * torch.where(size.isfinite(), factor, torch.nan)
+
+    return per_leaf("clip_by_block_norm", formula, {"max_norm": max_norm})

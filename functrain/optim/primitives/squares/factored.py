@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from functrain.optim.arithmetic import is_zero, lerp, plus, rms, root, scalar_like, unhidden
+from functrain.optim.arithmetic import is_zero, lerp, plus, rms, root, scalar_like, unhide
 from functrain.optim.hypers import nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
@@ -45,7 +45,7 @@ def scale_by_factored_rms(decay_power: Hyper = -0.8, eps: float | None = None) -
         else:
             r, c = lerp(r, _mean(squares, -1), now.part), lerp(c, _mean(squares, -2), now.part)
             estimate = r @ c / _mean(r, -2).clamp(min=small)
-        return unhidden(g / root(estimate.clamp(min=small**2)), estimate), r, c, v
+        return unhide(g / root(estimate.clamp(min=small**2)), estimate), r, c, v
 
     hypers = {"decay_power": check_hyper("decay_power", decay_power, maximum=0)}
     slots = {"row": _row, "column": _column, "square": _square}

@@ -3,14 +3,18 @@
 import torch
 from torch import Tensor
 
-from functrain.optim.arithmetic import lerp, mean_square, plus_square, root, unhidden
-from functrain.optim.hypers import decays, fixed, nonnegative
+from functrain.optim.arithmetic import lerp, mean_square, plus_square, root, unhide
+from functrain.optim.hypers import check_fixed, decays, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper, Number
 
 
-def scale_by_rms(decay: Hyper = 0.99, eps: Hyper = 1e-8) -> Transform:
+def _divided(g: Tensor, v: Tensor, eps: Number, eps_in_root: bool) -> Tensor:
+    return unhide(g / (root(v + eps) if eps_in_root else root(v) + eps), v)
+
+
+def scale_by_rms(decay: Hyper = 0.99, eps: Hyper = 1e-8, eps_in_root: bool = False) -> Transform:
     """Return the transform that divides by the root of a mean square.
 
     v = decay v + (1 - decay) g^2, and u = g / (sqrt(v) + eps). (Tieleman and Hinton, 2012, https://www.cs.toronto.edu/~tijmen/csc321/slides/lecture_slides_lec6.pdf.)
@@ -18,6 +22,7 @@ def scale_by_rms(decay: Hyper = 0.99, eps: Hyper = 1e-8) -> Transform:
     Args:
         decay: in [0, 1), the decay of the mean square; the hyperparameter "decay".
         eps: at least 0, keeps the divisor away from zero; the hyperparameter "eps".
+        eps_in_root: whether eps is added before the root is taken, as in optax.
 
     Raises:
         InvalidArgument: a number is out of range.
@@ -31,12 +36,12 @@ def scale_by_rms(decay: Hyper = 0.99, eps: Hyper = 1e-8) -> Transform:
 
     def formula(now, g: Tensor, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         v = mean_square(v, g, now.decay)
-        return unhidden(g / (root(v) + now.eps), v), v
+        return _divided(g, v, now.eps, eps_in_root), v
 
     return per_leaf("scale_by_rms", formula, decays(decay=decay) | nonnegative(eps=eps), ["square"])
 
 
-def scale_by_stddev(decay: Hyper = 0.99, eps: Hyper = 1e-8) -> Transform:
+def scale_by_stddev(decay: Hyper = 0.99, eps: Hyper = 1e-8, eps_in_root: bool = False) -> Transform:
     """Return the transform that divides by a standard deviation.
 
     v = decay v + (1 - decay) g^2, m = decay m + (1 - decay) g, and u = g / (sqrt(v - m^2) + eps). (Graves, 2013, https://arxiv.org/abs/1308.0850.)
@@ -44,6 +49,7 @@ def scale_by_stddev(decay: Hyper = 0.99, eps: Hyper = 1e-8) -> Transform:
     Args:
         decay: in [0, 1), the decay of both means; the hyperparameter "decay".
         eps: at least 0, keeps the divisor away from zero; the hyperparameter "eps".
+        eps_in_root: whether eps is added before the root is taken, as in optax.
 
     Raises:
         InvalidArgument: a number is out of range.
@@ -56,12 +62,12 @@ def scale_by_stddev(decay: Hyper = 0.99, eps: Hyper = 1e-8) -> Transform:
     def formula(now, g: Tensor, p: Tensor, v: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         v, m = mean_square(v, g, now.decay), lerp(m, g, 1 - now.decay)
         # Rounding can make the difference negative.
-        return unhidden(g / (root((v - m * m).clamp(min=0)) + now.eps), v), v, m
+        return unhide(_divided(g, (v - m * m).clamp(min=0), now.eps, eps_in_root), v), v, m
 
     return per_leaf("scale_by_stddev", formula, decays(decay=decay) | nonnegative(eps=eps), ["square", "mean"])
 
 
-def scale_by_rss(initial: Number = 0.0, eps: Hyper = 1e-10) -> Transform:
+def scale_by_rss(initial: Number = 0.0, eps: Hyper = 1e-10, eps_in_root: bool = False) -> Transform:
     """Return the transform that divides by the root of the sum of all squares: v = v + g^2, u = g / (sqrt(v) + eps).
 
     (Duchi et al., 2011, https://jmlr.org/papers/v12/duchi11a.html.)
@@ -69,6 +75,7 @@ def scale_by_rss(initial: Number = 0.0, eps: Hyper = 1e-10) -> Transform:
     Args:
         initial: at least 0, where the sum begins.
         eps: at least 0, keeps the divisor away from zero; the hyperparameter "eps".
+        eps_in_root: whether eps is added before the root is taken, as in optax.
 
     Raises:
         InvalidArgument: a number is out of range.
@@ -77,11 +84,11 @@ def scale_by_rss(initial: Number = 0.0, eps: Hyper = 1e-10) -> Transform:
     >>> piece.update({"w": torch.tensor([3.0, -0.1])}, piece.init(params), params)[0]
     {'w': tensor([ 1., -1.])}
     """
-    beginning = fixed(initial=initial)["initial"]
+    beginning = check_fixed(initial=initial)["initial"]
 
     def formula(now, g: Tensor, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         v = plus_square(v, g, 1)
-        return unhidden(g / (root(v) + now.eps), v), v
+        return _divided(g, v, now.eps, eps_in_root), v
 
     slots = {"square": lambda p: torch.zeros_like(p) + beginning}
     return per_leaf("scale_by_rss", formula, nonnegative(eps=eps), slots)
@@ -107,7 +114,7 @@ def scale_by_adadelta(rho: Hyper = 0.9, eps: Hyper = 1e-6) -> Transform:
 
     def formula(now, g: Tensor, p: Tensor, v: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         v = mean_square(v, g, now.rho)
-        u = unhidden(g * root(d + now.eps) / root(v + now.eps), v)
+        u = unhide(g * root(d + now.eps) / root(v + now.eps), v)
         return u, v, mean_square(d, u, now.rho)
 
     return per_leaf("scale_by_adadelta", formula, decays(rho=rho) | nonnegative(eps=eps), ["square", "change"])
