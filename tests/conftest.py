@@ -2,6 +2,7 @@
 
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
@@ -12,6 +13,8 @@ if WORKERS > 1:  # before torch is imported, and for the processes that tests be
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
 
 import torch  # noqa: E402
+
+from functrain.train.looping.compiling import DONATED_FROM  # noqa: E402
 
 collect_ignore = ["typing/everyday.py", "typing/mistakes.py"]  # which are read by pyright; a test runs the one
 
@@ -24,6 +27,14 @@ def _global_draws() -> None:
     random.seed(0)
     torch.manual_seed(0)
     numpy.random.seed(0)
+
+
+@pytest.fixture
+def large() -> Iterator[None]:
+    """Train as with a large state, whose memory compiled steps reuse."""
+    before = DONATED_FROM.set(0)
+    yield
+    DONATED_FROM.reset(before)
 
 
 @pytest.fixture(scope="session")

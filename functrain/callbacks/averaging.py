@@ -17,7 +17,7 @@ from functrain.schedule.hyper import is_number
 from functrain.train.events import Callback, remember
 from functrain.train.run import Run
 from functrain.train.state import TrainState
-from functrain.train.stepping.step import Step
+from functrain.train.stepping.record import Step
 
 
 @tree.node

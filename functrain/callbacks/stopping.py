@@ -14,7 +14,7 @@ from functrain.errors import InvalidArgument
 from functrain.train.events import Callback, remember
 from functrain.train.looping.interruption import Noted, note_signals
 from functrain.train.run import Run
-from functrain.train.stepping.step import Step
+from functrain.train.stepping.record import Step
 
 
 @tree.node
@@ -44,7 +44,7 @@ def early_stopping(
     restore_best: bool = False,
     name: str = "early_stopping",
 ) -> Callback:
-    """Return a callback that ends the fit when a value has not improved for some epochs.
+    """Return a callback that ends the run when a value has not improved for some epochs.
 
     Args:
         monitor: a column of the history, such as "valid/loss".
@@ -55,8 +55,9 @@ def early_stopping(
         restore_best: whether the fit returns the state of the best epoch instead of the last.
         name: the name of the callback.
 
-    A value that is not a number is no improvement. `run.memory[name]` is a `Best`. The run can be gone on from:
-    the state of its last epoch is in it beside the best one.
+    A value that is not a number is no improvement. `run.memory[name]` is a `Best`. The run is finished: a script that
+    is started again gets it back as it is. `fit(learner, run.point, ...)` trains on nevertheless, from the state of the
+    last epoch, which is in it beside the best one.
     The method is that of Prechelt, "Early Stopping - But When?" (1998).
 
     >>> early_stopping("valid/accuracy", patience=2, mode="max").memory
@@ -87,7 +88,7 @@ def early_stopping(
         if waited < patience:
             return run
         reason = f"{monitor} has not improved for {patience} epochs; {_best_so_far(best)}"
-        return Stop(run, scope="fit", reason=reason)
+        return Stop(run, scope="run", reason=reason)
 
     def after_fit(run: Run) -> Run | None:
         best = run.memory[name].state

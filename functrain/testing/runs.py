@@ -13,6 +13,7 @@ from functrain.engine import Stop
 from functrain.errors import DonatedValueUsed
 from functrain.testing.laws import Laws, break_law, hold, same
 from functrain.train import Callback, Run, remember
+from functrain.train.looping.compiling import DONATED_FROM
 
 Fitting = Callable[..., Run]
 """(state, callbacks=..., chunk=..., jit=...) -> the run: a `partial` of `fit` or `loop`."""
@@ -185,10 +186,13 @@ def _keep(callback: Callback, fitting: Fitting, state: Any) -> None:
     if callback.keeps_state:
         return
     keeping = _outcome(fitting(state, callbacks=[attrs.evolve(callback, keeps_state=True)]))
+    before = DONATED_FROM.set(0)  # as a large state is
     try:
         quiet = _outcome(fitting(state, callbacks=[callback]))
         lines = tree.differences(keeping, quiet)
     except DonatedValueUsed as error:
         lines = [str(error)]
+    finally:
+        DONATED_FROM.reset(before)
     if lines:
         break_law("\n  ".join(["with keeps_state=False what it keeps is overwritten; say True, or copy:", *lines]))

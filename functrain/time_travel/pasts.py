@@ -14,6 +14,7 @@ from functrain.records import reprs
 from functrain.train import Callback, Learner, Run, fit, loop
 from functrain.train.checking.resuming import run_from
 from functrain.train.events import in_order
+from functrain.train.looping.sources import source, sources
 from functrain.train.run import batches_done
 
 GUEST = "time travel"
@@ -67,15 +68,27 @@ def past(learner: Any, source: Any = None, *, state: Any = None, **options: Any)
 def gone_through(past: Past, step: int, guest: Callback, **changes: Any) -> Run:
     """Return the run gone through from the nearest start before a step, with a guest that takes part.
 
-    >>> gone_through(past("a learner", "nowhere", train="a loader"), 3, Callback(GUEST, {}))
+    >>> gone_through(past("a learner", "nowhere", train=[1, 2]), 3, Callback(GUEST, {}))
     Traceback (most recent call last):
         ...
     functrain.errors.NoCheckpoint: step 3: there is no checkpoint in nowhere
     """
     callbacks = taking_part(past)
+    _check_sources(past.options)
     start = nearest(past, step)
     run = run_from(past.learner, start, callbacks, past.options) if isinstance(start, Saved) else start
     return go_on(past, run, guest, **changes)
+
+
+def _check_sources(options: Mapping[str, Any]) -> None:
+    """Raise `InvalidArgument` where a source of batches may give others when it is gone through again."""
+    for one in (source(options["train"], "train"), *sources(options.get("valid")).values()):
+        if not one.begins_anywhere:
+            raise InvalidArgument(
+                f"{one.name} must be a Loader or a list, which gives the same batches again, from any on; got "
+                f"{type(one.batches).__name__}. data.loader(dataset, sampler) makes one of a dataset, list(batches) of "
+                "a generator; pass it to fit too"
+            )
 
 
 def go_on(past: Past, start: Any, guest: Callback, **changes: Any) -> Run:

@@ -11,7 +11,8 @@ from functrain.train.looping.emitting import emit
 from functrain.train.own_step import loop
 from functrain.train.run import Cursor, Plan, Run
 from functrain.train.state import TrainState, data_key, init, plan, progress_of
-from functrain.train.stepping.step import Step, eval_stages, eval_step, log, train_stages, train_step
+from functrain.train.stepping.record import Step, log
+from functrain.train.stepping.step import eval_stages, eval_step, train_stages, train_step
 from functrain.train.stop import SCOPES, Stopped
 from functrain.train.tally import Measured
 

@@ -58,6 +58,11 @@ def _check_phases(_callback, _attribute, phases):
         raise InvalidArgument(f"phases must be some of {PHASES}, got {phases!r}")
 
 
+def _check_order(_callback, _attribute, order):
+    if isinstance(order, bool) or not isinstance(order, int | float) or order != order:
+        raise InvalidArgument(f"order must be a number, by which callbacks are called, got {order!r}")
+
+
 def _resource(_callback, _attribute, resource):
     if resource is not None and not callable(resource):
         raise InvalidArgument(
@@ -106,7 +111,7 @@ class Callback:
 
     name: str = attrs.field(validator=attrs.validators.instance_of(str))
     handlers: Mapping[str, Callable[..., Any]] = attrs.field(validator=_check_events)
-    order: float = 0
+    order: float = attrs.field(default=0, validator=_check_order)
     memory: Any = ()
     phases: tuple[str, ...] = attrs.field(default=("train",), converter=tuple, validator=_check_phases)
     keeps_state: bool = True
@@ -208,11 +213,13 @@ def with_whole_parts(after: Any, before: Any, event: str, name: str) -> Any:
         InvalidArgument, NotATensor, ShapeMismatch: the batch is none.
         TreeMismatch: the state or the gradients have not the structure that they had.
         InvalidMemory: a memory is missing, or there is one too many.
+        InvalidCallbackResult: a mapping, the history or the tally became something else.
 
     >>> with_whole_parts(None, None, "after_epoch", "mine")
     """
     if after is before:
         return after
+    _check_kinds(after, before, event, name)
     for part in ("state", "grads"):
         new, old = getattr(after, part, None), getattr(before, part, None)
         if new is not old:
@@ -226,6 +233,18 @@ def with_whole_parts(after: Any, before: Any, event: str, name: str) -> Any:
         return after
     batch = as_batch(after.batch, what=f"the batch that callback {name!r} returned at {event!r}")
     return after if batch is after.batch else tree.evolve(after, batch=batch)
+
+
+def _check_kinds(after: Any, before: Any, event: str, name: str) -> None:
+    """Raise where a handler put something in the place of a mapping, the history or the tally that is none."""
+    for field, old in vars(before).items():
+        new = getattr(after, field)
+        kind = Mapping if isinstance(old, Mapping) else type(old) if field in ("history", "tally") else object
+        if new is not old and not isinstance(new, kind):
+            raise InvalidCallbackResult(
+                f"callback {name!r}, event {event!r}: {field} must be a {kind.__name__}, as it was, and the handler "
+                f"put {tree.describe(new)} there"
+            )
 
 
 # The memory

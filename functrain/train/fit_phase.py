@@ -14,7 +14,8 @@ from functrain.train.looping.compiling import identity, keep
 from functrain.train.looping.phase import Phase
 from functrain.train.looping.sources import Source
 from functrain.train.run import Run
-from functrain.train.stepping.step import batch_values, begin, eval_stages, hyper_values, train_stages
+from functrain.train.stepping.record import batch_values, begin, hyper_values
+from functrain.train.stepping.step import eval_stages, train_stages
 from functrain.train.stop import Stops
 from functrain.train.tally import Tally, measured_by, sum_up, without
 
@@ -27,8 +28,9 @@ def phase_of(
     jit: str | bool,
     chunk: int,
     compile_shapes: str = "first",
+    donate: bool = False,
 ) -> Phase:
-    """Return how a phase of a fit is run, "train" or "valid"."""
+    """Return how a phase of a fit is run, "train" or "valid"; `donate` says whether it reuses the state's memory."""
     listening = [c for c in callbacks if kind in c.phases]
     wants_logs = any(c.reads_logs and c.handles("after_batch", "after_chunk") for c in listening)
     shown = any(c.handles("begin_batch", "after_batch") for c in listening)
@@ -48,7 +50,7 @@ def phase_of(
         return {name: float(value) for name, value in measured.items()}
 
     return Phase(
-        feed(advance, one, kind == "train", shown, jit, chunk, compile_shapes),
+        feed(advance, one, donate, shown, jit, chunk, compile_shapes),
         begin=lambda device: Tally(metric.init(device)),
         settled=lambda tally: sum_up(metric, tally),
         values=values,

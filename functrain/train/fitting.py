@@ -28,12 +28,12 @@ from functrain.train.checking.resuming import run_from
 from functrain.train.events import Callback, in_order
 from functrain.train.fit_phase import phase_of
 from functrain.train.learner import Learner, schedules
-from functrain.train.looping.chunks import enter
-from functrain.train.looping.compiling import check_backend, compile_step, keep
+from functrain.train.looping.chunks import enter, run_chunk
+from functrain.train.looping.compiling import check_backend, compile_step, is_donated, keep
 from functrain.train.looping.phase import Task
 from functrain.train.looping.places import carry_out
 from functrain.train.looping.planning import begin_run, make_plan
-from functrain.train.looping.sources import are_batches, open_inputs, source, sources
+from functrain.train.looping.sources import are_batches, explaining_inputs, open_inputs, open_source, source, sources
 from functrain.train.run import Plan, Run
 from functrain.train.state import TrainState, data_key, plan, progress_of
 from functrain.train.stepping.precision import in_precision
@@ -65,8 +65,9 @@ def fit(
         learner: what to train.
         state: where to begin, from `init` or an earlier `run.state`; or the `Run` to go on with; or what
             `checkpoint.restore` or `checkpoint.latest` returned of either.
-        train: a `data.Loader`; or any iterable of batches, such as a DataLoader or a generator, which begins where it
-            begins when a run goes on, so that this is then no exact resume, and the run's notes say so; `valid` too.
+        train: a `data.Loader`, or a list of batches; or any iterable of them, such as a DataLoader or a generator,
+            which begins where it begins when a run goes on, so that this is then no exact resume, and the run's notes
+            say so; `valid` too.
         epochs: how many times to go through `train`; or
         steps: how many batches to take in all.
         valid: batches to validate on after each epoch, or several such by name, as in {"clean": a, "noisy": b}.
@@ -115,11 +116,10 @@ def fit(
     planned = make_plan(training, validations, epochs, steps, callbacks, going_on)
     check_optimizer(learner, here)
     for one in (training, *validations.values()):
-        if not check_source(learner, here, one, callbacks) and jit:
-            chunk = 1
+        check_source(learner, here, one, callbacks)
         check_padding(plain, here, one, callbacks)
 
-    phases = {"train": phase_of(learner, training, "train", callbacks, jit, chunk, compile_shapes)}
+    phases = {"train": phase_of(learner, training, "train", callbacks, jit, chunk, compile_shapes, is_donated(here))}
     for name, one in validations.items():
         phases[name] = phase_of(learner, one, "valid", callbacks, jit, chunk, compile_shapes)
     task = Task(callbacks, phases, _pass_through, lambda state: _row(learner, state), here.step.device)
@@ -200,7 +200,7 @@ def evaluate(
     carry = enter(state, {}, phase.begin(state.step.device), state.step.device)
     logged: Mapping[str, Any] = {}
     for some in phase.feed.chunks(key, 0, 0, one.length):
-        carry, logs = (phase.feed.short if some.short else phase.feed.execute)(carry, *some.inputs)
+        carry, logs = run_chunk(phase.feed, carry, some)
         logged = logged if logs is None else merge_logs(logged, logs["merged"], logs["weight"])
     values = phase.values(Run(state, tally=carry.tally))
     return {**values, **{name: float(value) for name, value in compute_logs(logged).items()}}
@@ -259,7 +259,8 @@ def predict(
     with torch.no_grad():
         if not are_batches(inputs):
             x = inputs.input if isinstance(inputs, data.Batch) else inputs
-            return run(state.params, state.buffers, x if device is None else tree.to(x, device))
+            with explaining_inputs(inputs):
+                return run(state.params, state.buffers, x if device is None else tree.to(x, device))
         one = source(inputs, "inputs", device, plain=not isinstance(inputs, data.Loader))
         check_padded_predictions(plain.model, state, one)
         parts = [run(state.params, state.buffers, x) for x in open_inputs(one, key)]
@@ -320,14 +321,14 @@ def batch_at(run: Run, train: Any, valid: Any = None) -> data.Batch:
     if phase not in named:
         raise InvalidArgument(f"the run stands in the validation {phase!r}: pass valid= as it was passed to fit")
     one = named[phase]
-    if not one.is_loader:
+    if not one.begins_anywhere:
         raise InvalidArgument(
-            f"{phase} must be a Loader, whose batches can be reached; got {type(one.batches).__name__}"
+            f"{phase} must be a Loader or a list, whose batches can be reached; got {type(one.batches).__name__}"
         )
     if batch is None or batch >= len(one.batches):
         event = (run.point or run).cursor.event
         raise InvalidArgument(f"the run stands at no batch, but in epoch {epoch + 1} before {event!r}, phase {phase!r}")
-    return next(iter(data.batches(one.batches, run.key, epoch, batch)))
+    return next(open_source(one, run.key, epoch, batch, None))
 
 
 _AFTER = {"begin_batch": 0, "step": 0, "after_batch": 1, "after_chunk": 1}

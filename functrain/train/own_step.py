@@ -13,7 +13,7 @@ from functrain.errors import InvalidArgument, RunMismatch, TreeMismatch
 from functrain.train.checking.resuming import run_from
 from functrain.train.events import STEP_EVENTS, Callback, in_order
 from functrain.train.looping.chunks import Advance, Carry, feed
-from functrain.train.looping.compiling import check_backend, keep
+from functrain.train.looping.compiling import check_backend, is_donated, keep
 from functrain.train.looping.phase import Phase, Task
 from functrain.train.looping.places import carry_out
 from functrain.train.looping.planning import begin_run, make_plan
@@ -87,8 +87,9 @@ def loop(
     plan = make_plan(training, validations, epochs, steps, callbacks, going_on)
     if going_on is not None and going_on.finished:
         return going_on
-    device = _device(state if going_on is None else going_on.state)
-    phases = {"train": _own_phase(training, step, step, callbacks, "train", jit, chunk)}
+    carry = state if going_on is None else going_on.state
+    device, donate = _device(carry), is_donated(carry)
+    phases = {"train": _own_phase(training, step, step, callbacks, "train", jit, chunk, donate)}
     for name, one in validations.items():
         phases[name] = _own_phase(one, evaluate, _evaluating(evaluate), callbacks, "valid", jit, chunk)
     task = Task(callbacks, phases, lambda state, batches: state, lambda state: {}, device)
@@ -124,7 +125,14 @@ def _device(state: Any) -> torch.device:
 
 
 def _own_phase(
-    one: Source, owner: Any, step: Callable, callbacks: tuple[Callback, ...], kind: str, jit: str | bool, chunk: int
+    one: Source,
+    owner: Any,
+    step: Callable,
+    callbacks: tuple[Callback, ...],
+    kind: str,
+    jit: str | bool,
+    chunk: int,
+    donate: bool = False,
 ) -> Phase:
     listening = [c for c in callbacks if kind in c.phases]
     shown = any(c.handles("begin_batch", "after_batch") for c in listening)
@@ -134,7 +142,7 @@ def _own_phase(
         return Advance(owner, ("loop", kind), _advancing(step, stops), stops)
 
     advance = keep(owner, ("loop", kind), make)
-    ways = feed(advance, one, kind == "train", shown, jit, chunk)
+    ways = feed(advance, one, donate, shown, jit, chunk)
     return Phase(ways, lambda device: (), lambda tally: tally, lambda run: {})
 
 

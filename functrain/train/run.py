@@ -123,8 +123,10 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether its plan is carried out, up to `after_fit`."""
-        return self.point is not None and self.point.cursor.event == "after_fit"
+        """Whether there is nothing to go on with: its plan is carried out, or a stop of scope "run" has ended it."""
+        if self.point is None:
+            return False
+        return self.point.cursor.event == "after_fit" or (self.stopped is not None and self.stopped.scope == "run")
 
     @property
     def progress(self) -> Progress:

@@ -19,8 +19,9 @@ from functrain.errors import InvalidArgument
 from functrain.records import reprs
 from functrain.train.tally import sum_up
 
-SCOPES = ("batch", "epoch", "validate", "fit")
-"""What a `Stop` can end: the rest of this batch, of this epoch's training half, of this validation, of the fit."""
+SCOPES = ("batch", "epoch", "validate", "fit", "run")
+"""What a `Stop` can end: the rest of this batch, of this epoch's training half, of this validation, of the fit; or the
+run, which is finished then, where a fit that was stopped can be gone on with."""
 
 USUAL_SCOPE = {
     **dict.fromkeys(("begin_step", "after_pred", "after_loss", "after_grads", "after_step"), "batch"),
@@ -67,6 +68,11 @@ class Stopped:
 
     __repr__ = reprs.record
 
+    @property
+    def ends_fit(self) -> bool:
+        """Whether the fit returns, for now ("fit") or for good ("run")."""
+        return self.scope in ("fit", "run")
+
     def __str__(self) -> str:
         phase = "" if self.phase == "train" else f", {self.phase}"
         where = f"epoch {self.epoch + 1}{phase}" + ("" if self.batch is None else f", batch {self.batch}")
@@ -103,10 +109,10 @@ def join_stops(first: Stopped | None, second: Stopped | None) -> Stopped | None:
     """
     if first is None or second is None:
         return first or second
-    if second.scope == "fit" and first.scope != "fit":
+    if second.ends_fit and (not first.ends_fit or second.scope == "run"):
         first, second = second, first
-    smaller = [stop for stop in (first.also, second, second.also) if stop is not None and stop.scope != "fit"]
-    return attrs.evolve(first, also=smaller[0]) if first.scope == "fit" and smaller else first
+    smaller = [stop for stop in (first.also, second, second.also) if stop is not None and not stop.ends_fit]
+    return attrs.evolve(first, also=smaller[0]) if first.ends_fit and smaller else first
 
 
 def still_under_way(stopped: Stopped | None) -> Stopped | None:
@@ -115,7 +121,7 @@ def still_under_way(stopped: Stopped | None) -> Stopped | None:
     >>> still_under_way(Stopped("fit", "", "mine", "after_batch")) is None
     True
     """
-    return stopped.also if stopped is not None and stopped.scope == "fit" else stopped
+    return stopped.also if stopped is not None and stopped.ends_fit else stopped
 
 
 def unless_stopped(f: Callable[..., Any]) -> Callable[..., Any]:

@@ -115,6 +115,31 @@ def test_a_stop_is_saved_too_and_says_why(tmp_path):
     )
 
 
+@pytest.mark.parametrize("jit", [False, "aten"])
+def test_a_run_that_early_stopping_ended_is_finished_whenever_the_script_is_started_again(tmp_path, jit):
+    fit, state = problem(jit, epochs=9)
+
+    def script():
+        early = callbacks.early_stopping("valid/loss", patience=1, mode="max", restore_best=True)
+        taking_part = [early, callbacks.record(), save_checkpoints(tmp_path, every=4), ft.Callback("look", looking)]
+        return fit(checkpoint.latest(tmp_path) or state, callbacks=taking_part)
+
+    looking = {"begin_epoch": lambda run: 1 / 0 if run.epoch == 1 else None}
+    with pytest.raises(ZeroDivisionError):
+        script()
+    looking = {"begin_epoch": lambda run: None}
+    ended = script()
+    assert ended.finished and ended.stopped.scope == "run" and len(ended.history) == 2
+    assert str(ended.stopped).startswith("run stopped by 'early_stopping' at after_epoch, epoch 2: valid/loss has not")
+    looking = {"begin_epoch": lambda run: 1 / 0, "after_fit": lambda run: 1 / 0}
+    entries = checkpoint.entries(tmp_path)
+    for _ in range(2):
+        again = script()
+        assert not tree.differences(numbers(again), numbers(ended)) and again.stopped == ended.stopped
+        assert tree.equal(again.point.state, ended.point.state) and again.finished
+    assert checkpoint.entries(tmp_path) == entries, "nothing is saved again"
+
+
 def test_a_cluster_that_sends_sigterm(tmp_path):
     fit, state = problem()
     whole = fit(state, callbacks=[ft.Callback("scheduler", {}), ft.Callback("stop_on_signal", {})])

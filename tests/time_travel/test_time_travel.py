@@ -256,3 +256,41 @@ def test_folders_are_compared_from_their_last_common_checkpoint(tmp_path, monkey
     again = dict(train=options["train"], callbacks=[ft.Callback("save_checkpoints", {})])
     assert time_travel.differing._same_until(*(past(learner, tmp_path / name, **again) for name in "ab")) == 12
     assert diff(*(past(learner, tmp_path / name, **again) for name in "ab"), start=4) is None
+
+
+@pytest.mark.parametrize("jit", [False, "aten"])
+def test_batches_in_a_list_come_again_from_any_checkpoint(tmp_path, jit):
+    learner, options = problem(jit=jit)
+    options["train"] = list(data.batches(options["train"], ft.random.key(5)))
+    saving = ft.callbacks.save_checkpoints(tmp_path, every=4, keep_last=None)
+    ft.fit(learner, callbacks=[saving], **options)
+    before = past(learner, str(tmp_path), callbacks=[saving], **options)
+    step, state = ft.train_step(learner), options["state"]
+    for k in range(12):
+        moment = replay(before, k)
+        assert tree.equal(moment.batch, options["train"][k % 6])
+        if jit:
+            continue
+        assert tree.equal(moment.state.params, state.params)
+        state, _ = step(moment.state, moment.batch)
+
+
+def unsure(batches):
+    return {
+        "generator": lambda: (batch for batch in batches),
+        "DataLoader": lambda: torch.utils.data.DataLoader(batches, batch_size=None),
+        "zip": lambda: zip(*zip(*batches, strict=True), strict=True),
+    }
+
+
+@pytest.mark.parametrize("kind", ["generator", "DataLoader", "zip"])
+@pytest.mark.parametrize("phase", ["train", "valid"])
+def test_a_source_that_may_give_others_is_refused(kind, phase):
+    learner, options = problem()
+    batches = [(batch.input, batch.target) for batch in data.batches(options["train"], ft.random.key(5))]
+    options |= {"valid": batches, phase: unsure(batches)[kind]()}
+    before = past(learner, **options)
+    message = rf"{phase} must be a Loader or a list, which gives the same .* got {kind}\. .*list\(batches\)"
+    for travel in (lambda: replay(before, 1), lambda: debug(before, 1), lambda: diff(before, before)):
+        with pytest.raises(InvalidArgument, match=message):
+            travel()

@@ -167,4 +167,4 @@ FAULTS = {
 
 def spoil(fit, name, seed):
     """Return the fault of this name in a random fit."""
-    return FAULTS[name](fit, random.Random(seed))
+    return FAULTS[name](attrs.evolve(fit, source="arrays", steps=None), random.Random(seed))

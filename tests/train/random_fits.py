@@ -4,6 +4,7 @@ import random
 
 import attrs
 import torch
+from training_problems import Rows
 
 import functrain as ft
 from functrain import data, losses, metrics, nn, optim, schedule
@@ -20,6 +21,8 @@ class Fit:
     epochs: int
     callbacks: tuple
     words: str
+    source: str = "arrays"
+    steps: int | None = None
 
 
 def centred(x):
@@ -98,6 +101,15 @@ def ending_validation(run):
     return ft.Stop(counting(run), scope="validate", when=run.epoch == 1)
 
 
+def ending_a_validation_inside(step):
+    return ft.Stop(step, scope="validate", when=(step.batch.input[:, 0] > 1.5).any())
+
+
+def logging(step):
+    spread = step.prediction.square().mean(1)
+    return ft.log(step, "spread", losses.weighted_mean(spread, step.batch.weight))
+
+
 HANDLERS = {
     "skipping": ft.Callback("skip", {"after_loss": skipping}),
     "clipping": ft.Callback("clip", {"after_grads": clipping}, memory=torch.tensor(0)),
@@ -113,8 +125,44 @@ HANDLERS = {
 }
 
 
+MORE = {
+    "ending a validation inside": ft.Callback("valid", {"after_step": ending_a_validation_inside}, phases=("valid",)),
+    "logging": ft.Callback("log", {"after_pred": logging}, phases=("train", "valid")),
+    "ema": ft.callbacks.ema(0.9),
+    "ending run": ft.Callback("end", {"after_epoch": lambda run: ft.Stop(run, scope="run", when=run.epoch == 1)}),
+}
+
+
 def draw(seed):
     """Return a random fit."""
+    return _with_more(_drawn(seed), random.Random(f"more {seed}"))
+
+
+def _with_more(fit, rng):
+    """Return a fit with more of what a user may put in: other sources, updates left out, a padded validation."""
+    names = [name for name in MORE if rng.random() < 0.2]
+    learner, train, valid, words = fit.learner, fit.train, fit.valid, [fit.words, str(names)]
+    if rng.random() < 0.25 and "early" not in fit.words:
+        inputs, *others = train.dataset.arrays
+        inputs = inputs.clone()
+        inputs[7, 1] = torch.nan
+        train = attrs.evolve(train, dataset=data.ArrayDataset((inputs, *others)))
+        learner = attrs.evolve(learner, optimizer=rng.choice(SKIPPING)(learner.optimizer))
+        words.append("a NaN is skipped")
+    if rng.random() < 0.3 and not any(name in fit.words for name in MIXES):
+        valid = {**valid, "padded": data.loader(train.dataset, data.sequential(9, "pad"))}
+        words.append("padded")
+    source, steps = rng.choice(["arrays", "arrays", "rows", "list"]), rng.choice([None, None, 3, 9])
+    state = ft.init(learner, fit.state.key, train.dataset[:1])
+    callbacks = (*fit.callbacks, *(MORE[name] for name in names))
+    words = "; ".join([*words, source, f"steps {steps}"])
+    return Fit(learner, state, train, valid, fit.epochs, callbacks, words, source, steps)
+
+
+SKIPPING = [optim.skip_nonfinite, lambda transform: optim.apply_if_finite(5, transform)]
+
+
+def _drawn(seed):
     rng = random.Random(seed)
     model, loss, optimizer = rng.choice([*MODELS]), rng.choice([*LOSSES]), rng.choice([*OPTIMIZERS])
     transform = rng.choice([*TRANSFORMS])
@@ -149,15 +197,22 @@ def draw(seed):
 def run(fit, state=None, more=(), **options):
     """Return the run of a fit, from its state or from a run on."""
     going_on = isinstance(state, ft.Run)
+    length = {} if going_on else {"epochs": fit.epochs} if fit.steps is None else {"steps": fit.steps}
     return ft.fit(
         fit.learner,
         fit.state if state is None else state,
-        train=fit.train,
+        train=_source(fit),
         valid=fit.valid,
-        epochs=None if going_on else fit.epochs,
+        **length,
         callbacks=[*fit.callbacks, *more],
         **options,
     )
+
+
+def _source(fit):
+    if fit.source == "rows":
+        return attrs.evolve(fit.train, dataset=Rows(fit.train.dataset))
+    return list(data.batches(fit.train, fit.state.key)) if fit.source == "list" else fit.train
 
 
 def stopper(event, number):

@@ -97,5 +97,5 @@ def test_a_run_between_batches_has_none(setup):
     )
     with pytest.raises(InvalidArgument, match="the run stands in the validation 'noisy': pass valid= as it was passed"):
         ft.batch_at(inside, train)
-    with pytest.raises(InvalidArgument, match="noisy must be a Loader, whose batches can be reached; got list"):
-        ft.batch_at(inside, train, {"noisy": [(torch.zeros(1), torch.zeros(1))]})
+    with pytest.raises(InvalidArgument, match=r"noisy must be a Loader or a list, whose batches can be .* got zip"):
+        ft.batch_at(inside, train, {"noisy": zip([1], [2], strict=True)})

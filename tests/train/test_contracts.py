@@ -249,8 +249,8 @@ def test_the_batch_at_which_a_fit_stopped_can_be_fetched(jit):
     assert len(seen) == 10
     with pytest.raises(InvalidArgument, match="the run stands at no batch"):
         ft.batch_at(ft.fit(learner, run, train=train, jit=jit, callbacks=[stopping_at(9), note]), train)
-    with pytest.raises(InvalidArgument, match="train must be a Loader, whose batches can be reached"):
-        ft.batch_at(run, [1])
+    with pytest.raises(InvalidArgument, match="train must be a Loader or a list, whose batches can be reached"):
+        ft.batch_at(run, range(1))
 
 
 @BOTH
@@ -261,7 +261,8 @@ def test_going_on_after_the_best_state_was_restored_goes_on_from_the_last_one(ji
     run = ft.fit(learner, state, epochs=12, **options)
     assert run.stopped is not None and int(run.state.step) < int(run.point.state.step)
     assert int(run.point.state.step) == 7 * len(run.history)
-    on = ft.fit(learner, run, **options)
+    assert ft.fit(learner, run, **options) is run, "it is finished"
+    on = ft.fit(learner, run.point, **options)
     assert len(on.history) == len(run.history) + 1
     assert on.memory["record"]["step"].tolist() == list(range(7 * len(on.history)))
 

@@ -56,6 +56,7 @@ KINDS = {
 }
 
 
+@pytest.mark.usefixtures("large")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fit_that_is_interrupted_at_any_moment_goes_on_as_if_it_had_not_been(kind):
     learner, state, train, valid = problem(n=200)

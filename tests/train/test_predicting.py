@@ -1,5 +1,7 @@
 """Predictions: one for each row that was asked about, whatever holds the rows and whatever they weigh."""
 
+import re
+
 import attrs
 import pytest
 import torch
@@ -93,6 +95,21 @@ def test_what_is_no_source_is_refused(fitted):
         ft.predict(learner, state, ([x] * 4 for x in inputs.split(8)))
     with pytest.raises(SourceEnded, match="inputs gave 0 batches, and at least one were planned"):
         ft.predict(learner, state, iter([]))
+
+
+@BOTH
+def test_what_is_taken_for_the_input_though_it_is_none_says_so(fitted, jit):
+    learner, state, inputs, targets, _ = fitted
+    for wrong, note in (
+        ((inputs, targets), r"the tuple of 2 was taken for the input .* data.Batch\(input, target\)"),
+        ([inputs, inputs], r"the list of 2 was taken for the input .* make pairs, \[\(x, None\), \.\.\.\]"),
+    ):
+        with pytest.raises(Exception) as caught:  # noqa: PT011: what the model says
+            ft.predict(learner, state, wrong, jit=jit)
+        assert re.search(note, "\n".join(caught.value.__notes__))
+    for empty, name in (([], "list"), ((), "tuple"), ({}, "dict")):
+        with pytest.raises(InvalidArgument, match=f"inputs must be what the model takes, or .* got an empty {name}"):
+            ft.predict(learner, state, empty, jit=jit)
 
 
 def test_padding_that_the_model_mixes_in_is_refused(fitted):

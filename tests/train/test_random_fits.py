@@ -36,6 +36,18 @@ def near(one, other, words):
         assert a == pytest.approx(b, rel=2e-3, abs=2e-4, nan_ok=True), words
 
 
+@pytest.fixture
+def threads(seed, request):
+    """Every other fit runs with two threads, and some as if its state were large."""
+    if seed % 3:
+        request.getfixturevalue("large")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 + seed % 2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_chunks_change_no_bit_and_compiling_no_number(seed):
     fit = draw(seed)
@@ -48,6 +60,7 @@ def test_chunks_change_no_bit_and_compiling_no_number(seed):
     near(eager[0], compiled[0], fit.words)
 
 
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("jit", [False, "aten"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_run_resumed_from_any_stop_is_the_uninterrupted_run(seed, jit):

@@ -65,6 +65,9 @@ def sources_of(kind, names):
 def test_a_stop_in_the_middle_of_any_phase_is_noted(jit, kind, event, phase):
     for batch in (1, 2):
         notes = gone_on(stop_at(event, phase, 0, batch), sources_of(kind, [phase]), jit)
+        if kind == "list":
+            assert notes == (), "it goes on where it left off"
+            continue
         assert notes[0] == (
             f"{phase} is no Loader: the run went on with the batches that it gave next, not where it left off"
         )
@@ -102,7 +105,7 @@ def test_a_loop_says_it_too(jit):
         return {"sum": batch.sum()}
 
     batches = [torch.full((2,), float(k)) for k in range(4)]
-    options = dict(train=batches, valid=batches, evaluate=evaluate, key=ft.random.key(0), jit=jit, chunk=1)
+    options = dict(train=Once(batches), valid=Once(batches), evaluate=evaluate, key=ft.random.key(0), jit=jit, chunk=1)
     for phase in ("train", "valid"):
         options["callbacks"] = [stop_at("after_batch", phase, 0, 2)]
         stopped = ft.loop(step, torch.tensor(0.0), epochs=1, **options)

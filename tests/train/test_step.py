@@ -19,9 +19,9 @@ from functrain.errors import (
 )
 from functrain.train.events import in_order
 from functrain.train.stepping.gradients import differentiate_loss, differentiate_mean
+from functrain.train.stepping.record import begin
 from functrain.train.stepping.step import (
     apply_model,
-    begin,
     compared,
     forward,
     mean_loss,
@@ -324,6 +324,12 @@ def test_callbacks_are_checked():
         in_order([ft.Callback("mine", {}), ft.Callback("mine", {})])
     with pytest.raises(InvalidArgument, match="call it to make the callback"):
         in_order([ft.callbacks.progress])
+
+
+@pytest.mark.parametrize("order", ["1", None, float("nan"), True, torch.tensor(1.0)])
+def test_an_order_is_a_number(order):
+    with pytest.raises(InvalidArgument, match="order must be a number, by which callbacks are called, got"):
+        ft.Callback("mine", {}, order=order)
 
 
 def test_order_is_by_number_and_stable():

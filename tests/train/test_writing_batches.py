@@ -1,5 +1,7 @@
 """What writes to a batch in place writes to nobody's data: the numbers of a pure one, or an error in words."""
 
+import re
+
 import pytest
 import torch
 
@@ -98,3 +100,22 @@ def test_a_step_of_ones_own_that_writes_leaves_the_dataset_alone(mine, jit):
     loader = data.loader(mine, data.sequential(4))
     run = ft.loop(step, torch.zeros(()), key=ft.random.key(0), train=loader, epochs=2, jit=jit)
     assert float(run.state) == pytest.approx(float(4 * X.sum()))
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("way", ["loss", "metric"])
+def test_a_step_by_hand_that_writes_to_its_batch_is_refused(way, compiled):
+    one = WAYS[way][0]
+    for step in (ft.train_step(one), ft.eval_step(one)):
+        step = ft.jit(step) if compiled else step
+        for batch in ((X.clone(), Y.clone()), data.Batch(X.clone(), Y.clone())):
+            with pytest.raises(SideEffect) as caught:
+                step(begun(one), batch)
+            assert compiled or re.search(r"a step wrote in place to its batch \((1|target)\)", str(caught.value))
+
+
+def test_a_step_by_hand_may_be_transformed():
+    one = learner()
+    step = ft.train_step(one)
+    states, _ = ft.vmap(step, in_dims=(None, 0))(begun(one), (X.reshape(2, 4, 1), Y.reshape(2, 4, 1)))
+    assert states.params["weight"].shape == (2, 1, 1)

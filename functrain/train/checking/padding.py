@@ -17,7 +17,8 @@ from functrain.train.looping.emitting import emit
 from functrain.train.looping.sources import Source
 from functrain.train.run import Cursor, Run
 from functrain.train.state import TrainState
-from functrain.train.stepping.step import Step, eval_stages, train_stages
+from functrain.train.stepping.record import Step
+from functrain.train.stepping.step import eval_stages, train_stages
 from functrain.train.stepping.weights import row_weights, without_influence
 from functrain.train.tally import Tally, measured_by, sum_up
 

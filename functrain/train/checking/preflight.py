@@ -19,7 +19,8 @@ from functrain.train.looping.sources import Source
 from functrain.train.run import Run
 from functrain.train.state import TrainState
 from functrain.train.stepping.applying import apply_model
-from functrain.train.stepping.step import begin, forward
+from functrain.train.stepping.record import begin
+from functrain.train.stepping.step import forward
 from functrain.train.tally import check_name
 
 
@@ -80,7 +81,7 @@ def _bare(leaf: Any) -> Any:
     return torch.empty(leaf.shape, dtype=leaf.dtype, device="meta") if isinstance(leaf, Tensor) else leaf
 
 
-def check_source(learner: Learner, state: TrainState, source: Source, callbacks: tuple[Callback, ...] = ()) -> bool:
+def check_source(learner: Learner, state: TrainState, source: Source, callbacks: tuple[Callback, ...] = ()) -> None:
     """Raise unless the first batch of a source goes through the model, the loss and the metrics.
 
     Of a source that cannot be begun twice, nothing is tried. Of arrays, the rows with the smallest and the largest
@@ -88,20 +89,17 @@ def check_source(learner: Learner, state: TrainState, source: Source, callbacks:
     epoch; and a last batch of one row, which a batch norm refuses, is tried in training mode.
 
     Where a handler may make something else of the batches before the loss sees them, what fails here may be right, and
-    the step tells. Returned is whether everything went through: else batches had better go one by one, as a compiled
-    chunk that fails in the middle has overwritten the state from before it.
+    the step tells.
     """
     with _noting(f"the first batch of {source.name}"):
         first = _first_batch(source)
     if first is None:
-        return True
+        return
     try:
         _try(learner, state, source, first)
     except Exception:
         if not _may_be_replaced(source, callbacks):
             raise
-        return False
-    return True
 
 
 def _try(learner: Learner, state: TrainState, source: Source, first: data.Batch) -> None:

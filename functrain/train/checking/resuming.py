@@ -182,7 +182,7 @@ def _meta(leaf: Any) -> Any:
 
 def _example(source: Source) -> Any:
     """Return a batch, if the source can be begun again."""
-    if not (source.is_loader or isinstance(source.batches, (list, tuple))):
+    if not source.begins_anywhere:
         return None
     return next(open_source(source, random.key(0), 0, 0, None))
 

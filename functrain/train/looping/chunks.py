@@ -16,9 +16,9 @@ from torch import Tensor
 
 from functrain import data, tree
 from functrain.engine import Stop, fold, scan
-from functrain.errors import SideEffect
 from functrain.train.looping.compiling import compile_step, keep
 from functrain.train.looping.sources import Source, open_source
+from functrain.train.stepping.lending import check_unwritten, lend
 from functrain.train.stop import Stops
 from functrain.train.tally import Measured
 
@@ -84,20 +84,26 @@ class Feed:
         chunks: (key, epoch, start, stop) -> an iterator of the chunks of an epoch's batches from `start` to `stop`.
         execute: (carry, chunk inputs...) -> (carry, logs), the logs with one row a batch, or None when nobody looks.
         short: the same for a chunk that is `short`.
+        again: the same for a chunk that has failed: batch by batch, and the carry stays as it is.
+        exact: whether `again` gives the bits of `execute`.
         stops: the table of the stops that steps may report.
         donates: whether `execute` reuses the memory of the carry.
         shown: whether single batches are shown to host callbacks.
         plain: whether it runs as plain Python.
+        source: where the batches come from.
         note: what to say when a short chunk is run, or "".
     """
 
     chunks: Callable[[Tensor, int, int, int | None], Iterator[Chunk]]
     execute: Callable[..., tuple[Carry, Any]]
     short: Callable[..., tuple[Carry, Any]]
+    again: Callable[..., tuple[Carry, Any]]
+    exact: bool
     stops: Stops
     donates: bool
     shown: bool
     plain: bool
+    source: Source
     note: str = ""
 
 
@@ -125,17 +131,21 @@ def feed(
         pure = _without_writing(advance.f, source)
         step = _one_row(pure) if shown else _in_turn(pure)
         chunks = partial(_single, source) if shown else partial(_in_a_row, source, chunk)
-        return Feed(chunks, step, step, advance.stops, False, shown, plain=True)
+        return Feed(chunks, step, step, step, True, advance.stops, False, shown, True, source)
     resident = not shown and source.resident
     if resident:  # here alone, for the function and its chunks must agree on whether there is one batch in a call
         chunk = min(chunk, max(len(source.batches), 1))
     kind = "batch" if not resident else "rows" if chunk == 1 else "chunk"
     short_kind = "rows" if resident else "batch"
 
-    def make(kind: str, backend: str) -> Callable:
+    def make(kind: str, backend: str, donate: bool = donate) -> Callable:
         # With the sizes, so that a sweep over them makes several functions of few traces, not one of many.
         key = (advance.key, kind, backend, donate, source.batch_size, chunk if kind == "chunk" else 1)
         return keep(advance.owner, key, lambda: compile_step(WAYS[kind](advance.f), donate, backend))
+
+    def again(carry: Carry, *inputs: Any) -> tuple[Carry, Any]:
+        one = make(short_kind, "aten", donate=False)
+        return _one_by_one(one, carry, *inputs) if kind == "chunk" else one(carry, *inputs)
 
     others = "aten" if jit == "inductor" and compile_shapes == "first" else str(jit)
     note = f"batches of another shape than the first ran by {others!r}; compile_shapes='all' compiles each"
@@ -144,10 +154,13 @@ def feed(
         chunks,
         make(kind, str(jit)),
         make(short_kind, others),
+        again,
+        jit == "aten",
         advance.stops,
         donate,
         shown,
-        plain=False,
+        False,
+        source,
         note=note if others != jit else "",
     )
 
@@ -156,6 +169,15 @@ def enter(state: Any, memory: dict[str, Any], tally: Any, device: torch.device) 
     """Return the carry at the beginning of a chunk: no stop is under way."""
     zero = torch.zeros((), dtype=torch.int64, device=device)
     return Carry(state, memory, tally, zero, zero.clone())
+
+
+def run_chunk(feed: Feed, carry: Carry, chunk: Chunk) -> tuple[Carry, Any]:
+    """Return the carry after a chunk, and its logs; what a batch raises is raised, whatever came before it."""
+    try:
+        return (feed.short if chunk.short else feed.execute)(carry, *chunk.inputs)
+    except Partly as partly:
+        failed = partly.error
+    raise failed
 
 
 # The functions that are called with a chunk
@@ -179,14 +201,9 @@ def _without_writing(f: Callable, source: Source) -> Callable[[Carry, Any], Any]
         return f if not source.yields_views else lambda carry, batch: f(carry, tree.clone(batch))
 
     def checked(carry: Carry, batch: Any) -> Any:
-        lent = [leaf for leaf in tree.leaves(batch) if isinstance(leaf, Tensor) and not leaf.is_inference()]
-        before = [leaf._version for leaf in lent]
+        lent = lend(batch)
         result = f(carry, batch)
-        if [leaf._version for leaf in lent] != before:
-            raise SideEffect(
-                f"a step wrote in place to its batch of {source.name}, which belongs to who made it: a handler, the "
-                "loss, a metric or the step itself; compute a new tensor instead"
-            )
+        check_unwritten(lent, f"its batch of {source.name}")
         return result
 
     return checked
@@ -200,22 +217,61 @@ def _as_row(result: Any) -> tuple[Carry, Any]:
 def _in_turn(f: Callable) -> Callable[[Carry, Any], tuple[Carry, Any]]:
     """Return the function that advances by some batches in plain Python.
 
-    A log's metric that each step makes anew is that of the first step, as in a function that is traced once.
+    A log's metric that each step makes anew is that of the first step, as in a function that is traced once. Where a
+    batch fails after others, `Partly` is raised, with what those gave.
     """
 
     def steps(carry: Carry, batches: Any) -> tuple[Carry, Any]:
         first: dict[str, Any] = {}
+        so_far, all_logs = carry, []
 
         def step(carry: Carry, batch: Any) -> Any:
+            nonlocal so_far
             result = f(carry, batch)
             for name, log in (_logs_of(result) or {}).get("merged", {}).items():
                 if isinstance(log, Measured) and first.setdefault(name, log).metric is not log.metric:
                     _logs_of(result)["merged"][name] = Measured(first[name].metric, log.accumulator)
+            so_far = result.carry if isinstance(result, Stop) else result[0]
+            all_logs.append(_logs_of(result))
             return result
 
-        return fold(step, carry, batches)
+        try:
+            return fold(step, carry, batches)
+        except Exception as error:
+            if not all_logs:
+                raise
+            logs = None if all(one is None for one in all_logs) else tree.stack(all_logs)
+            raise Partly(so_far, logs, len(all_logs), error) from error
 
     return steps
+
+
+class Partly(Exception):
+    """What the batches of a chunk have given before one of them failed; whoever runs a chunk catches it.
+
+    Attributes:
+        carry: the carry after them.
+        logs: their logs, with one row a batch, or None.
+        done: how many they are.
+        error: what the next one raised.
+    """
+
+    def __init__(self, carry: Carry, logs: Any, done: int, error: Exception) -> None:
+        super().__init__()
+        self.carry, self.logs, self.done, self.error = carry, logs, done, error
+
+
+def _one_by_one(f: Callable, carry: Carry, arrays: Any, rows: dict[str, Tensor]) -> tuple[Carry, Any]:
+    """Advance by a chunk of rows as by a chunk of each of them: `f` has logs of one row."""
+
+    def step(carry: Carry, row: dict[str, Tensor]) -> Stop:
+        last = row.get("last", False)
+        carry, logs = f(carry, arrays, {name: part for name, part in row.items() if name != "last"})
+        logs = logs if logs is None else tree.map(lambda column: column[0], logs)
+        return Stop(carry, logs, when=(carry.stop > 0) | last)
+
+    each = [tree.map(lambda column, k=k: column[k], rows) for k in range(len(rows["index"]))]
+    return _in_turn(step)(carry, each)
 
 
 def _logs_of(result: Any) -> Any:

@@ -7,15 +7,20 @@ phase, the backend. What a function closes over further inside is compared by `j
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextvars import ContextVar
 from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
 
-from functrain import arguments, engine
+from functrain import arguments, engine, tree
 from functrain.errors import DonatedValueUsed, FunctrainError, InvalidArgument
 
 BACKENDS = ("aten", "inductor", "cudagraph", False)
+
+DONATED_FROM: ContextVar[int] = ContextVar("DONATED_FROM", default=1 << 20)
+"""From how many bytes on a state's memory is reused by the step; a smaller one is quicker with memory of its own."""
 
 MOST = 32
 """How many functions are kept for one object; the one that was not asked for longest goes first."""
@@ -91,6 +96,20 @@ def check_backend(jit: Any, chunk: Any, compile_shapes: Any = "first") -> None:
     arguments.whole("chunk", chunk)
     if compile_shapes not in ("first", "all"):
         raise InvalidArgument(f"compile_shapes must be 'first' or 'all', got {compile_shapes!r}")
+
+
+def is_donated(state: Any) -> bool:
+    """Return whether the step is to reuse the memory of a state: of a large one, and of any on an accelerator.
+
+    >>> is_donated(torch.ones(2)), is_donated(torch.ones(1 << 18))
+    (False, True)
+    """
+    leaves = [leaf for leaf in tree.leaves(state) if isinstance(leaf, Tensor)]
+    return any(leaf.device.type != "cpu" for leaf in leaves) or sum(map(_bytes, leaves)) >= DONATED_FROM.get()
+
+
+def _bytes(leaf: Tensor) -> int:
+    return leaf.numel() * leaf.element_size()
 
 
 def compile_step(f: Callable, donate: bool, backend: str) -> Callable:

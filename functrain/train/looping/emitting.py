@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
-from torch import Tensor
 
 from functrain import tree
 from functrain.engine import Stop
@@ -20,6 +19,7 @@ from functrain.train.events import (
     with_whole_parts,
 )
 from functrain.train.run import Run
+from functrain.train.stepping.lending import Lent, lend
 from functrain.train.stop import Stopped, scope_of
 
 MAY_REPLACE = frozenset(("state", "memory", "history", "logs", "tally", "logged", "row"))
@@ -79,11 +79,10 @@ def hears(callbacks: tuple[Callback, ...], event: str, run: Run) -> list[Callbac
 def _answer(callback: Callback, event: str, run: Run, resources: Mapping[str, Any]) -> Run:
     handler = callback.handlers[event]
     with naming(callback.name, event):
-        lent = _lent(run, callback) if callback.keeps_state else []
-        before = _versions(lent)
+        lent = _lent(run, callback) if callback.keeps_state else None
         answer = handler(run) if callback.resource is None else handler(run, resources[callback.name])
-        if _versions(lent) != before:
-            raise InvalidCallbackResult(_changed_in_place(run, callback, event, lent, before))
+        if lent is not None and (written := lent.written()):
+            raise InvalidCallbackResult(_changed_in_place(written, callback, event))
         if answer is None:
             return run
         stop = answer if isinstance(answer, Stop) else None
@@ -94,43 +93,15 @@ def _answer(callback: Callback, event: str, run: Run, resources: Mapping[str, An
         return tree.evolve(after, stopped=_stop(stop, event, callback.name, run))
 
 
-def _lent(run: Run, callback: Callback) -> list[Tensor]:
-    """Return the tensors that a handler looks at and must not write to: the state, its memory and the batch."""
-    tensors: list[Tensor] = []
-    _collect((run.state, run.memory.get(callback.name), run.batch), tensors)
-    return tensors
+def _lent(run: Run, callback: Callback) -> Lent:
+    """Return what a handler looks at and must not write to: the state, its memory and the batch."""
+    memory = {callback.name: run.memory.get(callback.name)}
+    return lend({"state": run.state, "memory": memory, "batch": run.batch})
 
 
-def _collect(value: Any, tensors: list[Tensor]) -> None:
-    # In a third of the time of `tree.leaves`: this runs before each handler.
-    if isinstance(value, Tensor):
-        if not value.is_inference():  # whose writes nobody counts
-            tensors.append(value)
-        return
-    kind = type(value)
-    if kind is dict:
-        parts = value.values()
-    elif kind is tuple or kind is list:
-        parts = value
-    else:
-        parts = vars(value).values() if attrs.has(kind) and hasattr(value, "__dict__") else ()
-    for part in parts:
-        _collect(part, tensors)
-
-
-def _versions(tensors: list[Tensor]) -> list[int]:
-    """Return how often each tensor has been written to."""
-    return [tensor._version for tensor in tensors]
-
-
-def _changed_in_place(run: Run, callback: Callback, event: str, lent: list[Tensor], before: list[int]) -> str:
-    parts = {"state": run.state, "memory": {callback.name: run.memory.get(callback.name)}, "batch": run.batch}
-    paths = {id(leaf): path for path, leaf in tree.leaves_with_path(parts)}
-    changed = [
-        paths.get(id(x), "a tensor") for x, old, new in zip(lent, before, _versions(lent), strict=True) if old != new
-    ]
+def _changed_in_place(written: list[str], callback: Callback, event: str) -> str:
     return (
-        f"callback {callback.name!r}, event {event!r}: the handler wrote to {', '.join(changed[:3])} of the run in "
+        f"callback {callback.name!r}, event {event!r}: the handler wrote to {', '.join(written[:3])} of the run in "
         "place, and a run is a value; return attrs.evolve(run, ...) with tensors of its own, such as x.clone().add_(1)"
     )
 

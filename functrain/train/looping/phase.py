@@ -1,16 +1,18 @@
 """One phase of an epoch: a fold over the chunks of its batches, from any batch and event on."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import attrs
 import torch
 
 from functrain import tree
-from functrain.train.events import STEP_EVENTS, Callback, naming
-from functrain.train.looping.chunks import Chunk, Feed, enter
+from functrain.train.events import Callback, naming
+from functrain.train.looping.chunks import Carry, Chunk, Feed, Partly, enter
 from functrain.train.looping.emitting import emit_apart
-from functrain.train.looping.interruption import Interruption, carry_run
+from functrain.train.looping.interruption import Interruption, carry_run, is_lost
+from functrain.train.looping.rebuilding import Past, copied_batch, traced_names
 from functrain.train.run import Cursor, Run, steps_of
 from functrain.train.stop import join_stops, within
 from functrain.train.tally import merge_logs
@@ -64,10 +66,12 @@ class Live:
     Attributes:
         interruption: what holds Ctrl-C back.
         resources: the callbacks' resources, by name.
+        past: how to make again what a failed call has overwritten.
     """
 
     interruption: Interruption
     resources: Mapping[str, Any]
+    past: Past = attrs.field(factory=lambda: Past(()))
 
 
 def tell(task: Task, live: Live, event: str, run: Run) -> Run:
@@ -93,6 +97,7 @@ def run_phase(task: Task, live: Live, run: Run) -> Run:
     phase, cursor = task.phases[run.cursor.phase], run.cursor
     if cursor.batch == 0 and cursor.event == "begin_batch" and cursor.answered == 0:
         run = tree.evolve(run, tally=phase.begin(task.device), logged={}, batch=None)
+        live.past.begins(run.tally, partial(phase.begin, task.device))
     run = _after_the_step(task, live, run)  # what was left of the last chunk, where a run goes on
     if run.stopped is None:
         run = _fold_over_chunks(task, live, phase, run)
@@ -102,22 +107,63 @@ def run_phase(task: Task, live: Live, run: Run) -> Run:
 def _fold_over_chunks(task: Task, live: Live, phase: Phase, run: Run) -> Run:
     cursor = run.cursor
     chunks = phase.feed.chunks(run.key, cursor.epoch, cursor.batch, steps_of(run.plan, cursor))
+    failed = None
     try:
-        while run.stopped is None and (chunk := next(chunks, None)) is not None:
+        while run.stopped is None and failed is None and (chunk := next(chunks, None)) is not None:
             run = _begin_batch(task, live, run, chunk)
             if run.stopped is None and run.cursor.event == "step":
                 if phase.feed.donates:  # in plain Python the old state stays, and a dataset may hang in the call
+                    _note_call(task, live, phase, run, chunk)
                     live.interruption.hold()
-                run = _advance(task, phase.feed, run, chunk)
+                run, failed = _advance(task, phase, live.past, run, chunk)
+                if phase.feed.donates:
+                    live.past.after(run)
+                if failed is not None and run.cursor.event == "step":
+                    raise failed
                 live.interruption.release()
-            run = _after_the_step(task, live, run)
+            run = _after_the_step(task, live, run)  # of the batches before the one that failed
             at_boundary(task, live, run)
+        if failed is not None and run.stopped is None:
+            run = _at(run, "step")
+            raise failed
         live.interruption.hold()  # until the loop has bound the run
-        return run
+        return _to_fetch_anew(phase, run)
     except BaseException as error:
         live.interruption.holding = False
-        carry_run(error, run, task)
+        carry_run(error, _to_fetch_anew(phase, _whole(live.past, run, error)), task)
         raise
+
+
+def _to_fetch_anew(phase: Phase, run: Run) -> Run:
+    """Return the run without the batch under way that nobody has looked at, where the source gives it again.
+
+    So who has mended the data that a step failed at, or stopped at, goes on with what they are now.
+    """
+    feed = phase.feed
+    if run.cursor.event != "step" or feed.shown or not feed.source.begins_anywhere:
+        return run
+    return tree.evolve(run, batch=None)
+
+
+def _whole(past: Past, run: Run, error: BaseException) -> Run:
+    """Return the run, or the copy from some batches before where Ctrl-C has come a second time, and cannot wait."""
+    if past.start is None or not is_lost(run):
+        return run
+    error.add_note(f"the state was being overwritten; error.run is a copy from batch {past.start.step}")
+    return past.start
+
+
+def _note_call(task: Task, live: Live, phase: Phase, run: Run, chunk: Chunk) -> None:
+    """Note a call that overwrites the state of a run.
+
+    An accelerator's memory is dear, and its kernels fail when nothing on it can be read any more.
+    """
+    if task.device.type != "cpu":
+        return
+    inputs = _inputs(run, chunk)
+    if not phase.feed.source.begins_anywhere:  # it may fill one tensor with one batch after the other
+        inputs = tuple(map(copied_batch, inputs))
+    live.past.before(run, _call(phase.feed, chunk), inputs)
 
 
 def _begin_batch(task: Task, live: Live, run: Run, chunk: Chunk) -> Run:
@@ -142,27 +188,76 @@ def _at(run: Run, event: str, done: int = 0) -> Run:
     return tree.evolve(run, cursor=Cursor(cursor.epoch, cursor.phase, cursor.batch + done, event))
 
 
-def _advance(task: Task, feed: Feed, run: Run, chunk: Chunk) -> Run:
-    """Return the run after the steps of a chunk; this is where training happens."""
-    inputs = chunk.inputs if chunk.batch is None else (run.batch,)
-    traced = {c.name: run.memory[c.name] for c in task.callbacks if c.handles(*STEP_EVENTS)}
-    tally = run.tally if feed.plain else task.phases[run.phase].settled(run.tally)
-    execute = feed.short if chunk.short else feed.execute
-    carry, logs = execute(enter(run.state, traced, tally, task.device), *inputs)
+def _advance(task: Task, phase: Phase, past: Past, run: Run, chunk: Chunk) -> tuple[Run, Exception | None]:
+    """Return the run after the steps of a chunk; this is where training happens.
+
+    Where a step raises, that is returned too, with the run after the steps before it.
+    """
+    feed, inputs = phase.feed, _inputs(run, chunk)
+    try:
+        carry, logs = _call(feed, chunk)(_carried(task, phase, run), *inputs)
+    except Partly as partly:
+        return _advanced(run, partly.carry, partly.logs, partly.done), partly.error
+    except Exception as error:
+        failed = error
+    else:
+        return _counted(feed, run, chunk, carry, logs), None
+    return _before_the_failure(task, phase, past, run, chunk, failed)
+
+
+def _counted(feed: Feed, run: Run, chunk: Chunk, carry: Carry, logs: Any) -> Run:
+    """Return the run after a chunk, or at the stop that a step has reported."""
     number = int(carry.stop) if feed.stops.end_more_than_a_batch() else 0
     done = int(carry.done) if number else chunk.size
-    run = tree.evolve(run, state=carry.state, memory={**run.memory, **carry.memory}, tally=carry.tally)
-    run = _with_logs(run, logs, done)
+    run = _advanced(run, carry, logs, done)
     if chunk.short and feed.note and feed.note not in run.notes:
         run = tree.evolve(run, notes=(*run.notes, feed.note))
-    if not number:
-        return _at(run, "after_batch", done)
+    return _stopped(run, feed, number, done) if number else run
+
+
+def _call(feed: Feed, chunk: Chunk) -> Callable[..., tuple[Carry, Any]]:
+    return feed.short if chunk.short else feed.execute
+
+
+def _inputs(run: Run, chunk: Chunk) -> tuple:
+    return chunk.inputs if chunk.batch is None else (run.batch,)
+
+
+def _carried(task: Task, phase: Phase, run: Run) -> Carry:
+    traced = {name: run.memory[name] for name in traced_names(task.callbacks)}
+    tally = run.tally if phase.feed.plain else phase.settled(run.tally)
+    return enter(run.state, traced, tally, task.device)
+
+
+def _before_the_failure(
+    task: Task, phase: Phase, past: Past, run: Run, chunk: Chunk, error: Exception
+) -> tuple[Run, Exception]:
+    """Return the run before the batch of a chunk that fails, and what that says by itself, in words of its own."""
+    feed, lost = phase.feed, is_lost(run)
+    run = past.rebuilt(run, phase.settled, task.device)
+    if feed.plain or is_lost(run) or not (lost or chunk.size > 1):
+        return run, error
+    try:
+        feed.again(_carried(task, phase, run), *_inputs(run, chunk))
+    except Partly as partly:
+        return (_advanced(run, partly.carry, partly.logs, partly.done) if feed.exact else run), partly.error
+    except Exception as alone:
+        return run, error if str(alone) == str(error) else alone
+    return run, error  # it does not come a second time
+
+
+def _advanced(run: Run, carry: Carry, logs: Any, done: int) -> Run:
+    state = carry.state if run.phase == "train" else run.state  # the same, and known to be
+    run = tree.evolve(run, state=state, memory={**run.memory, **carry.memory}, tally=carry.tally)
+    return _at(_with_logs(run, logs, done), "after_batch", done)
+
+
+def _stopped(run: Run, feed: Feed, number: int, done: int) -> Run:
     said = feed.stops.of(number)
     where = {"epoch": run.epoch, "phase": run.phase}
-    where["batch"] = run.cursor.batch + done - (said.event in ("after_step", "step"))
+    where["batch"] = run.cursor.batch - (said.event in ("after_step", "step"))
     also = None if said.also is None else attrs.evolve(said.also, **where)
-    stopped = attrs.evolve(said, **where, also=also)
-    return tree.evolve(_at(run, "after_batch" if done else "step", done), stopped=stopped)
+    return tree.evolve(run if done else _at(run, "step"), stopped=attrs.evolve(said, **where, also=also))
 
 
 def _with_logs(run: Run, logs: Any, done: int) -> Run:
@@ -183,7 +278,7 @@ def _after_the_step(task: Task, live: Live, run: Run) -> Run:
     stopped, run = run.stopped, tree.evolve(run, stopped=None)
     if run.cursor.event == "after_batch":
         run = _tell(task, live, "after_batch", run) if run.batch is not None else run
-    if run.stopped is None or run.stopped.scope != "fit":
+    if run.stopped is None or not run.stopped.ends_fit:
         ended, run = run.stopped, tree.evolve(run, stopped=None)
         run = _tell(task, live, "after_chunk", run)
         stopped = join_stops(stopped, ended)

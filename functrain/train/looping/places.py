@@ -19,6 +19,7 @@ import attrs
 from functrain import tree
 from functrain.train.looping.interruption import Interruption, carry_run, interruptible, run_of
 from functrain.train.looping.phase import Live, Task, at_boundary, run_phase, tell
+from functrain.train.looping.rebuilding import Past
 from functrain.train.run import Cursor, Run
 from functrain.train.stop import still_under_way, unless_stopped, within
 from functrain.train.tally import compute_logs
@@ -60,7 +61,7 @@ def _with_resources(task: Task, stack: ExitStack, run: Run) -> Run:
             if callback.resource is not None:
                 resources[callback.name] = stack.enter_context(callback.resource(run))
         with interruptible() as interruption:
-            run = _from_place_to_place(task, Live(interruption, resources), run)
+            run = _from_place_to_place(task, Live(interruption, resources, Past(task.callbacks)), run)
     except BaseException as error:
         run = run_of(error, task) or run_of(error.__context__, task) or run  # Ctrl-C came while it was raised
         carry_run(error, run, task)
@@ -75,7 +76,7 @@ def _with_resources(task: Task, stack: ExitStack, run: Run) -> Run:
 
 def _from_place_to_place(task: Task, live: Live, run: Run) -> Run:
     try:
-        while (run.stopped is None or run.stopped.scope != "fit") and run.cursor.event != "after_fit":
+        while (run.stopped is None or not run.stopped.ends_fit) and run.cursor.event != "after_fit":
             run = PLACES[run.cursor.event](task, live, run)
             live.interruption.release()
             if run.cursor.event != "after_fit":  # what is saved after it is the result
@@ -170,7 +171,7 @@ def _batches(task: Task, live: Live, run: Run) -> Run:
 
 
 def _phase_over(task: Task, run: Run) -> Run:
-    if run.stopped is not None and run.stopped.scope == "fit":
+    if run.stopped is not None and run.stopped.ends_fit:
         return run
     values = {**task.phases[run.phase].values(run), **_floats(compute_logs(run.logged))}
     run = tree.evolve(run, row={**run.row, **{f"{run.phase}/{name}": value for name, value in values.items()}})

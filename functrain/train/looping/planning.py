@@ -80,13 +80,13 @@ def begin_run(
     source cannot promise to a run that goes on is said in its notes.
     """
     if isinstance(state, Run):
-        run = _own(state.point or state, callbacks)
+        run = own(state.point or state, callbacks)
         notes = (*run.notes, *(note for one in sources for note in _notes(run, one) if note not in run.notes))
         # Without a point, `after_fit` did not come to its end, and is what comes next.
         stopped = run.stopped if state.point is None else still_under_way(run.stopped)
         return attrs.evolve(run, stopped=stopped, notes=notes, point=None)
     memory = {callback.name: callback.memory for callback in callbacks}
-    return _own(Run(state, memory, plan=plan, key=key), callbacks)
+    return own(Run(state, memory, plan=plan, key=key), callbacks)
 
 
 BEFORE_BATCHES = ("begin_fit", "begin_epoch", "begin_validate")
@@ -99,17 +99,22 @@ def _notes(run: Run, one: Source) -> list[str]:
     here = len(names) if cursor.event in ("after_epoch", "after_fit") else names.index(cursor.phase)
     inside = names.index(one.name) == here and cursor.event not in (*BEFORE_BATCHES, *AFTER_BATCHES)
     to_come = names.index(one.name) > here or (names.index(one.name) == here and cursor.event in BEFORE_BATCHES)
-    if one.is_loader:
+    if one.begins_anywhere:
         return []
     if inside and cursor.batch != run.steps:
         return [f"{one.name} is no Loader: the run went on with the batches that it gave next, not where it left off"]
     taken, wanted = run.epoch > 0 or not to_come, run.epoch + 1 < run.epochs or to_come
-    if taken and wanted and not isinstance(one.batches, (list, tuple)):
+    if taken and wanted:
         return [f"{one.name} is no Loader: nobody but it knows whether it gave the batches of a run without the stop"]
     return []
 
 
-def _own(run: Run, callbacks: tuple[Callback, ...]) -> Run:
+def own(run: Run, callbacks: tuple[Callback, ...]) -> Run:
+    """Return the run with memory of its own for all that the step carries.
+
+    >>> own(Run(state=0), ()).state
+    0
+    """
     traced = {callback.name for callback in callbacks if callback.handles(*STEP_EVENTS)}
     memory = {name: tree.clone(value) if name in traced else value for name, value in run.memory.items()}
     return attrs.evolve(run, state=tree.clone(run.state), memory=memory, tally=tree.clone(run.tally))

@@ -1,6 +1,7 @@
 """Where batches come from: a loader, which can begin anywhere, or any iterable of batches, which begins as it does."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -31,8 +32,13 @@ class Source:
 
     @property
     def is_loader(self) -> bool:
-        """Whether its batches can be reached from anywhere."""
+        """Whether it is a loader."""
         return isinstance(self.batches, data.Loader)
+
+    @property
+    def begins_anywhere(self) -> bool:
+        """Whether it gives the same batches each time, and from any batch on: a loader or a list."""
+        return self.is_loader or isinstance(self.batches, list | tuple)
 
     @property
     def resident(self) -> bool:
@@ -98,16 +104,18 @@ def sources(valid: Any, device: Any = None, plain: bool = False) -> dict[str, So
 
 
 def open_source(source: Source, key: Tensor, epoch: int, start: int, stop: int | None) -> Iterator[Any]:
-    """Yield the batches of an epoch from one on; an iterable that is no loader begins where it begins.
+    """Yield the batches of an epoch from one on; an iterable that is neither loader nor list begins where it begins.
 
     Raises:
         SourceEnded: it has fewer batches than are needed.
 
     >>> list(open_source(source([1, 2, 3], "train", plain=True), None, 0, 1, 3))
-    [1, 2]
+    [2, 3]
     """
     if source.is_loader:
         batches: Iterator[Any] = iter(data.batches(source.batches, key, epoch, start))
+    elif source.begins_anywhere:
+        batches = (source.batches[k] for k in range(start, len(source.batches)))
     else:
         batches = iter(source.batches)
     at = start
@@ -143,6 +151,39 @@ def are_batches(inputs: Any) -> bool:
     if not tree.structure(inputs).is_leaf() or isinstance(inputs, Tensor) or hasattr(inputs, "__array__"):
         return False
     return isinstance(inputs, Iterable | data.Loader) or hasattr(inputs, "__getitem__")
+
+
+@contextmanager
+def explaining_inputs(inputs: Any) -> Iterator[None]:
+    """Add to what a model says to some inputs what they may have been meant for.
+
+    Raises:
+        InvalidArgument: they are empty.
+
+    >>> with explaining_inputs([]):
+    ...     pass
+    Traceback (most recent call last):
+        ...
+    functrain.errors.InvalidArgument: inputs must be what the model takes, or batches of it; got an empty list
+    """
+    if isinstance(inputs, list | tuple | Mapping) and not inputs:
+        raise InvalidArgument(
+            f"inputs must be what the model takes, or batches of it; got an empty {type(inputs).__name__}"
+        )
+    try:
+        yield
+    except Exception as error:
+        if isinstance(inputs, tuple):
+            error.add_note(
+                f"the tuple of {len(inputs)} was taken for the input of the model, which has so many parts; of a pair "
+                "(input, target) pass the input, or data.Batch(input, target)"
+            )
+        elif isinstance(inputs, list):
+            error.add_note(
+                f"the list of {len(inputs)} was taken for the input of the model, which has so many parts; of batches "
+                "make pairs, [(x, None), ...], or pass a generator"
+            )
+        raise
 
 
 def open_inputs(source: Source, key: Tensor) -> Iterator[Any]:
