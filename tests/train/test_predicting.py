@@ -104,7 +104,7 @@ def test_what_is_taken_for_the_input_though_it_is_none_says_so(fitted, jit):
         ((inputs, targets), r"the tuple of 2 was taken for the input .* data.Batch\(input, target\)"),
         ([inputs, inputs], r"the list of 2 was taken for the input .* make pairs, \[\(x, None\), \.\.\.\]"),
     ):
-        with pytest.raises(Exception) as caught:  # noqa: PT011: what the model says
+        with pytest.raises(Exception) as caught:  # what the model says
             ft.predict(learner, state, wrong, jit=jit)
         assert re.search(note, "\n".join(caught.value.__notes__))
     for empty, name in (([], "list"), ((), "tuple"), ({}, "dict")):
