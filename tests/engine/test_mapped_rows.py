@@ -161,3 +161,29 @@ def test_what_would_show_that_a_row_is_a_copy_is_refused(f, inference):
         pytest.raises(SideEffect, match=r"a row taken by a number that vmap maps over"),
     ):
         ft.vmap(lambda x, k: f(x.clone(), k))(X, K)
+
+
+def beside_a_list(x, k):
+    return x[k, :, [0, 2]] * x[:, k, [1, 1]].sum()
+
+
+def stated(x, k):
+    value, pull = torch.func.vjp(lambda x: beside_a_list(x, k), x)  # pyright: ignore[reportAssignmentType]
+    return value, lambda cotangent: (pull(cotangent)[0], None)
+
+
+@pytest.mark.parametrize("around", [ft.remat(beside_a_list), ft.custom_gradient(stated)], ids=["remat", "custom"])
+def test_rows_are_the_same_within_a_function_that_autograd_calls(around):
+    def slope(f):
+        return lambda x, k: ft.grad(lambda x: (f(x, k) ** 2).sum())(x)
+
+    numbers = K % 3  # an axis of three, and one of four
+    torch.testing.assert_close(ft.vmap(around)(X, numbers), looped(beside_a_list, numbers))
+    wanted = looped(slope(beside_a_list), numbers)
+    torch.testing.assert_close(ft.vmap(slope(around))(X, numbers), wanted)
+    total = ft.grad(lambda x: (ft.vmap(around)(x, numbers) ** 2).sum())
+    torch.testing.assert_close(total(X), wanted)
+
+
+def looped(f, numbers):
+    return torch.stack([f(x, k) for x, k in zip(X, numbers, strict=True)])

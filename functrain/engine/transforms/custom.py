@@ -12,6 +12,7 @@ from functrain.dispatch_state import alive, current_level, is_differentiated_bes
 from functrain.engine.tracing.watching import watch_again
 from functrain.engine.transforms.closing import all_passed_on
 from functrain.engine.transforms.closures_refused import ClosuresRefused
+from functrain.engine.transforms.mapped_rows import current_rows, rows_again
 from functrain.errors import InvalidArgument, NotATensor, TreeMismatch
 
 
@@ -65,7 +66,7 @@ class _Call:
 
     def __init__(self, f: Callable, kwargs: dict, leaves: list, spec: Any, where: list[int], seen: list) -> None:
         self.f, self.kwargs, self.leaves, self.spec, self.where, self.seen = f, kwargs, leaves, spec, where, seen
-        self.name = getattr(f, "__name__", type(f).__name__)
+        self.name, self.rows = getattr(f, "__name__", type(f).__name__), current_rows()
 
     def __call__(self, tensors: tuple[Tensor, ...]) -> tuple[Any, Callable]:
         filled = list(self.leaves)
@@ -78,7 +79,7 @@ class _Call:
         return made
 
     def value(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        with watch_again(), ClosuresRefused(f"{self.name} under custom_gradient", tensors):
+        with watch_again(), rows_again(self.rows), ClosuresRefused(f"{self.name} under custom_gradient", tensors):
             value, structure = tree.flatten(self(tensors)[0])
         wrong = [leaf for leaf in value if not isinstance(leaf, Tensor)]
         if wrong:
@@ -137,7 +138,7 @@ class _Custom(torch.autograd.Function):
         saved = ctx.saved_tensors  # which a checkpoint around this lets be read once
         is_differentiated = is_differentiated_besides([*saved, *cotangents], ctx.level)
         saved = tuple(alive(t) for t in saved)
-        with watch_again(), torch.set_grad_enabled(is_differentiated):
+        with watch_again(), rows_again(ctx.call.rows), torch.set_grad_enabled(is_differentiated):
             gradients = ctx.call.gradients(saved, [alive(c) for c in cotangents])
         return None, *(g if _is_float(t) else None for g, t in zip(gradients, saved, strict=True))
 

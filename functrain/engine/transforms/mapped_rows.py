@@ -5,10 +5,11 @@ another order; and where a gradient is taken inside it asks for its value, which
 taken as in a trace: a copy, where a loop over the batch has a view. What would show that is refused.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from functrain import tree
 from functrain.dispatch_state import innermost, unseen, vectorizing_levels
@@ -89,6 +90,25 @@ class MappedRows(TorchFunctionMode):
             with unseen():
                 for tensor in tensors:
                     self._rows.check_read(storage_of(innermost(tensor)))
+
+
+def current_rows() -> MappedRows | None:
+    """Return the mode of the `vmap` around the running code, if there is one.
+
+    >>> current_rows() is None
+    True
+    """
+    return next((mode for mode in _get_current_function_mode_stack() if isinstance(mode, MappedRows)), None)
+
+
+def rows_again(mode: MappedRows | None) -> AbstractContextManager:
+    """Return a mode again, for a function that runs where PyTorch has switched it off: in an `autograd.Function`.
+
+    >>> with rows_again(current_rows()) as mode:  # there is no vmap
+    ...     mode is None
+    True
+    """
+    return nullcontext() if mode is None or current_rows() is mode else mode
 
 
 def _is_mapped(part: Any) -> bool:

@@ -28,6 +28,7 @@ from functrain.engine.tracing.recording import is_recorded
 from functrain.engine.tracing.watching import watch_again
 from functrain.engine.transforms.closing import Filling, all_passed_on, closures
 from functrain.engine.transforms.closures_refused import ClosuresRefused
+from functrain.engine.transforms.mapped_rows import current_rows, rows_again
 
 _HERE = object()
 
@@ -100,11 +101,12 @@ def _transform(f: Callable, args: tuple, kwargs: dict[str, Any], traced: bool) -
 
     tensors = [leaves[k] for k in where]
     closed = closures(called, tensors, _name(f)) if traced else None
-    count = len(tensors)
+    count, rows = len(tensors), current_rows()
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
         with (
             watch_again(),
+            rows_again(rows),
             ClosuresRefused(f"{_name(f)} under remat", tensors)
             if closed is None
             else Filling(closed, tensors[count:]) as mode,

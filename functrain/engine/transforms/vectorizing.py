@@ -5,11 +5,10 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 import torch
-from torch.overrides import _get_current_function_mode_stack
 
 from functrain.engine.tracing.recording import is_recorded
 from functrain.engine.transforms.closing import all_passed_on
-from functrain.engine.transforms.mapped_rows import MappedRows
+from functrain.engine.transforms.mapped_rows import MappedRows, current_rows
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,7 +40,7 @@ def vmap(f: Callable[P, R], in_dims: Any = 0, out_dims: Any = 0, chunk_size: int
 def _by_rows(f: Callable) -> Callable:
     @wraps(f)
     def one(*args: Any, **kwargs: Any) -> Any:
-        if is_recorded() or any(isinstance(mode, MappedRows) for mode in _get_current_function_mode_stack()):
+        if is_recorded() or current_rows() is not None:
             return f(*args, **kwargs)
         with MappedRows() as mode:
             result = f(*args, **kwargs)
