@@ -63,7 +63,7 @@ def is_traced() -> bool:
 
 
 def is_plain() -> bool:
-    """Return whether the running code just runs: nothing is traced, transformed or compiled.
+    """Return whether the running code just runs: nothing is traced, transformed, differentiated by hand or compiled.
 
     >>> is_plain()
     True
@@ -74,6 +74,7 @@ def is_plain() -> bool:
         and dispatch_modes() == 0
         and not _dispatch_tls_is_dispatch_key_included(_PRE_DISPATCH)
         and not _is_compiled()
+        and (forward_ad._current_level < 0 or not is_differentiated_by_hand())
     )
 
 

@@ -1,5 +1,7 @@
 """Rows by a number that vmap maps over, without jit: what a loop over the batch gives, or a refusal in words."""
 
+import operator
+
 import pytest
 import torch
 
@@ -132,6 +134,21 @@ def part_read_after_a_write(y, k):
     row = y[k][1:]
     y += 1
     return torch.sin(row)
+
+
+OPERATORS = [operator.eq, operator.ne, operator.lt, operator.add, operator.matmul, operator.iadd]
+
+
+@pytest.mark.parametrize("compute", OPERATORS, ids=lambda compute: compute.__name__)
+def test_an_operator_does_not_swallow_the_refusal(compute):
+    # PyTorch hands a TypeError over to Python, which then compares the objects: `row == 0` would be False.
+    def f(x, k):
+        row = x[k]
+        x.zero_()
+        return torch.zeros(()) + torch.as_tensor(compute(row, torch.ones(4, 4)))
+
+    with pytest.raises(SideEffect, match=r"a row taken by a number that vmap maps over"):
+        ft.vmap(lambda x, k: f(x.clone(), k))(X, K)
 
 
 @pytest.mark.parametrize("inference", [False, True])

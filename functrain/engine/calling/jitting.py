@@ -14,6 +14,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import attrs
 import torch
+import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from functrain.dispatch_state import dispatch_modes, is_plain, keeps_for_gradients_otherwise, peek_interpreter_stack
@@ -180,7 +181,8 @@ class Jitted(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function, compiled."""
-        if peek_interpreter_stack() is None and not dispatch_modes() and not torch.is_anomaly_enabled():
+        is_usual = peek_interpreter_stack() is None and not dispatch_modes() and forward_ad._current_level < 0
+        if is_usual and not torch.is_anomaly_enabled():
             for entry in self._entries:
                 result = entry.run(args, kwargs)
                 if result is not MISS:

@@ -6,7 +6,15 @@ import traceback
 from collections.abc import Iterator
 
 from functrain.engine.tracing.places import LIBRARIES, quote
-from functrain.errors import DeviceMismatch, FunctrainError, HiddenRandomness, LeakedTensor, NotTraceable, SideEffect
+from functrain.errors import (
+    DeviceMismatch,
+    DtypeMismatch,
+    FunctrainError,
+    HiddenRandomness,
+    LeakedTensor,
+    NotTraceable,
+    SideEffect,
+)
 
 
 class Refused(Exception):
@@ -125,6 +133,7 @@ _WORDS: dict[str, tuple[type[FunctrainError], str]] = {
         "functrain.random",
     ),
     "device": (DeviceMismatch, "{what}, at {line}; move them with tree.to(tree, device)"),
+    "dtype": (DtypeMismatch, "{what}, at {line}; convert them with tree.to(tree, dtype)"),
 }
 """Kind of refusal -> the error, and what it says."""
 

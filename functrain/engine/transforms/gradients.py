@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Variable
 
 from functrain import tree
-from functrain.dispatch_state import is_plain, is_transformed
+from functrain.dispatch_state import is_differentiated_by_hand, is_plain, is_transformed
 from functrain.engine.tracing.recording import is_recorded
 from functrain.engine.transforms.closing import all_passed_on
 from functrain.engine.transforms.returned import Returning, pair
@@ -157,7 +157,9 @@ def _by_plain_autograd() -> bool:
             "leave it, or use torch.no_grad(), inside which they can"
         )
     # A gradient within another is part of what that differentiates, also by what the function closes over.
-    return not _within.depth and (is_plain() or (is_recorded() and not is_transformed()))
+    return not _within.depth and (
+        is_plain() or (is_recorded() and not is_transformed() and not is_differentiated_by_hand())
+    )
 
 
 class _Within(threading.local):

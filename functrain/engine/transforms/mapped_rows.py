@@ -5,8 +5,6 @@ another order; and where a gradient is taken inside it asks for its value, which
 taken as in a trace: a copy, where a loop over the batch has a view. What would show that is refused.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -40,19 +38,23 @@ class MappedRows(TorchFunctionMode):
         is_by_number = func in _ITEMS and any(map(_is_mapped, index_of(args[1])))
         if not is_by_number and not self._rows.rows:
             return func(*args, **(kwargs or {}))
-        with _in_words():
-            if is_by_number:
-                return self._take(*args) if func is Tensor.__getitem__ else self._put(*args)
-            return self._watch(func, args, kwargs or {})
+        if is_by_number:
+            return self._take(*args) if func is Tensor.__getitem__ else self._put(*args)
+        return self._watch(func, args, kwargs or {})
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        """Say in words why something was refused: only here, for PyTorch makes of a TypeError in `row == 0` False."""
+        super().__exit__(kind, error, trace)
+        if isinstance(error, Refused):
+            raise SideEffect(_WORDS) from None
 
     def finish(self, result: Any) -> None:
         """Refuse a result that would be another if rows were views."""
         if not self._rows.rows:
             return
-        with _in_words():
-            self._check(tensors_in(tree.leaves(result)))
-            if any(row.is_ahead for row in self._rows.rows.values()):
-                raise Refused("row")
+        self._check(tensors_in(tree.leaves(result)))
+        if any(row.is_ahead for row in self._rows.rows.values()):
+            raise Refused("row")
 
     def _take(self, x: Tensor, index: Any) -> Tensor:
         self._check([x])
@@ -103,13 +105,8 @@ def _is_write(func: Any) -> bool:
     return name in _WRITES or (name.endswith("_") and not name.endswith("__"))
 
 
-@contextmanager
-def _in_words() -> Iterator[None]:
-    try:
-        yield
-    except Refused:
-        raise SideEffect(
-            "a row taken by a number that vmap maps over, as x[k], was changed in place and then its tensor used, or "
-            "the other way round; it is a view for one example, and a copy for several: write x[k] = value, and take "
-            "the row anew or clone it"
-        ) from None
+_WORDS = (
+    "a row taken by a number that vmap maps over, as x[k], was changed in place and then its tensor used, or the other "
+    "way round; it is a view for one example, and a copy for several: write x[k] = value, and take the row anew or "
+    "clone it"
+)

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from functrain.engine.tracing.refusals import Refused
-from functrain.errors import DtypeMismatch
 
 aten = torch.ops.aten
 
@@ -67,14 +66,16 @@ def device_of(func: Any, tensors: list[Tensor], asked: Any) -> torch.device:
 
 
 def check_dtypes(func: Any, tensors: list[Tensor]) -> None:
-    """Raise `DtypeMismatch` where an operation would fail when it is run, as its tensors are of several dtypes.
+    """Refuse what would fail when it is run, as an operation's tensors are of several dtypes.
+
+    `DtypeMismatch` itself is a TypeError, which PyTorch's operators do not let through: a @ b would say that it cannot.
 
     >>> check_dtypes(torch.ops.aten.mul.Tensor, [torch.ones(1), torch.ones(1, dtype=torch.float64)])
     """
     if func in _ONE_DTYPE and any(t.dtype is not tensors[0].dtype for t in tensors):
         name = func._schema.name.removeprefix("aten::")
         dtypes = ", ".join(str(t.dtype).removeprefix("torch.") for t in tensors)
-        raise DtypeMismatch(f"{name} takes tensors of one dtype, got {dtypes}; convert them with tree.to(tree, dtype)")
+        raise Refused("dtype", f"{name} takes tensors of one dtype, got {dtypes}")
 
 
 def _of_this_thread(device: torch.device) -> torch.device:
