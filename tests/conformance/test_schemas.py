@@ -101,7 +101,7 @@ def test_a_search_finds_nothing_that_the_table_lacks():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         try_training(watch, forms=(plain,), dtypes=(torch.float32,))
-        try_database(watch, database()[::10], seconds=0.1)
+        try_database(watch, database()[::10], seconds=0.25)
     lacking = {finding: watch.examples[finding][0] for finding in watch.found if finding not in TABLE}
     assert not lacking
     assert len(watch.calls) > 550, "the search has lost most of its calls"

@@ -24,11 +24,15 @@ def test_a_call_does_not_ask_the_system_for_its_memory_anew():
     gradients = ft.jit(ft.grad(_deep, argnum=1))
     for _ in range(5):
         gradients(x, weights)
-    before, calls = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, 10
-    for _ in range(calls):
-        gradients(x, weights)
-    pages = 8 * x.numel() * x.itemsize // resource.getpagesize()
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / calls < pages / 16
+
+    def faults(calls=10):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(calls):
+            gradients(x, weights)
+        return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / calls
+
+    # The heap of a process that has just begun may still grow for a while.
+    assert min(faults() for _ in range(4)) < 8 * x.numel() * x.itemsize // resource.getpagesize() / 16
 
 
 @pytest.mark.parametrize(("rows", "freed"), [(2, 1), (1 << 22, 0)])

@@ -54,7 +54,7 @@ def test_steps_of_a_loader_may_end_in_an_epoch(jit):
 
 def test_going_on_with_what_is_no_loader_says_what_it_cannot_promise():
     learner, state, train, _ = problem()
-    batches = batches_of(train)
+    batches = DataLoader(TensorDataset(*train.dataset.arrays), batch_size=8)
     stopped = eager(learner, state, batches, epochs=1, callbacks=[stopping_at(3)])
     on = eager(learner, stopped, batches, epochs=None, callbacks=[stopping_at(3)])
     assert int(on.state.step) == 7

@@ -1,5 +1,6 @@
 """Ctrl-C at any moment, and an exception wherever user code stands: the run is carried by what is raised, whole."""
 
+import gc
 import os
 import random
 import signal
@@ -34,6 +35,14 @@ class interrupted_after:
 
     def __exit__(self, kind, error, at):
         self.timer.cancel()
+
+
+@pytest.fixture(autouse=True)
+def _no_callbacks_of_the_collector():
+    """Leave out Hypothesis' own: what is raised in one, Ctrl-C included, Python swallows and warns of."""
+    before, gc.callbacks[:] = gc.callbacks[:], []
+    yield
+    gc.callbacks[:] = before
 
 
 def look(run):

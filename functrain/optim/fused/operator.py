@@ -16,7 +16,7 @@ _LIBRARY = torch.library.Library("functrain", "FRAGMENT")
 def define(schema: str, quick: Callable, overwriting: Callable, pure: Callable, count: int) -> Any:
     """Define an operation of lists of tensors, and return it.
 
-    Where something is differentiated or map_over over, it is its parts.
+    Where something is differentiated or mapped over, it is its parts.
 
     Args:
         schema: its name and arguments; it returns `Tensor[]`.

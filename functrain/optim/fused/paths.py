@@ -30,14 +30,15 @@ class Path:
     """The kernel for some pieces.
 
     Attributes:
-        operator: (lists of parameters, of each slot, of gradients, *rest) -> the first ones after an update, one list.
+        operator: the name of (lists of parameters, of each slot, of gradients, *rest) -> the first ones after an
+            update, in one list; a name, so that an optimizer can be pickled.
         slots: the names of the slots.
         at: which of the pieces keeps them.
         rest: what else the operator takes: (the state of that piece, the learning rate) -> arguments.
         lr: the learning rate.
     """
 
-    operator: Any
+    operator: str
     slots: tuple[str, ...]
     at: int
     rest: Callable[[dict, Any], tuple]
@@ -56,7 +57,7 @@ class Path:
         counted = {"count": kept["count"] + 1} if "count" in kept else {}
         rest = self.rest(counted, _scalar(lr) if recorded else lr)
         run = _record if recorded else _run_at_once
-        after, *columns = (iter(column) for column in run(self.operator, rows, rest))
+        after, *columns = (iter(column) for column in run(_OPERATORS[self.operator], rows, rest))
         slots = {slot: _fill(params, column) for slot, column in zip(self.slots, columns, strict=True)}
         states = (*state[: self.at], slots | counted, *state[self.at + 1 :])
         return _fill(params, after), states
@@ -89,6 +90,7 @@ def _fits(p: Tensor, others: Sequence[Tensor], grad: bool) -> bool:
     return all(t.is_contiguous() for t in others[:-1])
 
 
+_OPERATORS = {"adam": ADAM, "sgd": SGD}
 _DTYPES = (torch.float32, torch.float64)
 _TENSORS = (Tensor, torch.nn.Parameter, Abstract)
 
@@ -161,7 +163,7 @@ def _adam(adam: Primitive, lr: Primitive, decay: Primitive | None, decoupled: bo
     def rest(kept: dict, rate: Any) -> tuple:
         return kept["count"], rate, *numbers
 
-    return Path(ADAM, ("mean", "square"), int(decay is not None and not decoupled), rest, lr.hypers["lr"])
+    return Path("adam", ("mean", "square"), int(decay is not None and not decoupled), rest, lr.hypers["lr"])
 
 
 def _sgd(trace: Primitive, lr: Primitive, decay: Primitive | None) -> Path | None:
@@ -169,7 +171,7 @@ def _sgd(trace: Primitive, lr: Primitive, decay: Primitive | None) -> Path | Non
     if not _are_numbers(trace.hypers, weight_decay):
         return None
     numbers = float(trace.hypers["momentum"]), trace.flag, float(weight_decay.get("weight_decay", 0.0))
-    return Path(SGD, ("buffer",), int(decay is not None), lambda kept, rate: (rate, *numbers), lr.hypers["lr"])
+    return Path("sgd", ("buffer",), int(decay is not None), lambda kept, rate: (rate, *numbers), lr.hypers["lr"])
 
 
 def _are_numbers(*hypers: Mapping[str, Any]) -> bool:

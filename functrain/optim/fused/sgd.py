@@ -31,6 +31,7 @@ def sgd_(
         nesterov: whether to look one step ahead.
         weight_decay: an L2 penalty.
 
+    >>> import torch
     >>> p, b = torch.zeros(1), torch.ones(1)
     >>> sgd_([p], [b], [torch.ones(1)], 0.5, 0.5, False, 0.0)
     >>> p, b
@@ -52,6 +53,7 @@ def sgd(
 ) -> list[Tensor]:
     """Return the parameters and the momenta after an update, see `sgd_`, in one list.
 
+    >>> import torch
     >>> sgd([torch.zeros(1)], [torch.ones(1)], [torch.ones(1)], 0.5, 0.5, False, 0.0)
     [tensor([-0.7500]), tensor([1.5000])]
     """

@@ -39,7 +39,7 @@ def train_step(learner: Learner) -> Callable[[TrainState, Any], tuple[TrainState
     stops a fit by it. A batch whose weights are all zero is counted and changes nothing else.
 
     >>> import torch
-    >>> from functrain import losses, nn, optim
+    >>> from functrain import losses, nn, optim, random
     >>> from functrain.train import init
     >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
     >>> batch = torch.ones(4, 3), torch.zeros(4, dtype=torch.int64)
@@ -62,7 +62,7 @@ def eval_step(learner: Learner) -> Callable[[TrainState, Any], dict[str, Tensor]
     """Return the pure function (state, batch) -> logs that evaluates one batch: no gradients and no optimizer.
 
     >>> import torch
-    >>> from functrain import losses, nn, optim
+    >>> from functrain import losses, nn, optim, random
     >>> from functrain.train import init
     >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
     >>> batch = torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)
@@ -93,10 +93,10 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: St
         stops: the table in which the handlers' stops are numbered.
 
     >>> import torch
-    >>> from functrain import losses, nn, optim
+    >>> from functrain import losses, nn, optim, random
     >>> from functrain.train import init
     >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
-    >>> batch = Batch(torch.ones(4, 3), torch.zeros(4, dtype=torch.int64))
+    >>> batch = as_batch((torch.ones(4, 3), torch.zeros(4, dtype=torch.int64)))
     >>> done = train_stages(learner)(begin(learner, init(learner, random.key(0), batch), batch))
     >>> done.grads["bias"].shape, int(done.state.step)
     (torch.Size([2]), 1)
@@ -128,10 +128,10 @@ def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: Sto
     """Return a whole evaluation step as one function from `Step` to `Step`; the arguments are `train_stages`'.
 
     >>> import torch
-    >>> from functrain import losses, nn, optim
+    >>> from functrain import losses, nn, optim, random
     >>> from functrain.train import init
     >>> learner = Learner(nn.dense(2), losses.cross_entropy, optim.sgd(lr=0.1))
-    >>> batch = Batch(torch.ones(4, 3), torch.zeros(4, dtype=torch.int64))
+    >>> batch = as_batch((torch.ones(4, 3), torch.zeros(4, dtype=torch.int64)))
     >>> begun = begin(learner, init(learner, random.key(0), batch), batch, phase="valid")
     >>> eval_stages(learner)(begun).prediction.shape
     torch.Size([4, 2])

@@ -103,5 +103,6 @@ def test_a_gated_optimizer_begins_where_its_gate_opens():
         params, state = optim.step(late, grads, state, params, optim.Context(position=step / 10))
         if step >= 3:
             alone, lone = optim.step(adam, grads, lone, alone)
-        assert tree.equal(params, alone) and int(state.updates) == max(step - 2, 0)
+        # Alone it is PyTorch's kernel, which rounds otherwise.
+        assert not tree.differences(params, alone, rtol=1e-6) and int(state.updates) == max(step - 2, 0)
     assert tree.equal(state.inner, lone)

@@ -56,7 +56,7 @@ def scale_by_rms_without_bias(b2: Hyper = 0.999, eps: Hyper = 1e-8) -> Transform
 
     >>> piece, params = scale_by_rms_without_bias(b2=0.75), {"w": torch.zeros(2)}
     >>> piece.update({"w": torch.tensor([3.0, -0.1])}, piece.init(params), params)[0]
-    {'w': tensor([ 1., -1.])}
+    {'w': tensor([ 1.0000, -1.0000])}
     """
 
     def once(now) -> dict:
