@@ -13,6 +13,7 @@ from torch.fx.graph_module import _loader
 import functrain as ft
 from functrain import data, losses, nn, optim
 from functrain.engine import check, grad, jit, remat, scan, vmap
+from functrain.engine.tracing.to_graph import trace
 from functrain.errors import NotTraceable
 
 X, P = torch.randn(8, 4, generator=torch.Generator().manual_seed(0)), {"w": torch.ones(4, 3), "b": torch.zeros(3)}
@@ -163,3 +164,17 @@ def test_memory_does_not_grow():
         trace()
     gc.collect()
     assert resident() - before < 16
+
+
+def test_no_source_goes_while_a_traceback_is_printed():
+    """`linecache` goes through its cache by keys that it has listed before; the collector may come in between."""
+    ft.jit(lambda x: x + 1)(torch.ones(1))
+    before = {*linecache.cache}
+    traced = trace(lambda x: [x * 3], [torch.ones(2)]).gm
+    traced(torch.ones(2))  # which makes its code
+    listed = [file for file in linecache.cache if file not in before]
+    del traced
+    gc.collect()
+    assert listed and all(file in linecache.cache for file in listed)
+    trace(lambda x: [x * 3], [torch.ones(2)])
+    assert not any(file in linecache.cache for file in listed)

@@ -20,13 +20,20 @@ class _Freed(_LazyGraphModule):
     def _real_recompile(self) -> Any:
         code = super()._real_recompile()
         forward: Any = type(self).forward
-        weakref.finalize(self, _forget_source, forward.__code__.co_filename).atexit = False
+        weakref.finalize(self, _gone.append, forward.__code__.co_filename).atexit = False
         return code
 
 
-def _forget_source(file: str) -> None:
-    _loader.eval_cache.pop(file, None)
-    linecache.cache.pop(file, None)
+_gone: list[str] = []
+"""The sources of modules that are gone. They are not taken away when a module goes: the collector comes at any moment,
+and `linecache` breaks where its cache loses an entry while it goes through it, as it does for each traceback."""
+
+
+def _forget_sources() -> None:
+    while _gone:
+        file = _gone.pop()
+        _loader.eval_cache.pop(file, None)
+        linecache.cache.pop(file, None)
 
 
 @contextmanager
@@ -36,8 +43,8 @@ def forget_sources() -> Iterator[None]:
     try:
         yield
     finally:
-        for file in set(_loader.eval_cache) - before:
-            _forget_source(file)
+        _gone.extend(set(_loader.eval_cache) - before)
+        _forget_sources()
 
 
 def graph_module(root: Any, graph: Graph) -> GraphModule:
@@ -48,6 +55,7 @@ def graph_module(root: Any, graph: Graph) -> GraphModule:
     >>> graph_module({}, graph)(1)
     [1]
     """
+    _forget_sources()
     made = _Freed(root, graph)
     made.meta.update(getattr(root, "meta", {}))
     return made
