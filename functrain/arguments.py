@@ -67,5 +67,5 @@ def function(name: str, value: Any, what: str) -> Callable[..., Any]:
     functrain.errors.InvalidArgument: loss must be a function of (prediction, target), got None
     """
     if not callable(value) or isinstance(value, type):
-        raise InvalidArgument(f"{name} must be a function of {what}, got {foreign.described(value)}")
+        raise InvalidArgument(f"{name} must be a function of {what}, got {foreign.in_words(value)}")
     return value

@@ -31,10 +31,10 @@ def way_in(value: Any) -> str:
     return next((f"; {way}" for name, way in _WAYS if name in names), "")
 
 
-def described(value: Any) -> str:
+def in_words(value: Any) -> str:
     """Return what came in a few words, and the way in where it is a thing of torch.
 
-    >>> described(3)
+    >>> in_words(3)
     '3'
     """
     kind = "the class " if isinstance(value, type) else "the function " if isinstance(value, FunctionType) else ""

@@ -196,7 +196,7 @@ def collection(metrics: Mapping[str, Metric]) -> Metric:
     """
     for name, metric in metrics.items():
         if not isinstance(metric, Metric):
-            raise InvalidArgument(f"metrics[{name!r}] must be a Metric, got {foreign.described(metric)}")
+            raise InvalidArgument(f"metrics[{name!r}] must be a Metric, got {foreign.in_words(metric)}")
     return Metric(
         lambda device=None: {name: metric.init(device) for name, metric in metrics.items()},
         lambda prediction, target: {name: metric.measure(prediction, target) for name, metric in metrics.items()},

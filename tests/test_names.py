@@ -73,6 +73,27 @@ PARTICIPLES = {
 }
 
 
+IRREGULAR = {"made", "drawn", "kept", "written", "chosen", "taken", "shown", "held", "rebuilt", "broken"}
+
+
+def is_property(node):
+    return any(isinstance(d, ast.Name) and d.id == "property" for d in node.decorator_list)
+
+
+def test_functions_of_a_word_are_no_participles():
+    """Of functions and methods; what a function defines inside and returns may be called after what it is."""
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        for parent in ast.walk(ast.parse(path.read_text())):
+            for node in ast.iter_child_nodes(parent) if isinstance(parent, ast.Module | ast.ClassDef) else ():
+                if isinstance(node, ast.FunctionDef) and not is_property(node):
+                    word = node.name.strip("_")
+                    participle = word in IRREGULAR or (word.endswith("ed") and word not in ("feed", "embed", "seed"))
+                    if participle and "_" not in word and word not in PARTICIPLES:
+                        wrong.append(f"{path.relative_to(PACKAGE)}: {word}")
+    assert not wrong
+
+
 def test_public_functions_are_verbs_or_nouns():
     names = {
         name

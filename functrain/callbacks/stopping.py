@@ -78,7 +78,7 @@ def early_stopping(
         check_monitor(run, monitor)
 
     def after_epoch(run: Run) -> Any:
-        value, best = _monitored(run, monitor), run.memory[name]
+        value, best = _monitor(run, monitor), run.memory[name]
         improved = better(value, best.reference, min_delta)
         waited, reference = (0, value) if improved else (best.waited + 1, best.reference)
         if better(value, best.value, 0.0):
@@ -122,7 +122,7 @@ def check_monitor(run: Run, monitor: str) -> None:
         )
 
 
-def _monitored(run: Run, monitor: str) -> float:
+def _monitor(run: Run, monitor: str) -> float:
     if monitor not in run.logs:
         raise InvalidArgument(f"{monitor!r} was not measured in this epoch, which has {', '.join(run.logs)}")
     return run.logs[monitor]

@@ -14,7 +14,7 @@ from functrain.checkpoint.structures import (
     Each,
     Optional,
     Static,
-    described,
+    describe_leaf,
     difference,
     field_names,
     rebuild,
@@ -152,7 +152,7 @@ def into(saved: Saved, like: Any, what: str = "`like`") -> Any:
     filling = _Filling(saved, index(saved.outline))
     value = rebuild(like, filling.leaf)
     surplus = [path for path in saved.leaves if path not in filling.used]
-    lines = filling.lines + [f"{path}: expected nothing, saved {described(saved.leaves[path])}" for path in surplus]
+    lines = filling.lines + [f"{path}: expected nothing, saved {describe_leaf(saved.leaves[path])}" for path in surplus]
     if lines:
         shown = (
             lines if len(lines) <= MOST_LINES else [*lines[: MOST_LINES - 1], f"and {len(lines) - MOST_LINES + 1} more"]
@@ -174,7 +174,7 @@ class _Filling:
     def leaf(self, path: str, like: Any) -> Any:
         """Return what was saved at a path."""
         if path not in self.places:
-            return self._wrong(path, f"expected {_expect(like)}, saved nothing")
+            return self._wrong(path, f"expected {_wanted_kind(like)}, saved nothing")
         if isinstance(like, Static):
             return self._static(path, like)
         if isinstance(like, Anything):
@@ -188,7 +188,7 @@ class _Filling:
     def _plain_leaf(self, path: str, like: Any) -> Any:
         if path not in self.saved.leaves:
             kind, _ = node_of(self.places[path])
-            return self._wrong(path, f"expected {described(like)}, saved a {kind}")
+            return self._wrong(path, f"expected {describe_leaf(like)}, saved a {kind}")
         self.used.add(path)
         value = self.saved.leaves[path]
         line = difference(like, value)
@@ -261,10 +261,10 @@ def _steps(path: str) -> tuple[str, ...]:
     return (path,) if path else ()
 
 
-def _expect(like: Any) -> str:
+def _wanted_kind(like: Any) -> str:
     if isinstance(like, (Anything, Optional, Each)):
         return repr(type(like).__name__)
-    return repr(like.value) if isinstance(like, Static) else described(like)
+    return repr(like.value) if isinstance(like, Static) else describe_leaf(like)
 
 
 def check_saved(value: Any, name: str) -> Saved:

@@ -184,15 +184,15 @@ def difference(expected: Any, saved: Any) -> str | None:
     >>> difference(torch.ones(2), torch.ones(3)), difference(1, 2), difference(1, 2.0)
     ('expected float32(2,), saved float32(3,)', None, 'expected int, saved float')
     """
-    want, have = described(expected), described(saved)
+    want, have = describe_leaf(expected), describe_leaf(saved)
     return None if want == have else f"expected {want}, saved {have}"
 
 
-def described(leaf: Any) -> str:
+def describe_leaf(leaf: Any) -> str:
     """Return a leaf in one word: dtype and shape of a tensor, the type of a number or a string, or None.
 
     >>> import torch
-    >>> described(torch.ones(2)), described(3), described(None)
+    >>> describe_leaf(torch.ones(2)), describe_leaf(3), describe_leaf(None)
     ('float32(2,)', 'int', 'None')
     """
     return "None" if leaf is None else tree.describe(leaf)

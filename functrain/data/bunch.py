@@ -48,7 +48,7 @@ def one_batch(loader: Loader, key: Tensor | None = None) -> Batch:
 
 def _check_loader(_bunch: Any, attribute: Any, value: Any) -> None:
     if not isinstance(value, Loader):
-        raise InvalidArgument(f"{attribute.name} must be made by data.loader, got {foreign.described(value)}")
+        raise InvalidArgument(f"{attribute.name} must be made by data.loader, got {foreign.in_words(value)}")
 
 
 def _check_count(_bunch: Any, attribute: Any, value: Any) -> None:

@@ -36,7 +36,7 @@ def _check_dataset(_loader: Any, _attribute: Any, dataset: Any) -> None:
 def _check_sampler(_loader: Any, _attribute: Any, sampler: Any) -> None:
     if not isinstance(sampler, Sampler):
         raise InvalidArgument(
-            f"sampler must be made by data.sequential or data.shuffled, got {foreign.described(sampler)}"
+            f"sampler must be made by data.sequential or data.shuffled, got {foreign.in_words(sampler)}"
         )
 
 
@@ -205,7 +205,7 @@ def _in_views(loader: Loader, rows: ArrayDataset, start: int) -> Iterator[Batch]
 def _by_index(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iterator[Batch]:
     rows, weigh = _in_memory(loader), _weigher(loader)
     indices = _indices(loader, key, epoch, start)
-    stream = _one_by_one(loader, indices) if rows is None else _gathered(rows, indices, loader.sampler.batch_size)
+    stream = _one_by_one(loader, indices) if rows is None else _gather(rows, indices, loader.sampler.batch_size)
     for step, batch in enumerate(stream, start):
         padding = weigh(step)
         if type(batch) is tuple and len(batch) == 2:
@@ -223,7 +223,7 @@ def _indices(loader: Loader, key: Tensor | None, epoch: int, start: int) -> Iter
         yield samplers.fill_up(sampler, positions)
 
 
-def _gathered(rows: ArrayDataset, indices: Iterator[Tensor], size: int) -> Iterator[Any]:
+def _gather(rows: ArrayDataset, indices: Iterator[Tensor], size: int) -> Iterator[Any]:
     """Yield the (input, target) trees of batches whose rows are gathered from arrays, for a few small batches at once.
 
     One call for several is quicker, as long as what it makes stays in the processor's cache until it is used.
@@ -236,10 +236,10 @@ def _gathered(rows: ArrayDataset, indices: Iterator[Tensor], size: int) -> Itera
     for positions in indices:
         for some in positions.split(size * several):
             batches = zip(*(_select(leaf, some.to(leaf.device), size) for leaf in leaves), strict=True)
-            yield from batches if is_pair else (_restored(structure, everything, batch) for batch in batches)
+            yield from batches if is_pair else (_restore(structure, everything, batch) for batch in batches)
 
 
-def _restored(structure: tree.Structure, everything: list[Any], batch: Iterable[Tensor]) -> Any:
+def _restore(structure: tree.Structure, everything: list[Any], batch: Iterable[Tensor]) -> Any:
     """Return the tree of the batch's tensors, with None where the dataset has None."""
     some = iter(batch)
     return tree.unflatten(structure, [None if leaf is None else next(some) for leaf in everything])

@@ -26,7 +26,7 @@ Order = Callable[[Tensor | None, int, int, int, int], Tensor]
 
 ROUNDS = 12
 SMALL = 1024
-"""Up to so many examples, `scattered` computes the whole permutation: cheap, and each order is equally likely."""
+"""Up to so many examples, `scatter` computes the whole permutation: cheap, and each order is equally likely."""
 _LOW = 0xFFFFFFFF
 
 
@@ -60,11 +60,11 @@ class Sampler:
 
     def __repr__(self) -> str:
         remainder = "" if self.remainder == "keep" else f", remainder={self.remainder!r}"
-        orders = ((in_order, False, "sequential"), (permute, True, "shuffled"), (scattered, False, "shuffled"))
+        orders = ((in_order, False, "sequential"), (permute, True, "shuffled"), (scatter, False, "shuffled"))
         names = [name for order, whole, name in orders if self.order is order and self.whole is whole]
         if not names:
             return reprs.record(self)
-        in_memory = ", in_memory=False" if self.order is scattered else ""
+        in_memory = ", in_memory=False" if self.order is scatter else ""
         return f"{names[0]}(batch_size={reprs.short(self.batch_size)}{remainder}{in_memory})"
 
 
@@ -91,7 +91,7 @@ def shuffled(batch_size: int, remainder: str = "keep", in_memory: bool = True) -
         batch_size: rows in a batch, at least 1.
         remainder: what becomes of a last batch that is not full: "keep", "drop" or "pad", see `REMAINDERS`.
         in_memory: whether to hold the permutation of a whole epoch, 8 bytes an example. Without, the order comes
-            from a keyed bijection (`scattered`), evaluated only where asked, for data of any size; above 1,024
+            from a keyed bijection (`scatter`), evaluated only where asked, for data of any size; above 1,024
             examples it is another order than with.
 
     Raises:
@@ -101,7 +101,7 @@ def shuffled(batch_size: int, remainder: str = "keep", in_memory: bool = True) -
     >>> sorted(indices(shuffled(batch_size=4), key, 4, epoch=0, step=0).tolist())
     [0, 1, 2, 3]
     """
-    return Sampler(permute if in_memory else scattered, batch_size, remainder, whole=bool(in_memory))
+    return Sampler(permute if in_memory else scatter, batch_size, remainder, whole=bool(in_memory))
 
 
 def in_order(_key: Tensor | None, _n: int, _epoch: int, start: int, stop: int) -> Tensor:
@@ -122,7 +122,7 @@ def permute(key: Tensor | None, n: int, epoch: int, start: int, stop: int) -> Te
     return random.permutation(_epoch_key(key, epoch), n)[start:stop]
 
 
-def scattered(key: Tensor | None, n: int, epoch: int, start: int, stop: int) -> Tensor:
+def scatter(key: Tensor | None, n: int, epoch: int, start: int, stop: int) -> Tensor:
     """Return a part of a pseudorandom permutation of 0..n-1 in O(stop - start) time and memory, for any n.
 
     The permutation is a Feistel network on the least power of two that holds n, with cycle walking: a value that is
@@ -133,7 +133,7 @@ def scattered(key: Tensor | None, n: int, epoch: int, start: int, stop: int) -> 
     says whether positions 0 and 1 change places first. On up to 1,024 examples, where a network is uneven, the whole
     permutation is computed, as by `permute`.
 
-    >>> sorted(scattered(random.key(0), 2000, 0, 0, 2000).tolist()) == list(range(2000))
+    >>> sorted(scatter(random.key(0), 2000, 0, 0, 2000).tolist()) == list(range(2000))
     True
     """
     if n <= SMALL:

@@ -161,13 +161,13 @@ def _flat(labels: Tensor) -> Tensor:
 def _labels(prediction: Tensor, target: Tensor) -> Tensor:
     if target.is_floating_point():
         raise DtypeMismatch(
-            f"target must be integer labels of shape {tuple(prediction.shape[:-1])}, got {_described(target)} for a "
-            f"prediction {_described(prediction)}; use target.long(), or for class probabilities the prediction's shape"
+            f"target must be integer labels of shape {tuple(prediction.shape[:-1])}, got {_describe(target)} for a "
+            f"prediction {_describe(prediction)}; use target.long(), or for class probabilities the prediction's shape"
         )
     if target.shape != prediction.shape[:-1]:
         raise ShapeMismatch(
             f"target must have one label per prediction, shape {tuple(prediction.shape[:-1])} for a prediction "
-            f"{_described(prediction)} with its classes last; got {_described(target)}"
+            f"{_describe(prediction)} with its classes last; got {_describe(target)}"
         )
     return target if target.dtype == torch.int64 else target.long()
 
@@ -197,5 +197,5 @@ def _explain(error: Exception, labels: Tensor, classes: int) -> NoReturn:
     ) from error
 
 
-def _described(tensor: Tensor) -> str:
+def _describe(tensor: Tensor) -> str:
     return f"{str(tensor.dtype).removeprefix('torch.')}{tuple(tensor.shape)}"

@@ -48,7 +48,7 @@ def capture(model: Model, paths: str | Sequence[str]) -> Model:
         seen = _Seen(patterns, len(mode.path))
         with observe(seen):
             y, after = model.apply(params, buffers, x, mode)
-        return (y, seen.chosen()), after
+        return (y, seen.choose()), after
 
     return attrs.evolve(model, apply=apply)
 
@@ -70,7 +70,7 @@ class _Seen:
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self._patterns):
             self._values.setdefault(name, []).append(y)
 
-    def chosen(self) -> dict[str, Any]:
+    def choose(self) -> dict[str, Any]:
         """Return the activations by path."""
         for pattern in self._patterns:
             if not fnmatch.filter(self._paths, pattern):

@@ -43,7 +43,7 @@ sight: take nn.from_module(module), or the function of torch.nn.functional
             f"{foreign.way_in(candidate)}"
         )
     if not callable(candidate):
-        raise InvalidArgument(f"{name} must be a Model or a function of a tensor, got {foreign.described(candidate)}")
+        raise InvalidArgument(f"{name} must be a Model or a function of a tensor, got {foreign.in_words(candidate)}")
     if _is_factory(candidate):
         raise InvalidArgument(
             f"{name} is the function {candidate.__name__}, which makes a layer; call it: {candidate.__name__}(...)"

@@ -170,5 +170,5 @@ def check_transform(transform: Any, what: str = "transform") -> Transform:
     """
     if not isinstance(transform, Transform):
         hint = "; call it to make one" if callable(transform) else ""
-        raise InvalidArgument(f"{what} must be a Transform, got {foreign.described(transform)}{hint}")
+        raise InvalidArgument(f"{what} must be a Transform, got {foreign.in_words(transform)}{hint}")
     return transform

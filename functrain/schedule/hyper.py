@@ -258,7 +258,7 @@ def check_hyper(
     if isinstance(hyper, Schedule):
         return hyper
     if foreign.way_in(hyper):
-        raise InvalidArgument(f"{name} must be a number or a Schedule, got {foreign.described(hyper)}")
+        raise InvalidArgument(f"{name} must be a number or a Schedule, got {foreign.in_words(hyper)}")
     if callable(hyper) and not isinstance(hyper, Tensor):
         raise InvalidArgument(
             f"{name} must be a number or a Schedule, got the function {reprs.short(hyper)}; wrap a function of the "

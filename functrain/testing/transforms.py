@@ -186,12 +186,12 @@ def _resume(transform: Transform, params: Any, key: Tensor) -> None:
         for step in range(STEPS):
             file = Path(folder) / "state.safetensors"
             checkpoint.save(file, _steps(transform, params, start, key, range(step)))
-            saved_params, saved_state = _restored(file, (params, start), step)
+            saved_params, saved_state = _restore(file, (params, start), step)
             resumed = _steps(transform, saved_params, saved_state, key, range(step, STEPS))
             same(whole, resumed, f"uninterrupted and resumed at step {step}")
 
 
-def _restored(file: Path, like: tuple[Any, Any], step: int) -> tuple[Any, Any]:
+def _restore(file: Path, like: tuple[Any, Any], step: int) -> tuple[Any, Any]:
     try:
         return checkpoint.load(file, like)
     except TreeMismatch as error:

@@ -39,7 +39,7 @@ def _metric_names(learner, attribute, metrics):
 def _is(kind):
     def check(_learner, attribute, value):
         if not isinstance(value, kind):
-            raise InvalidArgument(f"{attribute.name} must be a {kind.__name__}, got {foreign.described(value)}")
+            raise InvalidArgument(f"{attribute.name} must be a {kind.__name__}, got {foreign.in_words(value)}")
 
     return check
 
@@ -49,7 +49,7 @@ def _is_callable(_learner, attribute, value):
     is_module = isinstance(value, torch.nn.Module) and getattr(value, "reduction", "") != "none"
     if not callable(value) or isinstance(value, type) or is_module:
         raise InvalidArgument(
-            f"{attribute.name} must be a function of (prediction, target), got {foreign.described(value)}"
+            f"{attribute.name} must be a function of (prediction, target), got {foreign.in_words(value)}"
         )
 
 
@@ -94,7 +94,7 @@ def check_learner(learner: Any) -> Learner:
     """
     if not isinstance(learner, Learner):
         raise InvalidArgument(
-            f"learner must be a Learner of model, loss and optimizer, got {foreign.described(learner)}"
+            f"learner must be a Learner of model, loss and optimizer, got {foreign.in_words(learner)}"
         )
     return learner
 

@@ -151,7 +151,7 @@ def _evaluating(evaluate: Any) -> Callable[[Any, Any], Any]:
         logs = evaluate(state, batch)
         if not isinstance(logs, Mapping):
             raise InvalidArgument(
-                f"evaluate must return logs, a dict of scalars or of Measured by name, got {_described(logs)}"
+                f"evaluate must return logs, a dict of scalars or of Measured by name, got {_describe(logs)}"
             )
         return state, logs
 
@@ -192,22 +192,22 @@ def _unpack(result: Any, before: Any) -> tuple[Any, Any]:
     if type(pair) is not tuple or len(pair) != 2 or not (pair[1] is None or isinstance(pair[1], Mapping)):
         raise InvalidArgument(
             "the step must return (carry, logs), or Stop(carry, logs), with a dict of logs or None, got "
-            f"{_described(result)}"
+            f"{_describe(result)}"
         )
     if not tree.alike(before, pair[0]):
         tree.check_same(before, pair[0], "the carry that the step returned", "the carry that it was passed")
         raise TreeMismatch(
             f"the carry that the step returned must have the structure of the one that it was passed, "
-            f"{_described(before)}, but it is {_described(pair[0])}"
+            f"{_describe(before)}, but it is {_describe(pair[0])}"
         )
     return pair
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, Stop):
-        return f"Stop({_described(value.carry)}, {_described(value.y)})"
+        return f"Stop({_describe(value.carry)}, {_describe(value.y)})"
     if isinstance(value, (tuple, list)) and len(value) < 5:
-        return f"a {type(value).__name__} of ({', '.join(_described(one) for one in value)})"
+        return f"a {type(value).__name__} of ({', '.join(_describe(one) for one in value)})"
     return tree.describe(value)
 
 

@@ -75,7 +75,7 @@ def evenly(counts, cells):
 
 @pytest.mark.parametrize("n", [2, 3, 4, 9])
 def test_the_bijection_puts_each_example_everywhere_alike(n):
-    orders = [samplers.scattered(KEY, n, epoch, 0, n).tolist() for epoch in range(300)]
+    orders = [samplers.scatter(KEY, n, epoch, 0, n).tolist() for epoch in range(300)]
     for position in range(n):
         assert evenly(Counter(order[position] for order in orders).values(), n)
     if n <= 4:  # and each permutation of a few comes up as often as the others
@@ -83,7 +83,7 @@ def test_the_bijection_puts_each_example_everywhere_alike(n):
 
 
 def test_the_bijection_has_no_pattern_between_neighbours():
-    order = samplers.scattered(KEY, 20_000, 0, 0, 20_000).double()
+    order = samplers.scatter(KEY, 20_000, 0, 0, 20_000).double()
     for lag in (1, 2, 64):
         pair = torch.stack([order[:-lag], order[lag:]])
         assert abs(float(torch.corrcoef(pair)[0, 1])) < 4 / 20_000**0.5
@@ -92,9 +92,9 @@ def test_the_bijection_has_no_pattern_between_neighbours():
 
 def test_the_bijection_of_a_huge_dataset_needs_no_memory():
     n = 10**15 + 3
-    part = samplers.scattered(KEY, n, 3, n - 1000, n)
+    part = samplers.scatter(KEY, n, 3, n - 1000, n)
     assert len(set(part.tolist())) == 1000 and int(part.min()) >= 0 and int(part.max()) < n
-    assert torch.equal(part[500:], samplers.scattered(KEY, n, 3, n - 500, n))
+    assert torch.equal(part[500:], samplers.scatter(KEY, n, 3, n - 500, n))
 
 
 def test_known_answers_of_the_network():
@@ -267,7 +267,7 @@ def test_an_order_of_any_size_is_computed_in_parts(monkeypatch):
     monkeypatch.setattr("functrain.data.loading.CHUNK", 20)
     whole = data.loader(rows(100), data.shuffled(7, in_memory=False))
     parts = torch.cat([batch.target for batch in data.batches(whole, KEY)])
-    assert torch.equal(parts, samplers.scattered(KEY, 100, 0, 0, 100))
+    assert torch.equal(parts, samplers.scatter(KEY, 100, 0, 0, 100))
 
 
 def test_a_transform_gets_a_key_of_its_own_for_each_batch():

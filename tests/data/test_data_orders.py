@@ -9,7 +9,7 @@ from functrain import random
 from functrain.data import sampler as samplers
 
 KEY = random.key(7)
-ORDERS = {"permuted": samplers.permute, "scattered": samplers.scattered}
+ORDERS = {"permuted": samplers.permute, "scattered": samplers.scatter}
 
 
 def orders(order, n, times):
@@ -51,7 +51,7 @@ def test_each_example_is_as_likely_at_each_place(name, n):
 
 @pytest.mark.parametrize("n", [1025, 1500, 2048, 4097])
 def test_a_network_takes_each_place_to_all_parts(n):
-    drawn = orders(samplers.scattered, n, 200)
+    drawn = orders(samplers.scatter, n, 200)
     assert torch.equal(drawn.sort(1).values, torch.arange(n).expand(200, n))
     assert abs(excess(drawn, 32)) < 4.5
     assert abs(excess(drawn[:, :64].argsort(1), 64)) < 4.5  # which of the first 64 places holds the larger example
@@ -59,7 +59,7 @@ def test_a_network_takes_each_place_to_all_parts(n):
 
 @pytest.mark.parametrize("n", [4, 8, 16, 1000, 1024, 1025, 1500, 2048, 4096])
 def test_half_of_the_orders_are_odd(n):
-    odd = sum(map(is_odd, orders(samplers.scattered, n, 300)))
+    odd = sum(map(is_odd, orders(samplers.scatter, n, 300)))
     assert abs(odd - 150) < 4.5 * math.sqrt(300) / 2
 
 
@@ -71,13 +71,13 @@ def patterns(drawn):
 
 @pytest.mark.parametrize("n", [4, 7, 8, 16, 20, 1025, 2048])
 def test_any_four_places_are_ordered_in_all_ways(n):
-    counts = patterns(torch.stack([samplers.scattered(KEY, n, epoch, 0, 4) for epoch in range(2400)]))
+    counts = patterns(torch.stack([samplers.scatter(KEY, n, epoch, 0, 4) for epoch in range(2400)]))
     assert counts.numel() == 24
     assert ((counts - 100) ** 2 / 100).sum() < 23 + 4.5 * math.sqrt(46)
 
 
 def test_all_orders_of_five_are_as_likely():
-    drawn = orders(samplers.scattered, 5, 12_000)
+    drawn = orders(samplers.scatter, 5, 12_000)
     counts = (drawn * 5 ** torch.arange(5)).sum(1).unique(return_counts=True)[1].double()
     assert counts.numel() == 120
     assert ((counts - 100) ** 2 / 100).sum() < 119 + 4.5 * math.sqrt(238)

@@ -45,7 +45,7 @@ def test_a_result_in_other_strides_is_laid_out_anew_at_each_call(monkeypatch):
 
 def test_after_a_first_call_that_fits_nothing_is_compared_any_more():
     layouts = Layouts([CUBE, CUBE[0].t()])
-    layouts.applied([CUBE, CUBE[0].t()])
+    layouts.apply([CUBE, CUBE[0].t()])
     assert not layouts
 
 

@@ -329,10 +329,10 @@ KINDS = {
 def test_a_change_is_seen_and_named(kind):
     f, change = KINDS[kind]()
     around = surroundings(f)
-    assert around.same() and around.same() and around.changed() == ""
+    assert around.same() and around.same() and around.difference() == ""
     change()
     assert not around.same() and not around.same()
-    assert around.changed().startswith("the closed-over ")
+    assert around.difference().startswith("the closed-over ")
     assert surroundings(f).same()
 
 

@@ -91,7 +91,7 @@ def test_the_words(value, other, words):
     k = value
     around = surroundings(lambda x: k)
     k = other
-    assert around.changed() == words and not around.same()
+    assert around.difference() == words and not around.same()
 
 
 # What the traced function changes itself
@@ -110,11 +110,11 @@ def test_what_one_trace_fills_is_left_filled_and_what_each_changes_is_ignored():
 
     around = surroundings(f)
     f(0)
-    first = around.traced()
+    first = around.after_trace()
     assert first.same() and first.ignored == frozenset()
     f(1)
     assert not first.same()
-    second = surroundings(f, first).traced() if first.same() else first.traced()
+    second = surroundings(f, first).after_trace() if first.same() else first.after_trace()
     f(2)
     assert second.same() and second.ignored == {"count", "thing.x", "log[]"}
     memo["w"] = torch.ones(1)
@@ -129,7 +129,7 @@ def test_nothing_is_ignored_where_a_trace_changes_nothing():
     f = lambda x: x * k  # noqa: E731
     around = surroundings(f)
     for k in (2, 3, 4):  # noqa: B007
-        around = surroundings(f, around).traced()
+        around = surroundings(f, around).after_trace()
     assert around.ignored == around.written == frozenset() and around.same()
 
 

@@ -22,7 +22,7 @@ from functrain.train.stepping.gradients import differentiate_loss, differentiate
 from functrain.train.stepping.record import begin
 from functrain.train.stepping.step import (
     apply_model,
-    compared,
+    compare_losses,
     forward,
     mean_loss,
     train_stages,
@@ -67,7 +67,7 @@ def test_the_shortcut_without_handlers_is_the_chain_of_stages(batch, weight):
     learner = learner_of(model=model)
     given = data.Batch(*batch, None if weight is None else torch.tensor(weight))
     step = begin(learner, ft.init(learner, ft.random.key(0), batch), given)
-    inner = compose_left(forward(apply_model(model)), compared(learner.loss), mean_loss)
+    inner = compose_left(forward(apply_model(model)), compare_losses(learner.loss), mean_loss)
     found, expected = differentiate_mean(apply_model(model), learner.loss)(step), differentiate_loss(inner)(step)
     for part in ("state", "prediction", "buffers", "losses", "grads"):
         assert tree.equal(getattr(found, part), getattr(expected, part)), part

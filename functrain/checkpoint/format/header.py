@@ -224,10 +224,10 @@ def _header(fields: dict[str, Any], data_bytes: int) -> Header:
         end += entry.nbytes
     _check(end == data_bytes, f"the tensors take {end} bytes, and there are {data_bytes}")
     check_outline(manifest["value"], entries)
-    return Header(entries, manifest["value"], *_described(manifest))
+    return Header(entries, manifest["value"], *_describe(manifest))
 
 
-def _described(manifest: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str], str, int | None]:
+def _describe(manifest: dict[str, Any]) -> tuple[dict[str, Any], dict[str, str], str, int | None]:
     info, versions, time, number = (manifest[key] for key in ("info", "versions", "time", "number"))
     _check(
         isinstance(info, dict) and all(is_number_or_text(value) for value in info.values()),

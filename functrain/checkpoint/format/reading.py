@@ -102,7 +102,7 @@ def read_tensors(file: int, header: Header, start: int) -> dict[str, Tensor]:
                 one.result()
         finally:
             workers.shutdown(cancel_futures=True)
-    return {name: _finished(stored, header.entries[name]) for name, stored in tensors.items()}
+    return {name: _finish(stored, header.entries[name]) for name, stored in tensors.items()}
 
 
 def _empty(entry: Entry) -> Tensor:
@@ -128,7 +128,7 @@ def _read_piece(file: int, stored: Tensor, start: int, name: str, entry: Entry, 
         raise CorruptFile(f"the data of {name!r} was altered, between the bytes {place} and {last} of the file")
 
 
-def _finished(stored: Tensor, entry: Entry) -> Tensor:
+def _finish(stored: Tensor, entry: Entry) -> Tensor:
     if STORED[entry.dtype].pair:
         # Laid out as pairs, because PyTorch copies and views pairs of more dtypes than complex numbers.
         return lay_out(stored, (*(2 * step for step in entry.stride), 1)).view(entry.dtype).squeeze(-1)

@@ -164,7 +164,7 @@ def _leaf(value: Any, name: str, taken: _Taken) -> Any:
     if cls not in SCALARS:
         raise NotSavable(
             f"{_at(name)}: tensors, numbers, strings, None, dicts, lists, tuples and frozen attrs classes can be "
-            f"saved, got {_described(value)}{_remedy(value)}"
+            f"saved, got {_describe(value)}{_remedy(value)}"
         )
     if cls is int and value.bit_length() > MOST_BITS:
         raise NotSavable(f"{_at(name)}: whole numbers of up to {MOST_BITS} bits can be saved, got {value.bit_length()}")
@@ -172,7 +172,7 @@ def _leaf(value: Any, name: str, taken: _Taken) -> Any:
     return scalar_outline(value) if cls is float or cls is complex else value
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     return f"a {type(value).__module__}.{type(value).__qualname__}".replace("a builtins.", "a ")
 
 

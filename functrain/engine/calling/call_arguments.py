@@ -92,7 +92,7 @@ def read_call(args: tuple, kwargs: dict, names: tuple[str, ...], donate: frozens
     at_first = [k for k, value in enumerate(values) if value is TENSOR]
     kept = {id(leaf) for leaf, owner in zip(leaves, owners, strict=True) if at[owner] not in donate}
     donated = [i for i, k in enumerate(at_first) if id(leaves[k]) not in kept]
-    signature = {path: _described(leaf) for path, leaf in zip(paths, leaves, strict=True)}
+    signature = {path: _describe(leaf) for path, leaf in zip(paths, leaves, strict=True)}
     signature |= {paths[k]: f"the same as {paths[v.leaf]}" for k, v in enumerate(values) if isinstance(v, Again)}
     originals, tensor_paths = [leaves[k] for k in at_first], [paths[k] for k in at_first]
     tensors = [_plain(t, p) for t, p in zip(originals, tensor_paths, strict=True)]
@@ -147,7 +147,7 @@ def _plain(tensor: Tensor, path: str) -> Tensor:
     return tensor.resolve_conj().resolve_neg()
 
 
-def _described(leaf: Any) -> str:
+def _describe(leaf: Any) -> str:
     if isinstance(leaf, Opaque):
         leaf = leaf.value
     if not isinstance(leaf, Tensor):

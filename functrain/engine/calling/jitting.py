@@ -245,16 +245,21 @@ class Jitted(Generic[P, R]):
             return self._f(*args, **kwargs)
         with seldom_collecting():
             call = self._read(args, kwargs)
-            if not (torch.is_grad_enabled() and any(t.requires_grad for t in call.originals)):
-                for attempt in range(MOST_LESSONS + 1):
-                    try:
-                        entry = self._entry(call, replayed=attempt == MOST_LESSONS)
-                        if entry is None:
-                            break  # a graph would cut what is closed over off from its gradient
-                        return entry.run_apart(call) if entry in self._entries else self._first_call(entry, call)
-                    except Mispredicted as error:
-                        error.learn()
-        return self._f(*args, **kwargs)
+            wants_gradients = torch.is_grad_enabled() and any(t.requires_grad for t in call.originals)
+            result = MISS if wants_gradients else self._by_entry(call)
+        return self._f(*args, **kwargs) if result is MISS else result
+
+    def _by_entry(self, call: Call) -> Any:
+        """Return the result by an entry, traced again after each lesson; MISS where no graph will do."""
+        for attempt in range(MOST_LESSONS + 1):
+            try:
+                entry = self._entry(call, replayed=attempt == MOST_LESSONS)
+                if entry is None:
+                    return MISS  # a graph would cut what is closed over off from its gradient
+                return entry.run_apart(call) if entry in self._entries else self._first_call(entry, call)
+            except Mispredicted as error:
+                error.learn()
+        return MISS
 
     def _entry(self, call: Call, replayed: bool) -> Entry | None:
         """Return the entry for a call, made if there is none; None where a tensor closed over requires gradients."""
@@ -306,14 +311,14 @@ class Jitted(Generic[P, R]):
         traced = trace(flat, call.tensors, call.tensor_paths)
         without_vectors(traced.gm.graph)
         if not self._around.same():  # what the trace itself changes, such as a memo, is no reason for another
-            self._around = self._around.traced()
+            self._around = self._around.after_trace()
         return traced, results
 
     def _look_around(self) -> None:
         if self._around is None:
             self._around = surroundings(self._f)
         elif not self._around.same():
-            self._reasons.append(self._around.changed())
+            self._reasons.append(self._around.difference())
             self._around = surroundings(self._f, self._around)
 
     def _compile_for(self, call: Call, traced: Traced, results: Results) -> "Jitted":
@@ -330,7 +335,7 @@ class Jitted(Generic[P, R]):
     def _compile(self, call: Call, traced: Traced, results: Results, replayed: bool = False) -> Entry:
         began = time.perf_counter()
         replayed = replayed or self._backend == "replay" or bool(os.environ.get(REPLAY))
-        run, pairs, written = (replay(traced.gm), (), ()) if replayed else self._compiled(call, traced, results)
+        run, pairs, written = (replay(traced.gm), (), ()) if replayed else self._backend_function(call, traced, results)
         made = Compiled(run, pairs, written, results.spec, results.tensor_at, traced, self._around, _name(self._f))
         entry = make_entry(call, made)
         seconds = time.perf_counter() - began
@@ -342,7 +347,7 @@ class Jitted(Generic[P, R]):
             self._warn()
         return entry
 
-    def _compiled(self, call: Call, traced: Traced, results: Results) -> tuple[Callable, tuple, tuple]:
+    def _backend_function(self, call: Call, traced: Traced, results: Results) -> tuple[Callable, tuple, tuple]:
         """Return the function of a list of tensors, what donated input each result is put into, and what is written."""
         gm = simplify(functionalize(traced.gm))
         gm.meta["name"] = _name(self._f)

@@ -65,12 +65,12 @@ class _Printer:
         inputs = placeholders(graph)
         yield f"def {name}({'' if inputs else '):'}"
         for node in inputs:
-            yield f"    {self._of(node)},  # {_described(node.meta.get('val'))}"
+            yield f"    {self._of(node)},  # {_describe(node.meta.get('val'))}"
         if inputs:
             yield "):"
         for node in graph.find_nodes(op="get_attr"):
             if not all(user in self.literals for user in node.users):
-                yield f"    # closed over: {self._of(node)}, {_described(node.meta.get('val'))}"
+                yield f"    # closed over: {self._of(node)}, {_describe(node.meta.get('val'))}"
         yield from self._body(graph)
         yield "    return ["
         for node, path in zip(outputs(graph), [*results, *[""] * len(outputs(graph))], strict=False):
@@ -93,7 +93,7 @@ class _Printer:
 
     def _statement(self, node: Node) -> Iterator[str]:
         returned: Any = node.meta.get("val")
-        described = _described(returned)
+        described = _describe(returned)
         comment = f"  # {described}" if described else ""
         if node in self.literals:
             yield f"    {self._of(node)} = {self.literals[node]}{comment}"
@@ -174,7 +174,7 @@ def _operation(target: Any) -> str:
     return getattr(target, "__name__", str(target))
 
 
-def _described(value: Any) -> str:
+def _describe(value: Any) -> str:
     values = value if isinstance(value, (list, tuple)) else [value]
     return ", ".join(tree.describe(v) for v in values if isinstance(v, Tensor))
 

@@ -80,7 +80,7 @@ class Loop:
         before = carry + xs + consts
         return (*((i, i) for i in range(carry)), *((before + i, carry + i) for i in range(ys)))
 
-    def compiled(self, compile: Compile, inplace: frozenset[int] = frozenset()) -> "Loop":
+    def with_compiled_body(self, compile: Compile, inplace: frozenset[int] = frozenset()) -> "Loop":
         """Return the same loop with its body compiled by a backend, nested loops included."""
         graph = copy(self.body.graph)
         without_vectors(graph)
@@ -163,7 +163,7 @@ def compile_loops(gm: GraphModule, compile: Compile, donated: Pairs = ()) -> Pai
     for node in loops(gm):
         mine = {pair: i for pair in left if (i := _carry(gm, node, pair)) is not None}
         left = [pair for pair in left if pair not in mine]
-        node.target = node.target.compiled(compile, frozenset(mine.values()))  # pyright: ignore
+        node.target = node.target.with_compiled_body(compile, frozenset(mine.values()))  # pyright: ignore
     gm.recompile()
     return tuple(left)
 

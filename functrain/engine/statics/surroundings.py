@@ -65,7 +65,7 @@ def surroundings(f: Callable, before: "Surroundings | None" = None) -> "Surround
     ...     return x * config["lr"]
     >>> around = surroundings(f)
     >>> config["lr"] = 0.2
-    >>> around.same(), around.changed()
+    >>> around.same(), around.difference()
     (False, "the closed-over config['lr'] was 0.1, is 0.2")
     >>> config["lr"] = 0.1
     >>> around.same()
@@ -139,7 +139,7 @@ class Surroundings:
         self._views[0] = (good if light else NEVER, view)
         return False
 
-    def changed(self) -> str:
+    def difference(self) -> str:
         """Return in words what differs now, "" if nothing does."""
         now = _walk(self.f, self.ignored).records
         for path, record in self.records.items():
@@ -148,7 +148,7 @@ class Surroundings:
         gone = [path for path in self.records if path not in now] or [path for path in now if path not in self.records]
         return f"the closed-over {gone[0]} is another" if gone else ""
 
-    def traced(self) -> "Surroundings":
+    def after_trace(self) -> "Surroundings":
         """Return the surroundings after a trace of the function that began with these: what it changed is left so.
 
         >>> calls = [0]
@@ -156,10 +156,10 @@ class Surroundings:
         ...     calls[0] += 1
         ...     return x
         >>> before = surroundings(f)
-        >>> after = (f(1), before.traced())[1]  # as if this call were the trace
+        >>> after = (f(1), before.after_trace())[1]  # as if this call were the trace
         >>> before.same(), after.same(), sorted(after.written)
         (False, True, ['calls[]'])
-        >>> again = (f(1), after.traced())[1]  # and a second one
+        >>> again = (f(1), after.after_trace())[1]  # and a second one
         >>> (f(1), again.same())[1], sorted(again.ignored)
         (True, ['calls[]'])
         """

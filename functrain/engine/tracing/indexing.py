@@ -35,7 +35,7 @@ def get_item(x: Tensor, index: Any) -> Any:
     current = recording()
     if current is not None and is_row(index):
         with unseen():
-            current.copied(innermost(row), innermost(x), parts)
+            current.note_copy(innermost(row), innermost(x), parts)
     return row
 
 

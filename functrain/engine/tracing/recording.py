@@ -93,12 +93,12 @@ def record_apart() -> Iterator["Recording"]:
     if outer is None:
         tracer = Tracer()
         with tracer:
-            yield from _pushed(tracer)
+            yield from _push(tracer)
     else:
-        yield from _pushed(outer.tracer)
+        yield from _push(outer.tracer)
 
 
-def _pushed(tracer: Tracer) -> Iterator["Recording"]:
+def _push(tracer: Tracer) -> Iterator["Recording"]:
     tracer.recordings.append(Recording(tracer))
     try:
         yield tracer.recordings[-1]
@@ -169,7 +169,7 @@ class Recording:
             self._owners[storage_of(made_for)] = "a tensor closed over"
         return made_for
 
-    def copied(self, row: Tensor, source: Tensor, index: tuple) -> None:
+    def note_copy(self, row: Tensor, source: Tensor, index: tuple) -> None:
         """Note that a tensor is a copy where PyTorch has a view."""
         self._rows.add(storage_of(row), storage_of(self.abstract_of(source)), index)
 
@@ -195,7 +195,7 @@ class Recording:
             self._owners[storage_of(made_for)] = "a tensor closed over"
         return made_for
 
-    def made(self, tensor: Tensor) -> bool:
+    def has_made(self, tensor: Tensor) -> bool:
         """Return whether a tensor was made in this recording or in one within it, which may be over."""
         return isinstance(tensor, Abstract) and tensor.recording not in self.tracer.recordings[: self._depth()]
 

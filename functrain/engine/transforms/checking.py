@@ -59,7 +59,7 @@ def check(f: Callable, *args: Any, backend: str = "aten", rtol: float = 1e-4, at
     eager_result = f(*args)
     _check_recorded("output", eager_result, jit(f, backend="replay")(*args))
     result = jit(f, backend=backend)(*args)
-    outputs = _compared("output", eager_result, result, rtol, atol)
+    outputs = _compare("output", eager_result, result, rtol, atol)
     inputs = [leaf for leaf in tree.leaves(args) if _differentiable(leaf)]
     total = _total(f, args)
     gradients: dict[str, float] = {}
@@ -69,7 +69,7 @@ def check(f: Callable, *args: Any, backend: str = "aten", rtol: float = 1e-4, at
         ways = (by, jit(by, backend="replay"), jit(by, backend=backend))
         plain, recorded, fast = (dict(zip(names, g(inputs), strict=True)) for g in ways)
         _check_recorded("gradient by argument", plain, recorded)
-        gradients = _compared("gradient by argument", plain, fast, rtol, atol)
+        gradients = _compare("gradient by argument", plain, fast, rtol, atol)
     return Report(outputs, gradients, time.perf_counter() - began)
 
 
@@ -97,7 +97,7 @@ def _check_recorded(what: str, eager: Any, recorded: Any) -> None:
         raise EagerAndCompiledDiffer(f"eager against what was recorded, so the fault is one of tracing:\n{shown}")
 
 
-def _compared(what: str, eager: Any, compiled: Any, rtol: float, atol: float) -> dict[str, float]:
+def _compare(what: str, eager: Any, compiled: Any, rtol: float, atol: float) -> dict[str, float]:
     lines = tree.differences(eager, compiled, rtol=rtol, atol=atol)
     if lines:
         shown = "\n".join(f"  {what} {line}" for line in lines)

@@ -127,7 +127,7 @@ class Discovering(_Swapping):
 
     def swap(self, tensor: Tensor) -> Tensor:
         """Return the stand-in of a tensor that is wrapped by a transform around the trace."""
-        if self._recording.made(innermost(tensor)):
+        if self._recording.has_made(innermost(tensor)):
             return tensor
         if id(tensor) not in self._seen:
             self._seen[id(tensor)] = tensor, self._resolve(tensor)
@@ -156,7 +156,7 @@ class Discovering(_Swapping):
         """
         return any(resolved is tensor is not old for old, resolved in self._seen.values())
 
-    def closed(self, tensors: Iterable[Tensor]) -> "Closed":
+    def select(self, tensors: Iterable[Tensor]) -> "Closed":
         """Return what is closed over, where these are the tensors that the trace holds."""
         tensors = list(tensors)
         at = {id(t): k for k, t in enumerate(tensors)}
@@ -216,4 +216,4 @@ def closures(f: Callable[[Sequence[Tensor]], Iterable[Tensor]], tensors: Sequenc
         return results(mode, made)
 
     closed = trace(discovering, examples).closed
-    return modes[0].closed(t for t in closed if level(t) >= 0 or t.requires_grad or modes[0].is_exchanged(t))
+    return modes[0].select(t for t in closed if level(t) >= 0 or t.requires_grad or modes[0].is_exchanged(t))

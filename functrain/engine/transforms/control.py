@@ -8,7 +8,7 @@ from torch import Tensor
 
 from functrain import arguments, tree
 from functrain.dispatch_state import innermost, vectorizing_levels
-from functrain.engine.transforms.scanning.discovering import can_be_asked, discovered
+from functrain.engine.transforms.scanning.discovering import can_be_asked, discover
 from functrain.engine.transforms.scanning.masking import without_asking
 from functrain.engine.transforms.scanning.program import Program, Tensors, never
 from functrain.engine.transforms.scanning.running import run
@@ -90,7 +90,7 @@ def _if(pred: Tensor, f: Callable, operands: tuple, results: dict[Callable, Any]
         return [], outputs_of(made)[0]
 
     first = Program(never, carry=0, xs=1, length=1, skips=True, name=getattr(f, "__name__", "a function of cond"))
-    program, closed = discovered(call, first, [pred[None]], [])
+    program, closed = discover(call, first, [pred[None]], [])
     program = program if can_be_asked([pred]) else without_asking(program)
     return [y[0] for y in run(program, [pred[None], *closed])]
 
@@ -160,7 +160,7 @@ def _record_while(cond_fun: Callable, body_fun: Callable, value: Any, max_steps:
         *(f"the value of while_loop{_inside(p)}" for p, _ in tree.leaves_with_path(value)),
     ]
     first = Program(never, carry=len(start) + 1, xs=0, length=max_steps, stops=True, name="while_loop")
-    program, closed = discovered(call, first, [stopped, *start], names)
+    program, closed = discover(call, first, [stopped, *start], names)
     program = program if can_be_asked(start) else without_asking(program)
     return tree.unflatten(spec, run(program, [stopped, *start, *closed])[1:])
 

@@ -59,7 +59,7 @@ def eval_shape(f: Callable, *args: Any, **kwargs: Any) -> Any:
         for k, tensor in zip(where, tensors, strict=True):
             filled[k] = tensor
         args, kwargs = tree.unflatten(spec, filled)
-        seen[:] = [tree.map(_described, f(*args, **kwargs))]
+        seen[:] = [tree.map(_describe, f(*args, **kwargs))]
         return []
 
     trace(flat, examples)
@@ -72,5 +72,5 @@ def _example(leaf: Tensor | ShapeDtype) -> Tensor:
     return abstract(torch.empty(0, dtype=leaf.dtype, device=leaf.device), leaf.shape)
 
 
-def _described(leaf: Any) -> Any:
+def _describe(leaf: Any) -> Any:
     return ShapeDtype(leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else leaf

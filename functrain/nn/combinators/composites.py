@@ -51,7 +51,7 @@ def composite(label: str, forward: Callable[["Children", Any], Any], **layers: A
         unused = [name for name in by_name if name not in using._uses]
         if unused:
             raise InvalidArgument(f"{label}: forward must apply each child to the example, but not {', '.join(unused)}")
-        return _ordered(using._params, children), _ordered(using._buffers, children)
+        return _order(using._params, children), _order(using._buffers, children)
 
     def apply(params: Params, buffers: Buffers, x: Any, mode: Mode = EVALUATION) -> tuple[Any, Buffers]:
         check_dicts(label, names, params, buffers)
@@ -61,7 +61,7 @@ def composite(label: str, forward: Callable[["Children", Any], Any], **layers: A
     return combination(label, init, apply, children)
 
 
-def _ordered(held: dict[str, Any], children: tuple[Child, ...]) -> dict[str, Any]:
+def _order(held: dict[str, Any], children: tuple[Child, ...]) -> dict[str, Any]:
     return {name: held[name] for name, _ in children if name in held}
 
 

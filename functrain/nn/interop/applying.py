@@ -11,7 +11,7 @@ from functrain import tree
 from functrain.dispatch_state import is_transformed
 from functrain.errors import TreeMismatch
 from functrain.nn.interop.keeping.copying import fresh
-from functrain.nn.interop.keeping.leaves import BUFFER, gathered, spread
+from functrain.nn.interop.keeping.leaves import BUFFER, gather, spread
 from functrain.nn.interop.keeping.original import Kept
 from functrain.nn.interop.rules.checkpoints import redirect
 from functrain.nn.interop.rules.generators import watch_generators
@@ -42,7 +42,7 @@ class Application:
 
     def __init__(self, kept: Kept, params: Params, buffers: Buffers, mode: Mode) -> None:
         self.kept, self._buffers = kept, buffers
-        self.passed = gathered(kept.leaves, params, buffers)
+        self.passed = gather(kept.leaves, params, buffers)
         self.values = [
             v.clone() if kind == BUFFER else v for v, kind in zip(self.passed, kept.leaves.kinds, strict=True)
         ]

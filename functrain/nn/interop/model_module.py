@@ -11,7 +11,7 @@ from functrain import random, tree
 from functrain.errors import InvalidArgument
 from functrain.nn.functions import as_model
 from functrain.nn.interop.keeping.copying import fresh
-from functrain.nn.interop.keeping.leaves import BUFFER, PARAMETER, gathered
+from functrain.nn.interop.keeping.leaves import BUFFER, PARAMETER, gather
 from functrain.nn.interop.keeping.original import Kept, Original
 from functrain.nn.mode import EVALUATION, training
 from functrain.nn.model import Buffers, Model, Params
@@ -58,7 +58,7 @@ def to_module(model: Model, params: Params, buffers: Buffers) -> torch.nn.Module
 def _same_class(kept: Kept, params: Params, buffers: Buffers) -> torch.nn.Module:
     values = [
         value.detach().clone() if kind == BUFFER else torch.nn.Parameter(value.detach().clone(), kind == PARAMETER)
-        for kind, value in zip(kept.leaves.kinds, gathered(kept.leaves, params, buffers), strict=True)
+        for kind, value in zip(kept.leaves.kinds, gather(kept.leaves, params, buffers), strict=True)
     ]
     module = fresh(kept.recipe, values, train=True)[0][0]
     return copy.deepcopy(module).eval()  # what is no parameter is shared with the model so far

@@ -107,7 +107,7 @@ def from_state_dict(state_dict: Mapping[str, Tensor], params: Params, buffers: B
     ({'0': {'weight': tensor([1., 1.])}, 'head': {'weight': tensor([0., 0., 0.])}}, ('head.weight',))
     """
     wanted = to_state_dict(params, buffers)
-    report = _compared(state_dict, wanted)
+    report = _compare(state_dict, wanted)
     if (strict and report.missing + report.unexpected + report.wrong_shape) or (wanted and not report.matched):
         raise _misfit(state_dict, wanted, report)
     copies: dict[Any, Tensor] = {}
@@ -129,7 +129,7 @@ def _copy_once(copies: dict[Any, Tensor], tensor: Tensor, device: Any) -> Tensor
     return copies[place]
 
 
-def _compared(state_dict: Mapping[str, Any], wanted: dict[str, Tensor]) -> Report:
+def _compare(state_dict: Mapping[str, Any], wanted: dict[str, Tensor]) -> Report:
     here = [name for name in wanted if name in state_dict]
     fits = {name: tree.describe(state_dict[name]) == tree.describe(wanted[name]) for name in here}
     return Report(

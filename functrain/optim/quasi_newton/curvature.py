@@ -76,7 +76,7 @@ def scale_by_lbfgs(history_size: int = 10) -> Transform:
                 "the optimizer state must have the structure of the gradients (was it made by init for other "
                 f"parameters?), but it is of {state.params.numel()} numbers, and they are {p.numel()}"
             )
-        memory = _remembered(state, g, p)
+        memory = _remember(state, g, p)
         newton = _product(memory, g)
         first = g * (1 / g.abs().sum().clamp(min=1))
         return unravel(torch.where(state.count > 0, newton, first), updates), memory
@@ -84,7 +84,7 @@ def scale_by_lbfgs(history_size: int = 10) -> Transform:
     return Transform(init, update, label=lambda: f"scale_by_lbfgs(history_size={history_size})")
 
 
-def _remembered(state: Memory, g: Tensor, p: Tensor) -> Memory:
+def _remember(state: Memory, g: Tensor, p: Tensor) -> Memory:
     s, y = p - state.params, g - state.gradient
     sy = s @ y
     tells = (state.count > 0) & (sy > CURVED)

@@ -131,7 +131,7 @@ class _Line:
     def step(self, s: Search) -> Search:
         new = self.at(s.t)
         bracketing = s.phase == BRACKETING
-        return tree.map(lambda a, b: torch.where(bracketing, a, b), self.bracketed(s, new), self.zoomed(s, new))
+        return tree.map(lambda a, b: torch.where(bracketing, a, b), self.bracket(s, new), self.zoom(s, new))
 
     def at(self, t: Tensor) -> Point:
         there = unravel((self.p.double() + t * self.d.double()).to(self.p.dtype), self.params)
@@ -145,7 +145,7 @@ class _Line:
     def is_flat(self, new: Point) -> Tensor:
         return new.slope.abs() <= -self.c2 * self.start.slope
 
-    def bracketed(self, s: Search, new: Point) -> Search:
+    def bracket(self, s: Search, new: Point) -> Search:
         """Return the search after a point that follows `before`: it went too far, is good, or must go further."""
         last = s.tried >= self.most
         high = self.too_high(new) | ((s.tried > 1) & (new.loss >= s.before.loss))
@@ -155,23 +155,23 @@ class _Line:
         low, up = _sort(other, new)
         further = _cubic(s.before, new, new.t + 0.01 * (new.t - s.before.t), 10 * new.t)
         ends = last | good
-        bracket = self.narrowed(Search(s.phase, s.tried, s.t, s.before, low, up, s.stuck & False))
+        bracket = self.narrow(Search(s.phase, s.tried, s.t, s.before, low, up, s.stuck & False))
         on = Search(s.phase, s.tried + 1, further, new, low, up, s.stuck)
         done = Search(s.phase * 0 + DONE, s.tried, s.t, new, low, up, s.stuck)
         return _where(ends, done, _where(between, bracket, on))
 
-    def zoomed(self, s: Search, new: Point) -> Search:
+    def zoom(self, s: Search, new: Point) -> Search:
         """Return the search after a point inside the bracket."""
         high = self.too_high(new) | (new.loss >= s.low.loss)
         good = ~high & self.is_flat(new)
         a, b = _sort(s.low, new)
         turned = new.slope * (s.high.t - s.low.t) >= 0
         low, up = _where(high, a, new), _where(high, b, _where(turned, s.low, s.high))
-        next_one = self.narrowed(Search(s.phase, s.tried + 1, s.t, s.before, low, up, s.stuck))
+        next_one = self.narrow(Search(s.phase, s.tried + 1, s.t, s.before, low, up, s.stuck))
         done = Search(s.phase * 0 + DONE, s.tried + 1, s.t, s.before, low, up, s.stuck)
         return _where(good, done, next_one)
 
-    def narrowed(self, s: Search) -> Search:
+    def narrow(self, s: Search) -> Search:
         """Return the search with the next place inside its bracket, or done."""
         least, most = torch.minimum(s.low.t, s.high.t), torch.maximum(s.low.t, s.high.t)
         width = most - least

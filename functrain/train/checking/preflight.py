@@ -28,7 +28,7 @@ def check_state(state: Any) -> TrainState:
     """Return the state, and raise `InvalidArgument` when it is none."""
     if not isinstance(state, TrainState):
         raise InvalidArgument(
-            f"state must be a TrainState, as ft.init returns it, or a Run to go on with, got {foreign.described(state)}"
+            f"state must be a TrainState, as ft.init returns it, or a Run to go on with, got {foreign.in_words(state)}"
         )
     return state
 

@@ -70,7 +70,7 @@ def fit_from(saved: Saved, learner: Learner, training: Source, callbacks: tuple[
         return _resume(saved, Likes(state, tally, lambda phase, state: {}, example, callbacks, place))
     if set(fields_of(saved)) >= {field.name for field in attrs.fields(TrainState)}:
         return state(saved)
-    raise InvalidArgument(f"state: {saved.path} holds neither a run nor a training state, but {_described(saved)}")
+    raise InvalidArgument(f"state: {saved.path} holds neither a run nor a training state, but {_describe(saved)}")
 
 
 def loop_from(
@@ -98,7 +98,7 @@ def loop_from(
 
     if not _is_run(saved):
         raise InvalidArgument(
-            f"state: {saved.path} holds no run, but {_described(saved)}; checkpoint.into(saved, like) makes a carry "
+            f"state: {saved.path} holds no run, but {_describe(saved)}; checkpoint.into(saved, like) makes a carry "
             "of it to begin with"
         )
     device = _device(example if like is None else like)
@@ -143,7 +143,7 @@ def _is_run(saved: Saved) -> bool:
     return {"state", "cursor", "plan", "memory"} <= set(fields_of(saved))
 
 
-def _described(saved: Saved) -> str:
+def _describe(saved: Saved) -> str:
     return f"{', '.join(fields_of(saved)[:10]) or 'a value without names'}"
 
 

@@ -81,7 +81,7 @@ def _answer(callback: Callback, event: str, run: Run, resources: Mapping[str, An
     with naming(callback.name, event):
         lent = _lent(run, callback) if callback.keeps_state else None
         answer = handler(run) if callback.resource is None else handler(run, resources[callback.name])
-        if lent is not None and (written := lent.written()):
+        if lent is not None and (written := lent.writes()):
             raise InvalidCallbackResult(_changed_in_place(written, callback, event))
         if answer is None:
             return run
@@ -90,7 +90,7 @@ def _answer(callback: Callback, event: str, run: Run, resources: Mapping[str, An
         after = _check(after, run, event, callback)
         if stop is None or not bool(stop.when):
             return after
-        return tree.evolve(after, stopped=_stop(stop, event, callback.name, run))
+        return tree.evolve(after, stopped=_stop_of(stop, event, callback.name, run))
 
 
 def _lent(run: Run, callback: Callback) -> Lent:
@@ -106,7 +106,7 @@ def _changed_in_place(written: list[str], callback: Callback, event: str) -> str
     )
 
 
-def _stop(stop: Stop, event: str, name: str, run: Run) -> Stopped:
+def _stop_of(stop: Stop, event: str, name: str, run: Run) -> Stopped:
     cursor = run.cursor
     batch = cursor.batch - _OF_A_BATCH[event] if event in _OF_A_BATCH else None
     return Stopped(scope_of(stop, event, cursor.phase), stop.reason, name, event, cursor.epoch, cursor.phase, batch)

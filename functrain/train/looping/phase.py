@@ -12,7 +12,7 @@ from functrain.train.events import Callback, naming
 from functrain.train.looping.chunks import Carry, Chunk, Feed, Partly, enter
 from functrain.train.looping.emitting import emit_apart
 from functrain.train.looping.interruption import Interruption, carry_run, is_lost
-from functrain.train.looping.rebuilding import Past, copied_batch, traced_names
+from functrain.train.looping.rebuilding import Past, copy_batch, traced_names
 from functrain.train.run import Cursor, Run, steps_of
 from functrain.train.stop import join_stops, within
 from functrain.train.tally import merge_logs
@@ -162,7 +162,7 @@ def _note_call(task: Task, live: Live, phase: Phase, run: Run, chunk: Chunk) -> 
         return
     inputs = _inputs(run, chunk)
     if not phase.feed.source.begins_anywhere:  # it may fill one tensor with one batch after the other
-        inputs = tuple(map(copied_batch, inputs))
+        inputs = tuple(map(copy_batch, inputs))
     live.past.before(run, _call(phase.feed, chunk), inputs)
 
 
@@ -195,24 +195,24 @@ def _advance(task: Task, phase: Phase, past: Past, run: Run, chunk: Chunk) -> tu
     """
     feed, inputs = phase.feed, _inputs(run, chunk)
     try:
-        carry, logs = _call(feed, chunk)(_carried(task, phase, run), *inputs)
+        carry, logs = _call(feed, chunk)(_carry(task, phase, run), *inputs)
     except Partly as partly:
-        return _advanced(run, partly.carry, partly.logs, partly.done), partly.error
+        return _with_carry(run, partly.carry, partly.logs, partly.done), partly.error
     except Exception as error:
         failed = error
     else:
-        return _counted(feed, run, chunk, carry, logs), None
+        return _count(feed, run, chunk, carry, logs), None
     return _before_the_failure(task, phase, past, run, chunk, failed)
 
 
-def _counted(feed: Feed, run: Run, chunk: Chunk, carry: Carry, logs: Any) -> Run:
+def _count(feed: Feed, run: Run, chunk: Chunk, carry: Carry, logs: Any) -> Run:
     """Return the run after a chunk, or at the stop that a step has reported."""
     number = int(carry.stop) if feed.stops.end_more_than_a_batch() else 0
     done = int(carry.done) if number else chunk.size
-    run = _advanced(run, carry, logs, done)
+    run = _with_carry(run, carry, logs, done)
     if chunk.short and feed.note and feed.note not in run.notes:
         run = tree.evolve(run, notes=(*run.notes, feed.note))
-    return _stopped(run, feed, number, done) if number else run
+    return _stop_at(run, feed, number, done) if number else run
 
 
 def _call(feed: Feed, chunk: Chunk) -> Callable[..., tuple[Carry, Any]]:
@@ -223,7 +223,7 @@ def _inputs(run: Run, chunk: Chunk) -> tuple:
     return chunk.inputs if chunk.batch is None else (run.batch,)
 
 
-def _carried(task: Task, phase: Phase, run: Run) -> Carry:
+def _carry(task: Task, phase: Phase, run: Run) -> Carry:
     traced = {name: run.memory[name] for name in traced_names(task.callbacks)}
     tally = run.tally if phase.feed.plain else phase.settled(run.tally)
     return enter(run.state, traced, tally, task.device)
@@ -234,25 +234,25 @@ def _before_the_failure(
 ) -> tuple[Run, Exception]:
     """Return the run before the batch of a chunk that fails, and what that says by itself, in words of its own."""
     feed, lost = phase.feed, is_lost(run)
-    run = past.rebuilt(run, phase.settled, task.device)
+    run = past.rebuild(run, phase.settled, task.device)
     if feed.plain or is_lost(run) or not (lost or chunk.size > 1):
         return run, error
     try:
-        feed.again(_carried(task, phase, run), *_inputs(run, chunk))
+        feed.again(_carry(task, phase, run), *_inputs(run, chunk))
     except Partly as partly:
-        return (_advanced(run, partly.carry, partly.logs, partly.done) if feed.exact else run), partly.error
+        return (_with_carry(run, partly.carry, partly.logs, partly.done) if feed.exact else run), partly.error
     except Exception as alone:
         return run, error if str(alone) == str(error) else alone
     return run, error  # it does not come a second time
 
 
-def _advanced(run: Run, carry: Carry, logs: Any, done: int) -> Run:
+def _with_carry(run: Run, carry: Carry, logs: Any, done: int) -> Run:
     state = carry.state if run.phase == "train" else run.state  # the same, and known to be
     run = tree.evolve(run, state=state, memory={**run.memory, **carry.memory}, tally=carry.tally)
     return _at(_with_logs(run, logs, done), "after_batch", done)
 
 
-def _stopped(run: Run, feed: Feed, number: int, done: int) -> Run:
+def _stop_at(run: Run, feed: Feed, number: int, done: int) -> Run:
     said = feed.stops.of(number)
     where = {"epoch": run.epoch, "phase": run.phase}
     where["batch"] = run.cursor.batch - (said.event in ("after_step", "step"))

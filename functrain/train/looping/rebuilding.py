@@ -97,7 +97,7 @@ class Past:
         kept = {name: self.start.memory[name] for name in self._traced}
         _collect((self.start.state, kept, self.start.tally), self._buffers, [])
 
-    def rebuilt(self, run: Run, settled: Callable[[Any], Any], device: torch.device) -> Run:
+    def rebuild(self, run: Run, settled: Callable[[Any], Any], device: torch.device) -> Run:
         """Return the run as it was before its last call, which has failed: itself, where that overwrote nothing.
 
         What a call since the copy raises the second time is no reason to lose the run: then it is the copy.
@@ -149,10 +149,10 @@ def _collect(value: Any, tensors: list[Tensor], marks: list[Any]) -> bool:
     return value is None or kind in (int, float, str, bool)
 
 
-def copied_batch(batch: Any) -> Any:
+def copy_batch(batch: Any) -> Any:
     """Return a copy of a batch, quickly where it is one of tensors.
 
-    >>> copied_batch(data.Batch(torch.ones(1), None)).input
+    >>> copy_batch(data.Batch(torch.ones(1), None)).input
     tensor([1.])
     """
     if type(batch) is not data.Batch or not isinstance(batch.input, Tensor):

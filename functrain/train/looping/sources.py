@@ -126,11 +126,11 @@ def open_source(source: Source, key: Tensor, epoch: int, start: int, stop: int |
             if at == start or stop is not None:
                 _end(source, at - start, stop)
             return
-        yield _prepared(source, batch)
+        yield _prepare(source, batch)
         at += 1
 
 
-def _prepared(source: Source, batch: Any) -> Any:
+def _prepare(source: Source, batch: Any) -> Any:
     if not source.is_loader and (isinstance(batch, Batch) or not source.plain):
         batch = data.as_batch(batch)
     return batch if source.device is None else tree.to(batch, source.device)

@@ -31,7 +31,7 @@ def handlers(callbacks: Iterable[Callback], phase: str, stops: Stops | None) -> 
         def stage(step: Any) -> Any:
             for callback in listening:
                 with naming(callback.name, event):
-                    step = _answered(callback.handlers[event](step), step, event, callback.name, table)
+                    step = _answer(callback.handlers[event](step), step, event, callback.name, table)
             return step
 
         return stage if listening else None
@@ -39,7 +39,7 @@ def handlers(callbacks: Iterable[Callback], phase: str, stops: Stops | None) -> 
     return on
 
 
-def _answered(answer: Any, step: Any, event: str, name: str, stops: Stops) -> Any:
+def _answer(answer: Any, step: Any, event: str, name: str, stops: Stops) -> Any:
     if answer is None:
         return step
     if not isinstance(answer, Stop):

@@ -23,7 +23,7 @@ class Lent:
     tensors: list[Tensor]
     before: list[int]
 
-    def written(self) -> list[str]:
+    def writes(self) -> list[str]:
         """Return the dotted paths of what has been written to since."""
         if [tensor._version for tensor in self.tensors] == self.before:
             return []
@@ -39,7 +39,7 @@ def lend(parts: Any) -> Lent:
     >>> x = torch.zeros(2)
     >>> lent = lend({"x": x})
     >>> _ = x.add_(1)
-    >>> lent.written()
+    >>> lent.writes()
     ['x']
     """
     tensors: list[Tensor] = []
@@ -69,7 +69,7 @@ def check_unwritten(lent: Lent, what: str) -> None:
 
     >>> check_unwritten(lend((1, 2)), "its batch")
     """
-    if written := lent.written():
+    if written := lent.writes():
         raise SideEffect(
             f"a step wrote in place to {what} ({', '.join(written[:3])}), which belongs to who made it: a handler, the "
             "loss, a metric or the step itself; compute a new tensor instead"

@@ -111,7 +111,7 @@ def train_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: St
     elif after_pred is None and after_loss is None:
         graded = differentiate_mean(apply, learner.loss, "loss_scale" in needs)
     else:  # which may change anything
-        stages = _chain(forward(apply), after_pred, compared(learner.loss), mean_loss, after_loss)
+        stages = _chain(forward(apply), after_pred, compare_losses(learner.loss), mean_loss, after_loss)
         graded = differentiate_loss(stages, "loss_scale" in needs)
     graded = _chain(graded, after_grads)
     return _chain(
@@ -142,7 +142,7 @@ def eval_stages(learner: Learner, callbacks: Iterable[Callback] = (), stops: Sto
         on("begin_step"),
         forward(apply_model(learner.model)),
         on("after_pred"),
-        compared(learner.loss),
+        compare_losses(learner.loss),
         on("after_loss"),
         tally(metrics_of(learner, "valid")),
         on("after_step"),
@@ -167,7 +167,7 @@ def forward(apply: Callable[[Step, Any], tuple[Any, Any]]) -> Stage:
     return stage
 
 
-def compared(loss: Callable[[Any, Any], Any]) -> Stage:
+def compare_losses(loss: Callable[[Any, Any], Any]) -> Stage:
     """Return the stage that compares the prediction with the target; named parts of the loss are logged."""
 
     def stage(step: Step) -> Step:

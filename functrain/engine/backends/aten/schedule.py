@@ -63,7 +63,7 @@ def steps_of(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Gro
         target: donated input -> the result that goes into its memory.
         aliasing: what shares memory.
     """
-    return _group(_ordered(graph, target, aliasing))
+    return _group(_order(graph, target, aliasing))
 
 
 def is_pointwise(node: Any) -> bool:
@@ -79,7 +79,7 @@ def _may_wait(node: Any) -> bool:
     return is_pointwise(node) or adds_product
 
 
-def _ordered(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Any]:
+def _order(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Any]:
     """Return the operations, those of the optimizer (the tail) as soon as what they need is there."""
     nodes = [n for n in graph.nodes if n.op == "call_function"]
     results = outputs(graph)

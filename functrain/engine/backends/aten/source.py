@@ -208,7 +208,7 @@ class _Source:
         for k, a in enumerate(node.args):
             shared = not isinstance(a, torch.fx.Node) or (k > 0 and a.meta["val"].shape != node.meta["val"].shape)
             if shared:
-                args.append(self._shared(step, a) if k > 0 else self._text(a))
+                args.append(self._common_text(step, a) if k > 0 else self._text(a))
             else:
                 args.append("[" + ", ".join(self._text(n.args[k]) for n in step.nodes) + "]")
         call = f"{self._constant(getattr(torch, name))}({', '.join([*args, *self._keywords(node)])})"
@@ -220,7 +220,7 @@ class _Source:
             names = [self._name(n) for n in step.nodes]
             self.lines.append(f"{', '.join(names)}, = {call}")
 
-    def _shared(self, step: Group, value: Any) -> str:
+    def _common_text(self, step: Group, value: Any) -> str:
         """Return the text of what is the same for all of a group: on a CPU a list is quicker than a tensor."""
         node = step.nodes[0]
         text = self._operand(node, value)

@@ -112,7 +112,7 @@ def step(inputs):
     except AssertionError as error:
         raise mispredicted(error) from error
     if layouts:
-        out = layouts.applied(out)
+        out = layouts.apply(out)
     return [{items}]
 """
 

@@ -12,10 +12,10 @@ class Layouts:
 
     >>> said = torch.empty_strided((2, 2), (1, 2), device="meta")
     >>> layouts = Layouts([said])
-    >>> [t.stride() for t in layouts.applied([torch.ones(2, 2)])], bool(layouts)
+    >>> [t.stride() for t in layouts.apply([torch.ones(2, 2)])], bool(layouts)
     ([(1, 2)], True)
     >>> fitting = Layouts([said])
-    >>> _ = fitting.applied([torch.ones(2, 2).t()])
+    >>> _ = fitting.apply([torch.ones(2, 2).t()])
     >>> bool(fitting)
     False
     """
@@ -27,7 +27,7 @@ class Layouts:
     def __bool__(self) -> bool:
         return bool(self._said)
 
-    def applied(self, results: list[Tensor]) -> list[Tensor]:
+    def apply(self, results: list[Tensor]) -> list[Tensor]:
         """Return the results with the layouts that they must have."""
         if self._first:
             self._said = {k: said for k, said in self._said.items() if not _agree(results[k], said)}

@@ -99,7 +99,7 @@ def _strides(shape: list[int], tensors: list[Tensor]) -> list[int]:
     for i in range(1, len(order)):
         inner = i
         for outer in range(i - 1, -1, -1):
-            order_of_both = _compared(shape, steps, order[outer], order[inner])
+            order_of_both = _compare(shape, steps, order[outer], order[inner])
             if order_of_both > 0:
                 order[outer], order[inner] = order[inner], order[outer]
                 inner = outer
@@ -120,7 +120,7 @@ def _steps(shape: list[int], x: Tensor) -> list[int]:
     return [0] * missing + own
 
 
-def _compared(shape: list[int], steps: list[list[int]], a: int, b: int) -> int:
+def _compare(shape: list[int], steps: list[list[int]], a: int, b: int) -> int:
     for step in steps:
         if step[a] == 0 or step[b] == 0:
             continue

@@ -29,7 +29,7 @@ class Layout:
     is_conj: bool
     is_neg: bool
 
-    def made(self) -> Tensor:
+    def new(self) -> Tensor:
         """Return a new meta tensor like this."""
         meta = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
         meta = torch.conj(meta) if self.is_conj else meta
@@ -98,7 +98,7 @@ def layout_of(out: Any) -> Any:
 
 def _build(layout: Any, tensors: list[Tensor]) -> Any:
     if isinstance(layout, Layout):
-        return layout.made()
+        return layout.new()
     if isinstance(layout, Argument):
         return tensors[layout.position].meta  # pyright: ignore
     return type(layout)(_build(part, tensors) for part in layout) if isinstance(layout, (list, tuple)) else layout
@@ -111,12 +111,12 @@ def _key(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) ->
     described = []
     for t in tensors:
         memory = t.meta.untyped_storage()._cdata  # pyright: ignore
-        described.append((_described(t), memories.setdefault(memory, len(memories)), t.device))
+        described.append((_describe(t), memories.setdefault(memory, len(memories)), t.device))
     static = map_tensors(lambda t: None, args), sorted((k, map_tensors(lambda t: None, v)) for k, v in kwargs.items())
     return func, around, tuple(described), repr(static)
 
 
-def _described(t: Tensor) -> tuple:
+def _describe(t: Tensor) -> tuple:
     return tuple(t.shape), t.stride(), offset_of(t), t.dtype, t.is_conj(), t.is_neg()
 
 

@@ -50,7 +50,7 @@ def record_scan(f: Callable, carry: Any, xs: Any, steps: int | None) -> tuple[An
         flag = torch.zeros((), dtype=torch.bool, device=device)
     names = ["whether the scan stopped", *(f"the carry of scan{_inside(p)}" for p, _ in tree.leaves_with_path(carry))]
     first = Program(never, carry=len(start) + 1, xs=len(columns), length=steps, name=_name(f))
-    program, closed = discovered(call, first, [flag, *start, *columns], names)
+    program, closed = discover(call, first, [flag, *start, *columns], names)
     program = attrs.evolve(program, stops=learned.stops, recomputes=2 if inner else 0)
     if not learned.stops:
         program = _without_flag(program)
@@ -77,7 +77,7 @@ def _inside(path: str) -> str:
     return f" at {path}" if path else ""
 
 
-def discovered(call: Callable, program: Program, tensors: Tensors, names: list[str]) -> tuple[Program, Tensors]:
+def discover(call: Callable, program: Program, tensors: Tensors, names: list[str]) -> tuple[Program, Tensors]:
     """Trace a step for the first time; return its program, whose consts are what it closes over, and these.
 
     Args:
@@ -109,7 +109,7 @@ def discovered(call: Callable, program: Program, tensors: Tensors, names: list[s
         return results(mode, after), results(mode, ys)
 
     traced = trace_step(program, examples, names, discovering)
-    closed.append(modes[0].closed(traced.closed))
+    closed.append(modes[0].select(traced.closed))
     shared = [value_of(n) for n in placeholders(traced.graph.graph)[len(examples) :]]
     traced = Traced(traced.graph, [*examples, *shared], [], traced.ys)
     return attrs.evolve(program, step=step, traced=traced), closed[0].tensors

@@ -208,13 +208,13 @@ class _Cut:
         for k in of_ys:
             like = value_of(cotangents[k + p.carry])
             copies[cotangents[k + p.carry]] = placeholder(f"ct_y_{k}", abstract(like, like.shape))
-        stored = [(n, placeholder(f"kept_{i}", _stored(value_of(n)))) for i, n in enumerate(kept.saved)]
+        stored = [(n, placeholder(f"kept_{i}", _store(value_of(n)))) for i, n in enumerate(kept.saved)]
         for k in read:
             copies[self.own[p.carry + k]] = placeholder(f"x_{k}", value_of(self.own[p.carry + k]))
         for n in (*self.own[p.carry + p.xs :], *self.extra):
             copies[n] = placeholder(n.name, value_of(n))
         for n, at in stored:
-            copies[n] = _restored(new, at, value_of(n))
+            copies[n] = _restore(new, at, value_of(n))
         for node in self.graph.graph.nodes:
             if node in kept.again and node not in copies:
                 copies[node] = new.node_copy(node, copies.__getitem__)
@@ -263,7 +263,7 @@ def order(value: Tensor) -> list[int]:
     return sorted(range(value.dim()), key=lambda d: (-value.stride(d), d))
 
 
-def _stored(value: Tensor) -> Tensor:
+def _store(value: Tensor) -> Tensor:
     return abstract(value, [value.shape[d] for d in order(value)])
 
 
@@ -272,11 +272,11 @@ def _contiguous(graph: Graph, node: Node) -> Node:
     if value.is_contiguous():
         return node
     made = graph.call_function(aten.permute.default, (node, order(value)))
-    made.meta["val"] = _stored(value)
+    made.meta["val"] = _store(value)
     return made
 
 
-def _restored(graph: Graph, node: Node, like: Tensor) -> Node:
+def _restore(graph: Graph, node: Node, like: Tensor) -> Node:
     if like.is_contiguous():
         return node
     axes = order(like)

@@ -74,7 +74,7 @@ class _Plain:
     program: Program
     visible: int = 0
 
-    def recorded(self, tensors: Tensors) -> Tensors:
+    def record(self, tensors: Tensors) -> Tensors:
         return record(self.program, tensors)
 
 
@@ -97,7 +97,7 @@ class _Recomputing:
     def __attrs_post_init__(self) -> None:
         self.program = with_history(self.of)
 
-    def recorded(self, tensors: Tensors) -> Tensors:
+    def record(self, tensors: Tensors) -> Tensors:
         return record(self.program, tensors)
 
     def back(self, xs: Tensors, consts: Tensors, kept: Tensors, cotangents: Sequence[Tensor | None]) -> Back:
@@ -121,7 +121,7 @@ class _Joint:
     visible: int = 0
     cut: Joint | None = None
 
-    def recorded(self, tensors: Tensors) -> Tensors:
+    def record(self, tensors: Tensors) -> Tensors:
         self.cut = joint(self.program, tensors, self.needed)
         self.visible = self.program.carry + self.cut.ys
         with unseen():
@@ -173,7 +173,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(plan: Any, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(plan.recorded(list(tensors)))
+        return tuple(plan.record(list(tensors)))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:

@@ -36,7 +36,7 @@ def check_carry(before: Any, after: Any, name: str = "scan") -> None:
     was, now = dict(tree.leaves_with_path(before)), dict(tree.leaves_with_path(after))
     wrong = [path for path in [*was, *(p for p in now if p not in was)] if not _alike(was.get(path), now.get(path))]
     lines = [
-        f"  {path or 'carry'}: began as {_described(was, path)}, became {_described(now, path)}" for path in wrong[:10]
+        f"  {path or 'carry'}: began as {_describe(was, path)}, became {_describe(now, path)}" for path in wrong[:10]
     ]
     lines = lines or [f"  the branches: began as {old_spec}, became {new_spec}"]
     raise TreeMismatch(
@@ -54,7 +54,7 @@ def _alike(a: Any, b: Any) -> bool:
     )
 
 
-def _described(leaves: dict[str, Any], path: str) -> str:
+def _describe(leaves: dict[str, Any], path: str) -> str:
     if path not in leaves:
         return "nothing"
     leaf = leaves[path]

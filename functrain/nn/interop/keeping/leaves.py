@@ -98,7 +98,7 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def gathered(leaves: Leaves, params: Params, buffers: Buffers) -> list[Any]:
+def gather(leaves: Leaves, params: Params, buffers: Buffers) -> list[Any]:
     """Return the values by number.
 
     Raises:

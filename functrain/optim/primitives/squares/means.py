@@ -10,7 +10,7 @@ from functrain.optim.transform import Transform
 from functrain.schedule import Hyper, Number
 
 
-def _divided(g: Tensor, v: Tensor, eps: Number, eps_in_root: bool) -> Tensor:
+def _divide(g: Tensor, v: Tensor, eps: Number, eps_in_root: bool) -> Tensor:
     return unhide(g / (root(v + eps) if eps_in_root else root(v) + eps), v)
 
 
@@ -36,7 +36,7 @@ def scale_by_rms(decay: Hyper = 0.99, eps: Hyper = 1e-8, eps_in_root: bool = Fal
 
     def formula(now, g: Tensor, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         v = mean_square(v, g, now.decay)
-        return _divided(g, v, now.eps, eps_in_root), v
+        return _divide(g, v, now.eps, eps_in_root), v
 
     return per_leaf("scale_by_rms", formula, decays(decay=decay) | nonnegative(eps=eps), ["square"])
 
@@ -92,7 +92,7 @@ def scale_by_stddev(decay: Hyper = 0.99, eps: Hyper = 1e-8, eps_in_root: bool = 
     def formula(now, g: Tensor, p: Tensor, v: Tensor, m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         v, m = mean_square(v, g, now.decay), lerp(m, g, 1 - now.decay)
         # Rounding can make the difference negative.
-        return unhide(_divided(g, (v - m * m).clamp(min=0), now.eps, eps_in_root), v), v, m
+        return unhide(_divide(g, (v - m * m).clamp(min=0), now.eps, eps_in_root), v), v, m
 
     return per_leaf("scale_by_stddev", formula, decays(decay=decay) | nonnegative(eps=eps), ["square", "mean"])
 
@@ -118,7 +118,7 @@ def scale_by_rss(initial: Number = 0.0, eps: Hyper = 1e-10, eps_in_root: bool = 
 
     def formula(now, g: Tensor, p: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         v = plus_square(v, g, 1)
-        return _divided(g, v, now.eps, eps_in_root), v
+        return _divide(g, v, now.eps, eps_in_root), v
 
     slots = {"square": lambda p: torch.zeros_like(p) + beginning}
     return per_leaf("scale_by_rss", formula, nonnegative(eps=eps), slots)
