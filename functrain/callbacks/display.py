@@ -46,11 +46,11 @@ def progress(console: Console | None = None) -> Callback:
 
 
 def _line(run: Run) -> str:
-    values = "  ".join(f"{name} {show(run.logs[name])}" for name in _measure(run))
+    values = "  ".join(f"{name} {show(run.logs[name])}" for name in _columns(run))
     return f"epoch {run.epoch + 1}/{run.epochs}  {values}"
 
 
-def _measure(run: Run) -> list[str]:
+def _columns(run: Run) -> list[str]:
     return [name for name in run.logs if "/" in name]
 
 
@@ -118,7 +118,7 @@ def print_table(columns: Iterable[str] | None = None, console: Console | None = 
     chosen = None if columns is None else list(columns)
 
     def after_epoch(run: Run) -> None:
-        names = ["epoch", *_measure(run)] if chosen is None else chosen
+        names = ["epoch", *_columns(run)] if chosen is None else chosen
         widths = [max(len(name), 8) for name in names]
         if not run.history:
             _write(console, _align(names, widths))

@@ -15,8 +15,9 @@ learner = ft.Learner(nn.dense(3), losses.cross_entropy, optim.sgd(0.1, momentum=
 state = ft.init(learner, ft.random.key(0), rows[:1])
 options = dict(train=data.loader(rows, data.shuffled(8)), valid=data.loader(rows, data.sequential(16)))
 """
+# The line and its end are one write, as Ctrl-C may come between two.
 FIT = """
-say = ft.Callback("say", {"begin_epoch": lambda run: print("epoch", flush=True)})
+say = ft.Callback("say", {"begin_epoch": lambda run: print("epoch\\n", end="", flush=True)})
 try:
     ft.fit(learner, state, epochs=100000, callbacks=[say], jit=JIT, **options)
 except KeyboardInterrupt as error:

@@ -31,7 +31,7 @@ def open_checkpoint(path: Path) -> Iterator[tuple[int, Header, int]]:
     """
     file = _open(path)
     try:
-        with _name(path):
+        with _naming(path):
             yield (file, *_read_header(file))
     finally:
         os.close(file)
@@ -54,7 +54,7 @@ def _open(path: Path) -> int:
 
 
 @contextmanager
-def _name(path: Path) -> Iterator[None]:
+def _naming(path: Path) -> Iterator[None]:
     """Put the name of the file before the reason why it is refused."""
     try:
         yield
