@@ -89,6 +89,7 @@ def round_stochastically(transform: Transform) -> Transform:
         made=transform.made,
         needs=(*transform.needs, "key"),
         label=lambda: f"round_stochastically({transform!r})",
+        pieces=transform,
     )
 
 

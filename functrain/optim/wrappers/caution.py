@@ -89,4 +89,5 @@ def _mask(word: str, transform: Transform, least: Number, direction: int) -> Tra
         transform.hypers,
         needs=transform.needs,
         label=lambda: f"{word}({transform!r}, least={reprs.short(least)})",
+        pieces=transform,
     )

@@ -42,10 +42,12 @@ PAIRS |= {
     "amsgrad": (optim.amsgrad(0.05), partial(T.Adam, lr=0.05, amsgrad=True)),
     "nadamw": (optim.nadamw(0.05), partial(T.NAdam, lr=0.05, weight_decay=0.01, decoupled_weight_decay=True)),
     "clipped": (optim.chain(CLIP, optim.named("adamw", optim.adamw(0.05))), partial(T.AdamW, lr=0.05)),
+    "stochastically rounded": (optim.round_stochastically(optim.adamw(0.05)), partial(T.AdamW, lr=0.05)),
     "by name": (optim.named_chain({"clip": CLIP, "adamw": optim.adamw(0.05)}), partial(T.AdamW, lr=0.05)),
     "lbfgs": (optim.lbfgs(0.05, line_search=None), partial(T.LBFGS, lr=0.05, max_iter=1, history_size=10)),
     "groups": (TWO, lambda leaves: T.AdamW([{"params": [p], "lr": 0.05 if p.dim() == 2 else 0.01} for p in leaves])),
 }
+KEY = ft.random.key(0)
 pairs = pytest.mark.parametrize("name", PAIRS)
 
 
@@ -62,7 +64,7 @@ def torch_steps(optimizer, leaves, steps):
 
 def our_steps(transform, params, state, steps):
     for step in steps:
-        params, state = optim.step(transform, gradients(params, step), state, params)
+        params, state = optim.step(transform, gradients(params, step), state, params, optim.Context(key=KEY))
     return params, state
 
 
@@ -116,6 +118,40 @@ def test_there_and_back_is_the_same(name):
         again, state = again[0]["buffer"], state[0]["buffer"]
     # torch.optim keeps NAdam's product in float32, and of a step of L-BFGS how long it was.
     assert not tree.differences(again, state, rtol=1e-6, atol=1e-12)
+
+
+COMPLEX = tree.map(lambda p: torch.complex(p, p.flip(0) / 4 if p.dim() else p / 4), BEGIN)
+
+
+@pytest.mark.parametrize("name", [name for name in PAIRS if not name.startswith("adafactor")])
+def test_complex_parameters_move_there_and_on(name):
+    transform, make = PAIRS[name]
+    leaves = leaves_of(COMPLEX)
+    optimizer = make(leaves)
+    torch_steps(optimizer, leaves, range(4))
+    params = tree.unflatten(tree.structure(COMPLEX), [leaf.detach().clone() for leaf in leaves])
+    state = optim.from_torch(transform, optimizer.state_dict(), params)
+    params, state = our_steps(transform, params, state, range(4, 7))
+    torch_steps(optimizer, leaves, range(4, 7))
+    close(tree.leaves(params), [leaf.detach() for leaf in leaves])
+    others = leaves_of(params)
+    other = make(others)
+    other.load_state_dict({**other.state_dict(), "state": optim.to_torch(transform, state, params)})
+    for one, its_leaves in ((optimizer, leaves), (other, others)):
+        torch_steps(one, its_leaves, range(7, 10))
+    close([leaf.detach() for leaf in others], [leaf.detach() for leaf in leaves])
+
+
+def test_what_is_frozen_has_no_state_there_either():
+    transform, leaves = optim.freeze("scale", optim.adamw(0.05)), leaves_of(BEGIN)
+    optimizer = T.AdamW([*leaves[:2], leaves[2].requires_grad_(False)], lr=0.05)
+    torch_steps(optimizer, leaves[:2], range(4))
+    params = tree.unflatten(tree.structure(BEGIN), [leaf.detach().clone() for leaf in leaves])
+    state = optim.from_torch(transform, optimizer.state_dict(), params)
+    assert optim.to_torch(transform, state, params)[2] == {}
+    params, _ = our_steps(transform, params, state, range(4, 8))
+    torch_steps(optimizer, leaves[:2], range(4, 8))
+    close(tree.leaves(params), [leaf.detach() for leaf in leaves])
 
 
 def height(params):
