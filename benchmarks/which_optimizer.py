@@ -154,8 +154,10 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
 OF_SCHEDULES = [3e-3, 1e-2]
 
 
-def measured(problems: Mapping[str, Problem], figures: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures of both comparisons by problem, added to others."""
+def measured(
+    problems: Mapping[str, Problem], figures: dict[str, Any], keep: bool, save: Callable[[Any], None]
+) -> dict[str, Any]:
+    """Return the figures of both comparisons by problem, added to others; which `keep` keeps."""
     by_schedule = {
         kind: (lambda rate, of=of: optim.adamw(of(rate), weight_decay=0.1), OF_SCHEDULES)
         for kind, of in SCHEDULES.items()
@@ -163,9 +165,12 @@ def measured(problems: Mapping[str, Problem], figures: dict[str, Any]) -> dict[s
     for name, problem in problems.items():
         for what, entries in (("optimizers", OPTIMIZERS), ("schedules", by_schedule)):
             for entry, (make, rates) in entries.items():
-                found = best(problem, make, rates)
-                figures.setdefault(what, {}).setdefault(entry, {})[name] = found
-                print(f"{name}: {entry}: {statistics.mean(found['last']):.4f} at {found['rate']:g}", flush=True)
+                by_problem = figures.setdefault(what, {}).setdefault(entry, {})
+                if keep and name in by_problem:
+                    continue
+                by_problem[name] = one = best(problem, make, rates)
+                print(f"{name}: {entry}: {statistics.mean(one['last']):.4f} at {one['rate']:g}", flush=True)
+                save(figures)  # each takes minutes, and a run that is cut goes on with --missing
     figures["schedules"]["warmup, cosine"] = figures["optimizers"]["adamw"]
     return figures
 
@@ -224,20 +229,27 @@ def draw(figures: Mapping[str, Any], steps: Mapping[str, int], to: Path) -> None
     picture.savefig(to, metadata={"Date": None})
 
 
+def save(figures: Mapping[str, Any]) -> None:
+    """Write the figures to their file."""
+    FIGURES.write_text(json.dumps(figures, separators=(",", ":")) + "\n")
+
+
 def main() -> None:
     """Measure, and write what the page shows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few steps of few seeds; writes nothing")
     parser.add_argument("--only", nargs="*", help="the problems to measure again; none draws what was measured")
+    parser.add_argument("--missing", action="store_true", help="measure what the file of figures does not have yet")
     args = parser.parse_args()
     torch.set_num_threads(1)
     small = {"steps": POINTS, "seeds": 2} if args.quick else {}
     problems = {"digits": digits(**small), "GPT": text(**small)}
-    before = {} if args.only is None else json.loads(FIGURES.read_text())
-    figures = measured({k: p for k, p in problems.items() if args.only is None or k in args.only}, before)
+    before = json.loads(FIGURES.read_text()) if args.missing or args.only is not None else {}
+    chosen = {k: p for k, p in problems.items() if args.only is None or k in args.only}
+    figures = measured(chosen, before, args.missing, (lambda _: None) if args.quick else save)
     if args.quick:
         return
-    FIGURES.write_text(json.dumps(figures, separators=(",", ":")) + "\n")
+    save(figures)
     draw(figures, {name: problem.steps for name, problem in problems.items()}, PICTURE)
     tables = {what: table(entries, what.removesuffix("s")) for what, entries in figures.items()}
     PAGE.write_text(written(PAGE.read_text(), tables))
