@@ -62,7 +62,7 @@ def digits(steps: int = 300, seeds: int = 8) -> Problem:
     return Problem(model, batch, tuple(valid.arrays), steps, seeds)
 
 
-def text(steps: int = 125, seeds: int = 5) -> Problem:
+def text(steps: int = 500, seeds: int = 5) -> Problem:
     """Return a GPT of two layers that predicts the next character, in batches of 4 times 32 characters."""
     whole = "\n".join(pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics))
     letters = [c for c in whole if 31 < ord(c) < 127 or c == "\n"]
@@ -129,18 +129,18 @@ def warm(rate: Any) -> Any:
     return rate * schedule.warmup(0.05, schedule.cosine(1.0, 0.0))
 
 
-USUAL = [1e-3, 3e-3, 1e-2]
+USUAL = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
 OPTIMIZERS: dict[str, tuple[Make, list[float]]] = {
-    "sgd": (lambda rate: optim.sgd(warm(rate)), [0.3, 1.0, 3.0]),
-    "sgd, momentum": (lambda rate: optim.sgd(warm(rate), momentum=0.9), [0.03, 0.1, 0.3]),
-    "adagrad": (lambda rate: optim.adagrad(warm(rate)), [0.03, 0.1, 0.3]),
+    "sgd": (lambda rate: optim.sgd(warm(rate)), [0.1, 0.3, 1.0, 3.0]),
+    "sgd, momentum": (lambda rate: optim.sgd(warm(rate), momentum=0.9), [0.01, 0.03, 0.1, 0.3]),
+    "adagrad": (lambda rate: optim.adagrad(warm(rate)), [0.01, 0.03, 0.1, 0.3]),
     "rmsprop": (lambda rate: optim.rmsprop(warm(rate)), USUAL),
     "adam": (lambda rate: optim.adam(warm(rate)), USUAL),
     "adamw": (lambda rate: optim.adamw(warm(rate), weight_decay=0.1), USUAL),
     "nadam": (lambda rate: optim.nadam(warm(rate)), USUAL),
-    "adafactor": (lambda rate: optim.adafactor(warm(rate)), [0.03, 0.1, 0.3]),
-    "lion": (lambda rate: optim.lion(warm(rate), weight_decay=0.1), [1e-3, 3e-3, 1e-2]),
-    "muon": (lambda rate: optim.muon(warm(rate), others=optim.adamw(warm(0.1 * rate))), [0.03, 0.1, 0.3]),
+    "adafactor": (lambda rate: optim.adafactor(warm(rate)), [0.03, 0.1, 0.3, 1.0]),
+    "lion": (lambda rate: optim.lion(warm(rate), weight_decay=0.1), [1e-4, 3e-4, 1e-3, 3e-3]),
+    "muon": (lambda rate: optim.muon(warm(rate), others=optim.adamw(warm(0.1 * rate))), [0.01, 0.03, 0.1, 0.3]),
 }
 SCHEDULES: dict[str, Callable[[Any], Any]] = {
     "constant": lambda rate: rate,
@@ -151,7 +151,7 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
     "inverse_sqrt": lambda rate: rate * schedule.inverse_sqrt(1.0, 0.05),
     "cosine_restarts": lambda rate: rate * schedule.cosine_restarts(1.0, 0.0, 2, growth=2.0),
 }
-OF_SCHEDULES = [3e-3, 1e-2]
+OF_SCHEDULES = [1e-3, 3e-3, 1e-2, 3e-2]
 
 
 def measured(
