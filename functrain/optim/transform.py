@@ -42,7 +42,9 @@ class Transform:
             The context may be left out where the transform needs nothing of it.
         hypers: its hyperparameters by name, each a number or a schedule.
         fused: None, or a fast path of `step`: (gradients, state, params, context) -> (params, state), which must equal
-            `update` and then `apply_updates`, refusals included.
+            `update` and then `apply_updates`, refusals included. Where an update is not finite it may differ in this:
+            an infinite parameter stays what it is, where adding makes it NaN; and where nothing but the update
+            overflows, the parameter may be finite.
         made: None where each call of `update` makes an update of the parameters; or state -> how many were made up to
             this state, an int64 scalar, where a call may make none, as in `accumulate`. A call that makes none gives
             updates of zero. See `updates_made`.
