@@ -78,7 +78,9 @@ def without_padding(prediction: Any, source: Source) -> Any:
 
 
 def _pads(source: Source) -> bool:
-    return source.is_loader and data.pads(source.batches.sampler, len(source.batches.dataset))
+    if not source.is_loader or source.length != len(source.batches):  # its last batch, the one padded, is not taken
+        return False
+    return data.pads(source.batches.sampler, len(source.batches.dataset))
 
 
 # The batches
