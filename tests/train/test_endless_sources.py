@@ -53,9 +53,7 @@ def measured(total, batch):
 def test_without_a_number_it_is_an_error_that_says_what_to_pass(kind):
     learner, state, train, some = batches()
     make = ENDLESS[kind]
-    said = (
-        "{} has no length, so that nobody knows whether it ends; pass {}=, how many batches .* or {}='all'"
-    )
+    said = "{} has no length, so that nobody knows whether it ends; pass {}=, how many batches .* or {}='all'"
     with pytest.raises(InvalidArgument, match=said.format("valid", *["valid_steps"] * 2)):
         ft.fit(learner, state, train=train, epochs=1, valid=make(some))
     with pytest.raises(InvalidArgument, match=said.format("noisy", *["valid_steps"] * 2)):
