@@ -1,4 +1,4 @@
-"""What others do to the folder of a run that saves: it saves into no other, and loses nothing; what is best among NaN."""
+"""What others do to the folder of a run that saves: it saves into no other, and loses nothing; the best among NaN."""
 
 import math
 import os
