@@ -108,14 +108,12 @@ def _probes(state: TrainState, source: Source, callbacks: tuple[Callback, ...]) 
     # Half a batch, for code that counts rows: of many, one more or less makes little difference.
     head = min((size + 1) // 2, n - 1)
     padded = [_pad(rows, head, size, shift) for shift in (0, 1)]
-    alone = _take(rows, torch.arange(head))
+    alone = _take(rows, torch.arange(head))  # with weights, as every batch of such a sampler
     return [prepared(batch) for batch in (*padded, as_batch(alone, padding=_ones_like(alone)))]
 
 
 def _ones_like(rows: data.Batch) -> Tensor:
-    return torch.ones(
-        _rows(rows), device=tree.leaves(rows.input)[0].device
-    )  # every batch of such a sampler has weights
+    return torch.ones(_rows(rows), device=tree.leaves(rows.input)[0].device)
 
 
 def _rows_that_count(source: Source, prepared: Callable[[data.Batch], data.Batch]) -> data.Batch | None:
