@@ -1,4 +1,4 @@
-"""What tracing, planning and compiling cost grows with the graph, not with its square: counted in calls of functions."""
+"""What tracing, planning and compiling cost grows as the graph, not as its square: counted in calls of functions."""
 
 import pytest
 import torch
