@@ -136,3 +136,30 @@ def test_what_would_show_that_a_row_is_a_copy_is_refused_in_them_too():
 
     with pytest.raises(SideEffect, match="a row taken by a number that vmap maps over"):
         ft.vmap(Through.apply)(X[0], K[0])
+
+
+class Weighed(Function):
+    """x, whose gradient is weighed by k: the rows of a batch of k have one value and several gradients."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x, k):
+        return x * 1
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx, cotangent):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return cotangent * ctx.saved_tensors[0], None
+
+
+@pytest.mark.parametrize("run", [lambda f: f, ft.jit], ids=["eager", "jit"])
+def test_a_gradient_that_depends_on_the_row_where_the_value_does_not(run):
+    stated = ft.custom_gradient(lambda x, k: (x * 1, lambda cotangent: (cotangent * k, None)))
+    c, w = torch.arange(3.0), torch.tensor([2.0, 3, 5])
+    for f in (Weighed.apply, stated):
+        gradient = torch.func.grad(lambda x: (ft.vmap(lambda k: f(x, k))(w) * c).sum())  # noqa: B023
+        assert run(gradient)(torch.tensor(1.0)) == c @ w

@@ -4,13 +4,17 @@ PyTorch takes a mode of functions away while it runs what the mode has seen, and
 so: forward, the rule of `vmap`, `jvp`. A backward pass runs wherever somebody asks for it, often in no mode.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch._functorch.autograd_function import custom_function_call
 from torch.autograd import Function
+
+from functrain.dispatch_state import vectorizing_levels
 
 APPLIED = custom_function_call
 """What a mode of functions sees where a transform is around a function of one's own."""
@@ -34,8 +38,36 @@ def in_modes(function: type[Function], again: Callable[[], AbstractContextManage
     6
     """
     own = [name for name in _METHODS if getattr(function, name, None) is not getattr(Function, name, None)]
-    methods = {name: staticmethod(within(getattr(function, name), again)) for name in own}
+    methods: dict[str, Any] = {name: staticmethod(within(getattr(function, name), again)) for name in own}
+    if function.generate_vmap_rule:
+        forward = within(function.forward, again)
+        methods["forward"] = staticmethod(lambda *inputs: in_all_batches(forward(*inputs), inputs))
     return type(function)(function.__name__, (function,), methods)  # pyright: ignore[reportCallIssue]
+
+
+def in_all_batches(made: Any, inputs: Iterable[Any]) -> Any:
+    """Return what a function made, with an axis for each batch of its inputs, so that its gradient has them too.
+
+    PyTorch adds up the gradients of rows that have one value in common before the function's own backward pass, which
+    may yet depend on the row.
+
+    Args:
+        made: a tensor, or a tuple or list of them and of other things.
+        inputs: what it is made from.
+
+    >>> in_all_batches((torch.ones(2), "text"), [torch.ones(3)])
+    (tensor([1., 1.]), 'text')
+    """
+    if isinstance(made, (tuple, list)):
+        inputs = list(inputs)
+        return type(made)(in_all_batches(one, inputs) for one in made)
+    rows = [x for x in inputs if isinstance(x, Tensor)]
+    if not isinstance(made, Tensor) or any(made is x for x in rows):
+        return made
+    for x in rows:
+        if vectorizing_levels([x]) - vectorizing_levels([made]):
+            made = torch.where(x.new_zeros((), dtype=torch.bool), made, made)
+    return made
 
 
 def within(method: Callable, again: Callable[[], AbstractContextManager]) -> Callable:
