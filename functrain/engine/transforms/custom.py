@@ -50,6 +50,7 @@ def custom_gradient(f: Callable) -> Callable:
         NotATensor: `f` returns no pair, or a value with something that is no tensor.
         TreeMismatch: what `pull` returns is not like the arguments.
         InvalidArgument: `f` closes over a tensor that is being differentiated; or it is differentiated forward.
+        NotTraceable: under torch.func, where `f` is traced to find what it closes over, it looks at values of a tensor.
 
     >>> @custom_gradient
     ... def clipped(x):

@@ -18,6 +18,7 @@ from functrain import tree
 from functrain.dispatch_state import (
     alive,
     current_level,
+    derivative_along,
     forward_derivatives_on,
     is_differentiated_besides,
     is_transformed,
@@ -208,7 +209,7 @@ class _Remat(torch.autograd.Function):
             tensors = [without_tangent(t) for t in ctx.saved_tensors]
             by, partial = _of_floats(ctx.call.flat, tensors)
             moving = [torch.zeros_like(tensors[k]) if tangents[k] is None else tangents[k] for k in by]
-            out = iter(torch.func.jvp(partial, tuple(tensors[k] for k in by), tuple(moving))[1])
+            out = iter(derivative_along(partial, tuple(tensors[k] for k in by), tuple(moving)))
         return tuple(next(out) if wanted else None for wanted in ctx.results)
 
 
