@@ -143,7 +143,7 @@ def short_state(transform: Transform, dtype: torch.dtype = torch.bfloat16) -> Tr
         transform.hypers,
         made=None if made is None else lambda state: made(state.inner),
         needs=(*transform.needs, "key"),
-        label=lambda: f"short_state({transform!r}, {dtype})",
+        label=lambda: f"short_state({transform!r}, dtype={dtype})",
     )
 
 
