@@ -177,7 +177,8 @@ def draw(seed):
         valid["second"] = data.loader(rows, data.sequential(7, "drop"))
     callbacks, hosts = callbacks_of(rng, logged)
     length = rng.choice([{"epochs": 2}, {"epochs": 3}, {"steps": 9}])
-    options = dict(train=train, valid=valid, evaluate=evaluating, callbacks=callbacks, **length)
+    evaluate = lambda state, batch: evaluating(state, batch)  # noqa: E731 - of its own, with its own traces
+    options = dict(train=train, valid=valid, evaluate=evaluate, callbacks=callbacks, **length)
     options["valid_steps"] = {"valid": rng.choice([1, 2])} if rng.random() < 0.3 else None
     words = f"{play}; {logged}; stop {stop} {scope}; {remainder}; {kinds}; {hosts}; {length}; {options['valid_steps']}"
     player = Player(torch.zeros(3), torch.zeros(3))
