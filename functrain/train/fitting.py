@@ -57,7 +57,7 @@ def fit(
     epochs: int | None = None,
     steps: int | None = None,
     valid: Any = None,
-    valid_steps: Any = None,
+    valid_steps: int | str | Mapping[str, Any] | None = None,
     callbacks: Iterable[Callback] = (),
     jit: str | bool = "aten",
     chunk: int = 8,

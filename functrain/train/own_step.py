@@ -32,7 +32,7 @@ def loop(
     epochs: int | None = None,
     steps: int | None = None,
     valid: Any = None,
-    valid_steps: Any = None,
+    valid_steps: int | str | Mapping[str, Any] | None = None,
     evaluate: Callable[[Any, Any], dict[str, Any]] | None = None,
     callbacks: Iterable[Callback] = (),
     jit: str | bool = "aten",
