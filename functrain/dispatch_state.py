@@ -215,13 +215,29 @@ def forward_derivatives_on() -> contextlib.AbstractContextManager:
 def without_tangent(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor without its tangent for the innermost transform that differentiates forward.
 
-    Those of other transforms around it are kept, which `detach` takes away.
+    Those of other transforms around it are kept, which `detach` takes away. Where forward derivatives are taken by hand
+    it is that of the open level.
 
     >>> import functrain
     >>> functrain.jvp(lambda x: x * without_tangent(x), (torch.tensor(3.0),), (torch.tensor(1.0),))[1]
     tensor(3.)
     """
+    if is_differentiated_by_hand():
+        return forward_ad.unpack_dual(tensor).primal
     return _without_tangent(tensor, max(forward_levels(), default=0))
+
+
+def derivative_along(f: Callable, primals: tuple, tangents: tuple) -> list[torch.Tensor]:
+    """Return the derivatives of a function that returns tensors, along tangents; also where one is taken by hand.
+
+    >>> derivative_along(lambda x: (x**2,), (torch.tensor(3.0),), (torch.tensor(1.0),))
+    [tensor(6.)]
+    """
+    if not is_differentiated_by_hand():
+        return list(torch.func.jvp(f, primals, tangents)[1])  # pyright: ignore
+    # PyTorch opens no second level.
+    made = [forward_ad.unpack_dual(one) for one in f(*map(forward_ad.make_dual, primals, tangents))]
+    return [torch.zeros_like(one.primal) if one.tangent is None else one.tangent for one in made]
 
 
 def _without_tangent(tensor: torch.Tensor, of: int) -> torch.Tensor:

@@ -5,6 +5,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 
 import functrain as ft
+from functrain.errors import InvalidArgument
 
 GENERATOR = torch.Generator().manual_seed(0)
 W, X, T = (torch.randn(3, 3, dtype=torch.float64, generator=GENERATOR) for _ in range(3))
@@ -31,6 +32,8 @@ FUNCTIONS = {
     "aux": (ft.grad(lambda x: (total(x), x**2), has_aux=True), lambda x: (torch.func.grad(total)(x), x**2)),
     "closed over": (lambda x: ft.grad(lambda y: total(x * y))(X), lambda x: torch.func.grad(lambda y: total(x * y))(X)),
     "twice": (ft.grad(squared(ft.grad, total)), torch.func.grad(squared(torch.func.grad, total))),
+    "remat": (ft.grad(ft.remat(total)), torch.func.grad(total)),
+    "remat's value": (ft.remat(total), total),
     "jit": (ft.jit(total), total),
     "jit of grad": (ft.jit(ft.grad(total)), torch.func.grad(total)),
     "grad of jit": (ft.grad(ft.jit(total)), torch.func.grad(total)),
@@ -56,3 +59,19 @@ def test_tangents_pass_through_where_all_is_traced(name):
     f, wanted = FUNCTIONS[name]
     inside = ft.jit(lambda x, direction: tangents(f, x, direction))
     torch.testing.assert_close(inside(X, T), torch.func.jvp(wanted, (X,), (T,))[1])
+
+
+FORWARD = {
+    "jvp": lambda x: ft.jvp(total, (x,), (T,))[1],
+    "hvp": lambda x: ft.hvp(total, (x,), (T,))[0],
+    "jacfwd": ft.jacfwd(total),
+    "hessian": ft.hessian(total),
+}
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("name", FORWARD)
+def test_a_level_by_hand_takes_no_second_one(name, jit):
+    run = lambda x, direction: tangents(FORWARD[name], x, direction)  # noqa: E731
+    with pytest.raises(InvalidArgument, match=rf"{name} inside torch.autograd.forward_ad.dual_level.*by grad or vjp"):
+        (ft.jit(run) if jit else run)(X, T)

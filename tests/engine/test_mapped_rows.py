@@ -4,9 +4,10 @@ import operator
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 import functrain as ft
-from functrain.errors import SideEffect
+from functrain.errors import InvalidArgument, SideEffect
 
 X = torch.randn(5, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 K = torch.tensor([0, 2, -2, 1, -1])
@@ -187,3 +188,31 @@ def test_rows_are_the_same_within_a_function_that_autograd_calls(around):
 
 def looped(f, numbers):
     return torch.stack([f(x, k) for x, k in zip(X, numbers, strict=True)])
+
+
+SHARED = {
+    "x[k] = v": lambda x, k: torch.zeros(3).__setitem__(k % 3, x[0, 0, 0]),
+    "x[[k]] = v": lambda x, k: torch.zeros(3).__setitem__((k % 3).reshape(1), x[0, 0, 0]),
+    "add_": lambda x, k: torch.zeros(3, 4, 4).add_(x),
+    "scatter_": lambda x, k: torch.zeros(3).scatter_(0, (k % 3).reshape(1), 1.0),
+}
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("name", SHARED)
+def test_a_write_of_rows_to_what_all_share_is_refused_with_the_remedy(name, jit):
+    f = ft.vmap(lambda x, k: (SHARED[name](x, k), x)[1])
+    with pytest.raises(SideEffect, match=r"vmap: .* writes what differs by row .* as x.new_zeros\(shape\)"):
+        (ft.jit(f) if jit else f)(X, K)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_out_is_refused_with_the_remedy(jit):
+    f = ft.vmap(lambda x, k: torch.add(x, 1, out=torch.empty(3, 4, 4)))
+    with pytest.raises(InvalidArgument, match=r"vmap: add is called with out=.*use what the function returns"):
+        (ft.jit(f) if jit else f)(X, K)
+
+
+def test_dual_numbers_by_hand_are_refused_with_the_remedy():
+    with forward_ad.dual_level(), pytest.raises(InvalidArgument, match=r"make no dual numbers .* by functrain's jvp"):
+        ft.vmap(lambda x: forward_ad.make_dual(x, x))(X)

@@ -37,6 +37,7 @@ PRIVATE = {
     "torch._C:_conv_determine_backend_memory_format": "engine/tracing/meta/convolution_rules.py, the same",
     "torch._subclasses.fake_tensor:FakeTensorMode": "engine/backends/inductor/compiling.py, its examples",
     "torch._C:_dispatch_tls_is_dispatch_key_included": "dispatch_state.py, is anything traced before dispatch",
+    "torch._functorch.autograd_function:custom_function_call": "engine/tracing/own_functions.py, what a mode sees",
     "torch.autograd:Variable._execution_engine.run_backward": "engine/transforms/gradients.py, the backward pass",
     "torch._C._dynamo.guards:TensorGuards": "engine/calling/tree_code.py, the check of the arguments",
     "torch._C:_AutoDispatchBelowAutograd": "engine/backends/aten/source.py, calling below autograd",

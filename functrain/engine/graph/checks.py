@@ -1,33 +1,20 @@
-"""Checks of values that would go away with a forward pass that nobody reads, where a gradient alone is computed.
+"""Checks of values that would go away with what nobody reads: eager execution makes them all the same.
 
-The kernels of these operations refuse some values, and those of their gradients do not.
+An operation whose result is dead leaves an assertion of its limits behind, unless what is left makes that check anyhow.
 """
 
-from collections.abc import Callable
+import operator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.fx import Graph, Node
 
-from functrain.engine.tracing.abstract_tensor import abstract
+from functrain.engine.graph.limits import Limits, limits_of, refuses_more
+from functrain.engine.tracing.abstract_tensor import Abstract
+from functrain.engine.tracing.meta.inference import infer
 
 aten = torch.ops.aten
-
-
-def _indices(graph: Graph, node: Node) -> Node:
-    weight, indices = node.args[:2]
-    return all_between(graph, indices, (aten.ge.Scalar, 0), (aten.lt.Scalar, weight.meta["val"].shape[0]))  # pyright: ignore
-
-
-def _probabilities(graph: Graph, node: Node) -> Node:
-    return all_between(graph, node.args[0], (aten.ge.Scalar, 0), (aten.le.Scalar, 1))
-
-
-CHECKED: dict[Any, tuple[Callable[[Graph, Node], Node], str]] = {
-    aten.embedding.default: (_indices, "index out of range in self"),
-    aten.binary_cross_entropy.default: (_probabilities, "all elements of input should be between 0 and 1"),
-}
-"""Operation -> what makes the condition that its kernel checks, and what that says."""
 
 
 def is_check(target: Any) -> bool:
@@ -45,28 +32,76 @@ def holds_checks(target: Any) -> bool:
     >>> holds_checks(aten.mul.Tensor)
     False
     """
-    graphs: Callable = getattr(target, "graphs", list)
-    inside = [node.target for gm in graphs() for node in gm.graph.nodes if node.op == "call_function"]
-    return any(t in CHECKED or is_check(t) or holds_checks(t) for t in inside)
+    graphs = () if isinstance(target, torch._ops.OpOverload) else getattr(target, "graphs", list)()
+    inside = [node for gm in graphs for node in gm.graph.nodes if node.op == "call_function"]
+    return any(is_check(node.target) or refuses(node) or holds_checks(node.target) for node in inside)
 
 
-def keep_check(node: Node) -> None:
-    """Put the check of an operation in its place, before it is removed."""
-    graph, (condition, words) = node.graph, CHECKED[node.target]
-    with graph.inserting_before(node):
-        made = graph.call_function(aten._assert_async.msg, (condition(graph, node), words))
-    made.meta = {**node.meta, "val": None}
+def refuses(node: Node) -> bool:
+    """Return whether the kernel of a node refuses some values."""
+    return bool(limits_of(node)) or refuses_more(node)
 
 
-def all_between(graph: Graph, value: Any, low: tuple[Any, Any], high: tuple[Any, Any]) -> Node:
-    """Add to a graph the condition that all elements of a value pass two comparisons, such as those with limits."""
-    shape = value.meta["val"].shape
-    above, below = (_make(graph, compare, (value, limit), shape) for compare, limit in (low, high))
-    return _make(graph, aten.all.default, (_make(graph, aten.bitwise_and.Tensor, (above, below), shape),), ())
+class Checks:
+    """The checks that a graph makes: those of its live operations, and those that are kept for dead ones."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._made = [one for node in _live(graph) for one in limits_of(node)]
+
+    def keep(self, node: Node) -> None:
+        """Put the checks of a node that nobody reads in its place; it can be removed then, if nobody reads it now."""
+        with self._graph.inserting_before(node):
+            for limits in limits_of(node):
+                if not any(one.holds(limits) for one in self._made):
+                    self._made.append(limits)
+                    self._assert(within(self._graph, limits), limits.words, node)
+        if refuses_more(node):
+            with self._graph.inserting_before(node.next):
+                self._assert(_anything(self._graph, node), f"{node.target} refused its arguments", node)
+
+    def _assert(self, condition: Node, words: str, node: Node) -> None:
+        made = self._graph.call_function(aten._assert_async.msg, (condition, words))
+        made.meta = {**node.meta, "val": None}
 
 
-def _make(graph: Graph, target: Any, args: tuple, shape: Any) -> Node:
+def _live(graph: Graph) -> set[Node]:
+    """Return the nodes that the results of a graph, or its assertions and loops with checks, stand on."""
+    waiting = [n for n in graph.nodes if n.op == "output" or is_check(n.target) or holds_checks(n.target)]
+    live = set(waiting)
+    while waiting:
+        for node in waiting.pop().all_input_nodes:
+            if node not in live:
+                live.add(node)
+                waiting.append(node)
+    return live
+
+
+def within(graph: Graph, limits: Limits) -> Node:
+    """Add to a graph the condition that all elements of a value pass limits."""
+    value = limits.value
+    if limits.low is None:
+        return _make(graph, aten.all.default, value)
+    passes = _make(graph, aten.eq.Tensor, value, _make(graph, aten.clamp.default, value, limits.low, limits.high))
+    if limits.besides is not None:
+        passes = _make(graph, aten.bitwise_or.Tensor, passes, _make(graph, aten.eq.Scalar, value, limits.besides))
+    return _make(graph, aten.all.default, passes)
+
+
+def _anything(graph: Graph, node: Node) -> Node:
+    """Add to a graph a condition that is always true, so that no compiler can know it, and stands on a node."""
+    value: Any = node.meta["val"]
+    if not isinstance(value, Tensor):
+        k = next(k for k, one in enumerate(value) if isinstance(one, Tensor) and one.numel())
+        node = graph.call_function(operator.getitem, (node, k))
+        node.meta["val"] = value[k]
+    same, other = (_make(graph, compare, node, node) for compare in (aten.eq.Tensor, aten.ne.Tensor))
+    return _make(graph, aten.all.default, _make(graph, aten.bitwise_or.Tensor, same, other))
+
+
+def _make(graph: Graph, target: Any, *args: Any) -> Node:
     node = graph.call_function(target, args)
-    like = next(n.meta["val"] for n in args if isinstance(n, Node))
-    node.meta["val"] = abstract(torch.empty(0, dtype=torch.bool, device=like.device), shape)
+    values = torch.fx.map_arg(args, lambda n: n.meta["val"])
+    device = next(one.meta["val"].device for one in args if isinstance(one, Node))
+    node.meta["val"] = Abstract(infer(target, values, {}, on_meta=False), device)
     return node

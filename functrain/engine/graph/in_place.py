@@ -75,6 +75,10 @@ class InPlace:
         out = self.operation(*_fill(self.args, memories, operands), **_fill(self.kwargs, memories, operands))
         return *memories, *((out,) if self.new is None else (out[k] for k in self.new))
 
+    def seen(self, tensors: Sequence[Any], value: Callable[[Any], Tensor]) -> tuple:
+        """Return the arguments of the operation: of its operands what stands for them, of its views what they show."""
+        return _fill(self.args, [value(one) for one in tensors[: self.count]], tuple(tensors[self.count :]))
+
     def functionally(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the same with copies that transforms of `torch.func` can make too."""
         copies = [_copy_alike(t) for t in tensors[: self.count]]

@@ -23,6 +23,7 @@ from functrain.dispatch_state import (
     vectorizing_levels,
 )
 from functrain.engine.tracing.indexing import get_item, set_item
+from functrain.engine.tracing.own_functions import APPLIED, in_modes, within
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.refusals import Refused
 
@@ -195,6 +196,8 @@ _OWN: dict[Any, Callable] = {
     **{func: _reading(func) for func in (Tensor.tolist, Tensor.numpy, Tensor.__array__)},
     Tensor.__getitem__: lambda _, x, index: get_item(x, index),
     Tensor.__setitem__: lambda _, x, index, value: set_item(x, index, value),
+    APPLIED: lambda _, function, *args, **kwargs: APPLIED(in_modes(function, watch_again), *args, **kwargs),
+    Tensor.register_hook: lambda _, x, hook: x.register_hook(within(hook, watch_again)),
     torch.autograd.grad: _autograd_grad,
     torch.istft: _istft,
     Tensor.istft: _istft,

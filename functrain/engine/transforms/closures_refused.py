@@ -11,6 +11,10 @@ from functrain import tree
 from functrain.dispatch_state import current_level, level
 from functrain.errors import InvalidArgument
 
+LOST = (
+    "closes over a tensor that is being differentiated or vmapped; its gradient would be lost: pass it as an argument"
+)
+
 
 class ClosuresRefused(TorchFunctionMode):
     """The mode that refuses tensors that are being differentiated or vmapped and are no arguments.
@@ -31,10 +35,7 @@ class ClosuresRefused(TorchFunctionMode):
         running = current_level()
         for leaf in tree.leaves((args, kwargs or {})):
             if isinstance(leaf, Tensor) and (level(leaf) > running or self._is_recorded(leaf)):
-                raise InvalidArgument(
-                    f"{self.name} closes over a tensor that is being differentiated or vmapped; its gradient would be "
-                    "lost: pass it as an argument"
-                )
+                raise InvalidArgument(f"{self.name} {LOST}")
         return self._note(func(*args, **(kwargs or {})))
 
     def _note(self, made: Any) -> Any:

@@ -1,17 +1,26 @@
 """Gradients that a function states itself, or does not have."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from functrain import tree
-from functrain.dispatch_state import alive, current_level, is_differentiated_besides
+from functrain.dispatch_state import (
+    alive,
+    current_level,
+    differentiating_levels,
+    is_differentiated_besides,
+    is_transformed,
+)
+from functrain.engine.tracing.own_functions import in_all_batches
 from functrain.engine.tracing.watching import watch_again
-from functrain.engine.transforms.closing import all_passed_on
-from functrain.engine.transforms.closures_refused import ClosuresRefused
+from functrain.engine.transforms.closing import Closed, Filling, all_passed_on, closures
+from functrain.engine.transforms.closures_refused import LOST, ClosuresRefused
 from functrain.engine.transforms.mapped_rows import current_rows, rows_again
 from functrain.errors import InvalidArgument, NotATensor, TreeMismatch
 
@@ -41,6 +50,7 @@ def custom_gradient(f: Callable) -> Callable:
         NotATensor: `f` returns no pair, or a value with something that is no tensor.
         TreeMismatch: what `pull` returns is not like the arguments.
         InvalidArgument: `f` closes over a tensor that is being differentiated; or it is differentiated forward.
+        NotTraceable: under torch.func, where `f` is traced to find what it closes over, it looks at values of a tensor.
 
     >>> @custom_gradient
     ... def clipped(x):
@@ -55,7 +65,8 @@ def custom_gradient(f: Callable) -> Callable:
         where = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         seen: list[Any] = []
         call = _Call(f, all_passed_on(kwargs), leaves, spec, where, seen)
-        out = _Custom.apply(call, *(leaves[k] for k in where))
+        tensors = [leaves[k] for k in where]
+        out = _Custom.apply(call, *tensors, *call.close_over(tensors))
         return tree.unflatten(seen[0], list(out))
 
     return with_gradient
@@ -67,10 +78,33 @@ class _Call:
     def __init__(self, f: Callable, kwargs: dict, leaves: list, spec: Any, where: list[int], seen: list) -> None:
         self.f, self.kwargs, self.leaves, self.spec, self.where, self.seen = f, kwargs, leaves, spec, where, seen
         self.name, self.rows = getattr(f, "__name__", type(f).__name__), current_rows()
+        self.closed = Closed([], {}, [])
+
+    def close_over(self, tensors: list[Tensor]) -> list[Tensor]:
+        """Return the rows that the function closes over, as further arguments; refuse what is being differentiated.
+
+        PyTorch numbers the transforms anew where it runs the function: it would take them for rows of others.
+        """
+        if not is_transformed() or get_proxy_mode() is not None:
+            return []
+
+        def both(inputs: Sequence[Tensor]) -> list[Tensor]:
+            value, pull = self(tuple(inputs))
+            self._check_value(tree.leaves(value))
+            made = tree.leaves((value, pull(tree.map(torch.zeros_like, value))))
+            return [leaf for leaf in made if isinstance(leaf, Tensor)]
+
+        self.closed = closures(both, tensors, self._title())
+        if differentiating_levels(self.closed.tensors):
+            raise InvalidArgument(f"{self._title()} {LOST}")
+        return self.closed.tensors
+
+    def _title(self) -> str:
+        return f"{self.name} under custom_gradient"
 
     def __call__(self, tensors: tuple[Tensor, ...]) -> tuple[Any, Callable]:
         filled = list(self.leaves)
-        for k, tensor in zip(self.where, tensors, strict=True):
+        for k, tensor in zip(self.where, tensors[: len(self.where)], strict=True):
             filled[k] = tensor
         made = self.f(*tree.unflatten(self.spec, filled), **self.kwargs)
         if not (isinstance(made, tuple) and len(made) == 2 and callable(made[1])):
@@ -79,23 +113,33 @@ class _Call:
         return made
 
     def value(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        with watch_again(), rows_again(self.rows), ClosuresRefused(f"{self.name} under custom_gradient", tensors):
+        with watch_again(), rows_again(self.rows), self._filling(tensors) as mode:
             value, structure = tree.flatten(self(tensors)[0])
-        wrong = [leaf for leaf in value if not isinstance(leaf, Tensor)]
+        self._check_value(value)
+        self.seen[:] = [structure]
+        return tuple(mode.swap(leaf) for leaf in value)
+
+    def _filling(self, tensors: tuple[Tensor, ...]) -> Filling | ClosuresRefused:
+        """Return the mode in which the further arguments stand for what is closed over; without any, none may be."""
+        if self.closed.tensors:
+            return Filling(self.closed, tensors[len(self.where) :])
+        return ClosuresRefused(self._title(), tensors)
+
+    def _check_value(self, leaves: list[Any]) -> None:
+        wrong = [leaf for leaf in leaves if not isinstance(leaf, Tensor)]
         if wrong:
             raise NotATensor(f"the value of {self.name} must be tensors, got {type(wrong[0]).__name__} in it")
-        self.seen[:] = [structure]
-        return tuple(value)
 
     def gradients(self, tensors: tuple[Tensor, ...], cotangents: list[Tensor]) -> list[Tensor | None]:
-        _, pull = self(tensors)
-        made = pull(tree.unflatten(self.seen[0], cotangents))
+        with self._filling(tensors) if self.closed.tensors else nullcontext():
+            _, pull = self(tensors)
+            made = pull(tree.unflatten(self.seen[0], cotangents))
         args = tree.unflatten(self.spec, self.leaves)
         each = (made,) if len(args) == 1 else made
         if not isinstance(each, tuple) or len(each) != len(args):
             raise TreeMismatch(f"the gradient of {self.name} must be a tuple of {len(args)}, one for each argument")
         flat = [leaf for a, g in zip(args, each, strict=True) for leaf in self._leaves(a, g)]
-        return [flat[k] for k in self.where]
+        return [flat[k] for k in self.where] + [None] * len(self.closed.tensors)
 
     def _leaves(self, argument: Any, gradient: Any) -> list[Any]:
         leaves, spec = tree.flatten(argument)
@@ -124,7 +168,8 @@ class _Custom(torch.autograd.Function):
 
     @staticmethod
     def forward(call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
-        return tuple(t.view_as(t) if any(t is x for x in tensors) else t for t in call.value(tensors))
+        value = [t.view_as(t) if any(t is x for x in tensors) else t for t in call.value(tensors)]
+        return in_all_batches(tuple(value), tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:

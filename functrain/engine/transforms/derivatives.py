@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
+from functrain.dispatch_state import is_differentiated_by_hand
 from functrain.engine.calling.locks import one_at_a_time
 from functrain.engine.transforms.closing import all_passed_on
 from functrain.engine.transforms.gradients import with_keywords
@@ -63,7 +64,8 @@ def jvp(f: Callable, primals: Sequence[Any], tangents: Sequence[Any], has_aux: b
         (value, tangent), with `has_aux` (value, tangent, aux).
 
     Raises:
-        InvalidArgument: primals or tangents are no tuple or list; or with `has_aux` the function returns no pair.
+        InvalidArgument: primals or tangents are no tuple or list; with `has_aux` the function returns no pair; or it is
+            called inside of PyTorch's `forward_ad.dual_level()`, as `hvp`, `jacfwd` and `hessian` may not be either.
         NotATensor: a leaf of an argument is no floating-point tensor, or one of the value is no tensor.
         TreeMismatch: the tangents are not like the primals.
 
@@ -71,7 +73,7 @@ def jvp(f: Callable, primals: Sequence[Any], tangents: Sequence[Any], has_aux: b
     (tensor(0.), tensor(2.))
     """
     primals, tangents = _as_tuples("jvp", primals, tangents)
-    _load_forward()
+    _begin_forward("jvp")
     f = Returning(f, "jvp", has_aux, backward=False)
     with one_at_a_time():
         pushed: Any = torch.func.jvp(f, all_passed_on(primals), all_passed_on(tangents), has_aux=has_aux)
@@ -101,7 +103,7 @@ def hvp(f: Callable, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple:
     (tensor([ 6., 12.]),)
     """
     primals, tangents = _as_tuples("hvp", primals, tangents)
-    _load_forward()
+    _begin_forward("hvp")
     gradient = torch.func.grad(_scalar(f), argnums=tuple(range(len(primals))))
     with one_at_a_time():
         return torch.func.jvp(gradient, all_passed_on(primals), all_passed_on(tangents))[1]  # pyright: ignore
@@ -168,13 +170,23 @@ def _wrap(f: Callable, derivative: Callable, argnums: Any, has_aux: bool, name: 
                 raise InvalidArgument(f"{name}: argnums names argument {k}, but there are {len(args)} arguments")
             _check_floating(name, (args[k],), k)
         if name != "jacrev":
-            _load_forward()
+            _begin_forward(name)
         returning = Returning(with_keywords(f, kwargs), name, has_aux, backward=name != "jacfwd")
         with one_at_a_time() if name != "jacrev" else nullcontext():
             made = derivative(returning)(*all_passed_on(args))
         return (made[0], returning.aux(made[1])) if has_aux else made
 
     return differentiated
+
+
+def _begin_forward(name: str) -> None:
+    """Refuse what PyTorch cannot nest, and load what it differentiates forward with."""
+    if is_differentiated_by_hand():
+        raise InvalidArgument(
+            f"{name} inside torch.autograd.forward_ad.dual_level(): PyTorch opens no second level there; take the "
+            "outer derivative by functrain's jvp too, which nests, or the inner one by grad or vjp"
+        )
+    _load_forward()
 
 
 @cache

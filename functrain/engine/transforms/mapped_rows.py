@@ -17,6 +17,7 @@ from functrain.engine.tracing.abstract_tensor import storage_of
 from functrain.engine.tracing.copied_rows import CopiedRows, index_of
 from functrain.engine.tracing.indexing import get_item, is_number, is_row, set_item
 from functrain.engine.tracing.meta.geometry import tensors_in
+from functrain.engine.tracing.own_functions import APPLIED, in_modes, within
 from functrain.engine.tracing.refusals import Refused
 from functrain.errors import SideEffect
 
@@ -36,6 +37,7 @@ class MappedRows(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Take or set a row, or let a function run and see what it writes to."""
+        args = self._seen_inside(func, args)
         is_by_number = func in _ITEMS and any(map(_is_mapped, index_of(args[1])))
         if not is_by_number and not self._rows.rows:
             return func(*args, **(kwargs or {}))
@@ -56,6 +58,15 @@ class MappedRows(TorchFunctionMode):
         self._check(tensors_in(tree.leaves(result)))
         if any(row.is_ahead for row in self._rows.rows.values()):
             raise Refused("row")
+
+    def _seen_inside(self, func: Any, args: tuple) -> tuple:
+        """Return the arguments of a function, so that this mode is on in what it calls later."""
+        if func is APPLIED:
+            return in_modes(args[0], self._again), *args[1:]
+        return (args[0], within(args[1], self._again)) if func is Tensor.register_hook else args
+
+    def _again(self) -> AbstractContextManager:
+        return rows_again(self)
 
     def _take(self, x: Tensor, index: Any) -> Tensor:
         self._check([x])

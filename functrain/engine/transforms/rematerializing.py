@@ -18,6 +18,7 @@ from functrain import tree
 from functrain.dispatch_state import (
     alive,
     current_level,
+    derivative_along,
     forward_derivatives_on,
     is_differentiated_besides,
     is_transformed,
@@ -43,14 +44,14 @@ def remat(f: Callable) -> Callable:
     elimination nor a scheduler can put it back to the first.
 
     Args:
-        f: a pure function of trees, its randomness from keys. Under torch.func outside of `jit`, what is differentiated
-            must be an argument, not closed over.
+        f: a pure function of trees, its randomness from keys. Under torch.func it is traced, to find what it
+            closes over.
 
     Returns:
         A function of the same arguments and results.
 
     Raises:
-        InvalidArgument: `f` closes over a tensor that is being differentiated by torch.func outside of `jit`.
+        NotTraceable: under torch.func, `f` looks at the values of a tensor.
 
     The method is that of Chen et al., Training Deep Nets with Sublinear Memory Cost (2016).
 
@@ -66,7 +67,7 @@ def remat(f: Callable) -> Callable:
     def rematerialised(*args: Any, **kwargs: Any) -> Any:
         args, kwargs = all_passed_on(args), all_passed_on(kwargs)
         if is_transformed() or (is_recorded() and torch.is_grad_enabled()):
-            return _transform(f, args, kwargs, is_recorded() and get_proxy_mode() is None)
+            return _transform(f, args, kwargs, discovers=get_proxy_mode() is None)
         if get_proxy_mode() is None and torch.is_grad_enabled():
             return _checkpoint(partial(f, **kwargs) if kwargs else f, args)
         return f(*args, **kwargs)
@@ -84,7 +85,7 @@ def _checkpoint(f: Callable, args: tuple) -> Any:
     return f(*args)  # gradients inside refuse what recomputes: the same values, in more memory
 
 
-def _transform(f: Callable, args: tuple, kwargs: dict[str, Any], traced: bool) -> Any:
+def _transform(f: Callable, args: tuple, kwargs: dict[str, Any], discovers: bool) -> Any:
     f = _under_autocast_of_now(f)
     leaves, spec = tree.flatten((args, kwargs))
     where = [k for k, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
@@ -100,7 +101,7 @@ def _transform(f: Callable, args: tuple, kwargs: dict[str, Any], traced: bool) -
         return [r for r in results if isinstance(r, Tensor)]
 
     tensors = [leaves[k] for k in where]
-    closed = closures(called, tensors, _name(f)) if traced else None
+    closed = closures(called, tensors, _name(f)) if discovers else None
     count, rows = len(tensors), current_rows()
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -208,7 +209,7 @@ class _Remat(torch.autograd.Function):
             tensors = [without_tangent(t) for t in ctx.saved_tensors]
             by, partial = _of_floats(ctx.call.flat, tensors)
             moving = [torch.zeros_like(tensors[k]) if tangents[k] is None else tangents[k] for k in by]
-            out = iter(torch.func.jvp(partial, tuple(tensors[k] for k in by), tuple(moving))[1])
+            out = iter(derivative_along(partial, tuple(tensors[k] for k in by), tuple(moving)))
         return tuple(next(out) if wanted else None for wanted in ctx.results)
 
 

@@ -9,7 +9,8 @@ from torch.fx.node import has_side_effect
 from torch.torch_version import TorchVersion
 
 from functrain.engine.graph.aliasing import Aliasing
-from functrain.engine.graph.checks import all_between
+from functrain.engine.graph.checks import within
+from functrain.engine.graph.limits import limits_of
 from functrain.engine.graph.queries import replace
 from functrain.errors import CompileFailed
 
@@ -37,19 +38,17 @@ def _keep_checks(graph: Graph) -> None:
 
 
 _COUNTS_FROM_THE_END = TorchVersion(torch.__version__) < "2.13"
-_INDEX = {aten.gather.default: 2, aten.embedding.default: 1}
+_REFUSE_NEGATIVE = (aten.gather.default, aten.embedding.default)
 
 
 def _refuse_negative_indices(graph: Graph) -> None:
     """Write a check of indices where kernels make one, and Inductor's code counts negative ones from the end."""
-    for node in [n for n in graph.nodes if n.target in _INDEX]:
-        axis = node.args[1] if node.target is aten.gather.default else 0
-        shape = node.args[0].meta["val"].shape
-        n = shape[axis] if shape else 1
-        with graph.inserting_before(node):
-            condition = all_between(graph, node.args[_INDEX[node.target]], (aten.ge.Scalar, 0), (aten.lt.Scalar, n))
-            check = graph.call_function(aten._assert_async.msg, (condition, f"index out of bounds: 0 <= index < {n}"))
-        check.meta = {**node.meta, "val": None}
+    for node in [n for n in graph.nodes if n.target in _REFUSE_NEGATIVE]:
+        for limits in limits_of(node):
+            words = f"index out of bounds: 0 <= index < {limits.high + 1}"  # pyright: ignore[reportOptionalOperand]
+            with graph.inserting_before(node):
+                check = graph.call_function(aten._assert_async.msg, (within(graph, limits), words))
+            check.meta = {**node.meta, "val": None}
 
 
 def _count_offsets_from_inputs(graph: Graph) -> None:

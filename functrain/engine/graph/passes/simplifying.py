@@ -8,7 +8,7 @@ from torch import Tensor
 
 from functrain.dispatch_state import as_recorded
 from functrain.engine.graph.aliasing import Aliasing, laid_out_by_storage
-from functrain.engine.graph.checks import CHECKED, holds_checks, is_check, keep_check
+from functrain.engine.graph.checks import Checks, holds_checks, is_check, refuses
 from functrain.engine.graph.queries import attribute, outputs, replace
 from functrain.engine.graph.results import keep_apart, shared_by_results
 from functrain.engine.tracing.meta.geometry import same_layout
@@ -59,7 +59,7 @@ def simplify(gm: Any) -> Any:
     ['mul', 'add']
     """
     shared = shared_by_results(gm.graph)
-    remove_dead(gm)
+    remove_dead(gm, but_checks=True)
     _drop_no_ops(gm)
     _fold_constants(gm)
     _merge_equal(gm)
@@ -68,8 +68,12 @@ def simplify(gm: Any) -> Any:
     return gm
 
 
-def remove_dead(gm: Any) -> None:
+def remove_dead(gm: Any, but_checks: bool = False) -> None:
     """Remove the operations whose results nobody reads, but for assertions and loops that check values.
+
+    Args:
+        gm: the module of the graph.
+        but_checks: whether operations that refuse some values are left as they are. Otherwise their checks stay.
 
     >>> from functrain.engine.tracing.to_graph import trace
     >>> gm = trace(lambda x: [(x * 2, x + 1)[1]], [torch.ones(2)]).gm
@@ -77,14 +81,19 @@ def remove_dead(gm: Any) -> None:
     >>> [n.name for n in gm.graph.nodes if n.op == "call_function"]
     ['add']
     """
+    checks: Checks | None = None
     for node in reversed(gm.graph.nodes):
         if node.users or node.op not in ("call_function", "get_attr"):
             continue
         if is_check(node.target) or holds_checks(node.target):
             continue
-        if node.target in CHECKED:
-            keep_check(node)
-        gm.graph.erase_node(node)
+        if refuses(node):
+            if but_checks:
+                continue
+            checks = checks or Checks(gm.graph)
+            checks.keep(node)
+        if not node.users:
+            gm.graph.erase_node(node)
 
 
 def is_pure(node: Any) -> bool:
@@ -194,7 +203,7 @@ def _fold_constants(gm: Any) -> None:
             constant = gm.graph.get_attr(name)
         constant.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(constant)
-    remove_dead(gm)
+    remove_dead(gm, but_checks=True)
 
 
 def _is_uninitialised(node: Any) -> bool:

@@ -109,7 +109,9 @@ def _of_write(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return args[0].meta
     try:
         return trial_run(func, args, kwargs)
-    except RuntimeError:
+    except (RuntimeError, IndexError) as error:
+        if isinstance(error, IndexError) and "broadcast" not in str(error):
+            raise
         # How many values there must be depends on the mask, and that of zeros is false: the call itself will tell.
         if func is torch.ops.aten.index_put_.default and _has_mask(args[1]) and args[0].dtype is args[2].dtype:
             return args[0].meta

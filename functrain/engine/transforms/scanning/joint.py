@@ -186,7 +186,7 @@ class _Cut:
         out = [*(copies[n] for n in made), *ran, *(_contiguous(new, copies[n]) for n in kept.saved)]
         new.output(out)
         gm = graph_module(self.graph, new)
-        remove_dead(gm)
+        remove_dead(gm, but_checks=True)
         examples = [value_of(n) for n in self.own]
         return Traced(gm, examples, self.closed, [value_of(n) for n in out[self.program.carry :]])
 
