@@ -109,7 +109,7 @@ def _along(x: Any, axis: int, index: Any, *_: Any) -> Iterable[Limits]:
     yield Limits(index, 0, _size(x, axis) - 1)
 
 
-def _filled(x: Any, axis: int, index: Any, *_: Any) -> Iterable[Limits]:
+def _along_or_back(x: Any, axis: int, index: Any, *_: Any) -> Iterable[Limits]:
     n = _size(x, axis)
     yield Limits(index, -n, n - 1)
 
@@ -119,7 +119,7 @@ def _of_all(x: Any, index: Any, *_: Any) -> Iterable[Limits]:
     yield Limits(index, -n, n - 1)
 
 
-def _embedded(weight: Any, indices: Any, *_: Any) -> Iterable[Limits]:
+def _of_rows(weight: Any, indices: Any, *_: Any) -> Iterable[Limits]:
     yield Limits(indices, 0, _size(weight, 0) - 1)
 
 
@@ -168,11 +168,11 @@ _LIMITS: dict[Any, Callable[..., Iterable[Limits]]] = {
     aten.index.Tensor: _by_axes,
     aten.index_put.default: _by_axes,
     **dict.fromkeys(_ALONG, _along),
-    aten.index_fill.int_Scalar: _filled,
-    aten.index_fill.int_Tensor: _filled,
+    aten.index_fill.int_Scalar: _along_or_back,
+    aten.index_fill.int_Tensor: _along_or_back,
     aten.take.default: _of_all,
     aten.put.default: _of_all,
-    aten.embedding.default: _embedded,
+    aten.embedding.default: _of_rows,
     aten.nll_loss_forward.default: _labels,
     aten.nll_loss2d_forward.default: _labels,
     aten.nll_loss_backward.default: _labels_of_gradient,

@@ -22,7 +22,6 @@ from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatc
 from functrain.dispatch_state import outside_of_trace, unseen
 from functrain.engine.tracing.abstract_tensor import Abstract, abstract, abstract_as_seen, settle, storage_of
 from functrain.engine.tracing.asking import evaluate
-from functrain.engine.tracing.copied_rows import CopiedRows
 from functrain.engine.tracing.lazy_module import call_node, graph_module
 from functrain.engine.tracing.meta.devices import check_dtypes, device_of
 from functrain.engine.tracing.meta.geometry import map_tensors, tensors_in
@@ -38,6 +37,7 @@ from functrain.engine.tracing.operation_facts import (
 )
 from functrain.engine.tracing.places import AT, Places
 from functrain.engine.tracing.refusals import Refused
+from functrain.engine.tracing.rows.copied_rows import CopiedRows
 
 aten = torch.ops.aten
 _OTHER_MEMORY = ("set_", "resize_", "resize_as_", "_resize_output_")

@@ -22,10 +22,10 @@ from functrain.dispatch_state import (
     unseen,
     vectorizing_levels,
 )
-from functrain.engine.tracing.indexing import get_item, set_item
 from functrain.engine.tracing.own_functions import APPLIED, in_modes, within
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.refusals import Refused
+from functrain.engine.tracing.rows.indexing import get_item, set_item
 
 
 class Watching(TorchFunctionMode):

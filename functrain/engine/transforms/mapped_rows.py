@@ -14,11 +14,11 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 from functrain import tree
 from functrain.dispatch_state import innermost, unseen, vectorizing_levels
 from functrain.engine.tracing.abstract_tensor import storage_of
-from functrain.engine.tracing.copied_rows import CopiedRows, index_of
-from functrain.engine.tracing.indexing import get_item, is_number, is_row, set_item
 from functrain.engine.tracing.meta.geometry import tensors_in
 from functrain.engine.tracing.own_functions import APPLIED, in_modes, within
 from functrain.engine.tracing.refusals import Refused
+from functrain.engine.tracing.rows.copied_rows import CopiedRows, index_of
+from functrain.engine.tracing.rows.indexing import get_item, is_number, is_row, set_item
 from functrain.errors import SideEffect
 
 _OPERATORS = "add and floordiv lshift mod mul or pow rshift sub truediv xor"

@@ -67,7 +67,7 @@ def from_torch(transform: Transform, state: Mapping[str, Any], params: Any, path
         path: {name: value for name, value in state["state"].get(number, {}).items() if value is not None}
         for path, number in zip(order, numbers, strict=True)
     }
-    return _filled(transform, began, kept)
+    return _fill(transform, began, kept)
 
 
 def _with_history(transform: Transform, began: Any, history: Any, params: Any, order: list[str]) -> Any:
@@ -81,7 +81,7 @@ def _with_history(transform: Transform, began: Any, history: Any, params: Any, o
     return made if seen else read(transform, began, order)  # which says that it is no memory
 
 
-def _filled(transform: Transform, began: Any, kept: Kept) -> Any:
+def _fill(transform: Transform, began: Any, kept: Kept) -> Any:
     names: dict[str, set[str]] = {path: set() for path in kept}
 
     def fill(piece: Transform, state: Any, paths: Sequence[str]) -> Any:

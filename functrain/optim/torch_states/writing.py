@@ -59,7 +59,7 @@ def to_torch(transform: Transform, opt_state: Any, params: Any, paths: Sequence[
             return ()
         if piece.label == "trace" and "count" in state and not int(state["count"]):
             return ()  # no buffer yet: the first gradient is not dampened
-        for path, name, value in _written(piece, state, seen):
+        for path, name, value in _entries(piece, state, seen):
             if value.numel() == 0 and sizes[path]:
                 continue  # as the rows of a vector, of which Adafactor keeps none
             _put(out[path], name, value, piece)
@@ -79,7 +79,7 @@ def _put(kept: dict[str, Any], name: str, value: Tensor, piece: Transform) -> No
     kept[name] = value.clone()
 
 
-def _written(piece: Transform, state: dict, paths: Sequence[str]) -> list[tuple[str, str, Tensor]]:
+def _entries(piece: Transform, state: dict, paths: Sequence[str]) -> list[tuple[str, str, Tensor]]:
     """Return (path, name, value) of all that a piece keeps, in the words of torch.optim."""
     rows: list[tuple[str, str, Tensor]] = []
     for slot, name in SLOTS[str(piece.label)].items():
@@ -90,11 +90,11 @@ def _written(piece: Transform, state: dict, paths: Sequence[str]) -> list[tuple[
             rows += [(path, name, leaf) for path, leaf in tree.leaves_with_path(value)]
     shared = {}
     if "count" in state and piece.label != "trace":
-        shared = {"step": state["count"].to(torch.float32)} | _derived(piece, int(state["count"]))
+        shared = {"step": state["count"].to(torch.float32)} | _from_the_count(piece, int(state["count"]))
     return rows + [(path, name, value) for name, value in shared.items() for path in paths]
 
 
-def _derived(piece: Transform, count: int) -> dict[str, Tensor]:
+def _from_the_count(piece: Transform, count: int) -> dict[str, Tensor]:
     """Return what ASGD keeps beside its count: the rate of the next step, and the weight of its average."""
     if piece.label == "scale_by_falling_rate":
         lr, lambd, alpha = (_number(name, piece.hypers[name]) for name in ("lr", "lambd", "alpha"))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from functrain.dispatch_state import innermost, unseen
-from functrain.engine.tracing.copied_rows import index_of
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.refusals import Refused
+from functrain.engine.tracing.rows.copied_rows import index_of
 
 _BASIC = (int, slice, type(None), type(...))
 
