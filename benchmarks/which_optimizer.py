@@ -62,7 +62,7 @@ def digits(steps: int = 300, seeds: int = 8) -> Problem:
     return Problem(model, batch, tuple(valid.arrays), steps, seeds)
 
 
-def text(steps: int = 125, seeds: int = 5) -> Problem:
+def text(steps: int = 500, seeds: int = 5) -> Problem:
     """Return a GPT of two layers that predicts the next character, in batches of 4 times 32 characters."""
     whole = "\n".join(pydoc_data.topics.topics[name] for name in sorted(pydoc_data.topics.topics))
     letters = [c for c in whole if 31 < ord(c) < 127 or c == "\n"]
@@ -129,18 +129,18 @@ def warm(rate: Any) -> Any:
     return rate * schedule.warmup(0.05, schedule.cosine(1.0, 0.0))
 
 
-USUAL = [1e-3, 3e-3, 1e-2]
+USUAL = [3e-4, 1e-3, 3e-3, 1e-2, 3e-2]
 OPTIMIZERS: dict[str, tuple[Make, list[float]]] = {
-    "sgd": (lambda rate: optim.sgd(warm(rate)), [0.3, 1.0, 3.0]),
-    "sgd, momentum": (lambda rate: optim.sgd(warm(rate), momentum=0.9), [0.03, 0.1, 0.3]),
-    "adagrad": (lambda rate: optim.adagrad(warm(rate)), [0.03, 0.1, 0.3]),
+    "sgd": (lambda rate: optim.sgd(warm(rate)), [0.1, 0.3, 1.0, 3.0]),
+    "sgd, momentum": (lambda rate: optim.sgd(warm(rate), momentum=0.9), [0.01, 0.03, 0.1, 0.3]),
+    "adagrad": (lambda rate: optim.adagrad(warm(rate)), [0.01, 0.03, 0.1, 0.3]),
     "rmsprop": (lambda rate: optim.rmsprop(warm(rate)), USUAL),
     "adam": (lambda rate: optim.adam(warm(rate)), USUAL),
     "adamw": (lambda rate: optim.adamw(warm(rate), weight_decay=0.1), USUAL),
     "nadam": (lambda rate: optim.nadam(warm(rate)), USUAL),
-    "adafactor": (lambda rate: optim.adafactor(warm(rate)), [0.03, 0.1, 0.3]),
-    "lion": (lambda rate: optim.lion(warm(rate), weight_decay=0.1), [1e-3, 3e-3, 1e-2]),
-    "muon": (lambda rate: optim.muon(warm(rate), others=optim.adamw(warm(0.1 * rate))), [0.03, 0.1, 0.3]),
+    "adafactor": (lambda rate: optim.adafactor(warm(rate)), [0.03, 0.1, 0.3, 1.0]),
+    "lion": (lambda rate: optim.lion(warm(rate), weight_decay=0.1), [1e-4, 3e-4, 1e-3, 3e-3]),
+    "muon": (lambda rate: optim.muon(warm(rate), others=optim.adamw(warm(0.1 * rate))), [0.01, 0.03, 0.1, 0.3]),
 }
 SCHEDULES: dict[str, Callable[[Any], Any]] = {
     "constant": lambda rate: rate,
@@ -151,11 +151,13 @@ SCHEDULES: dict[str, Callable[[Any], Any]] = {
     "inverse_sqrt": lambda rate: rate * schedule.inverse_sqrt(1.0, 0.05),
     "cosine_restarts": lambda rate: rate * schedule.cosine_restarts(1.0, 0.0, 2, growth=2.0),
 }
-OF_SCHEDULES = [3e-3, 1e-2]
+OF_SCHEDULES = [1e-3, 3e-3, 1e-2, 3e-2]
 
 
-def measured(problems: Mapping[str, Problem], figures: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures of both comparisons by problem, added to others."""
+def measured(
+    problems: Mapping[str, Problem], figures: dict[str, Any], keep: bool, save: Callable[[Any], None]
+) -> dict[str, Any]:
+    """Return the figures of both comparisons by problem, added to others; which `keep` keeps."""
     by_schedule = {
         kind: (lambda rate, of=of: optim.adamw(of(rate), weight_decay=0.1), OF_SCHEDULES)
         for kind, of in SCHEDULES.items()
@@ -163,9 +165,12 @@ def measured(problems: Mapping[str, Problem], figures: dict[str, Any]) -> dict[s
     for name, problem in problems.items():
         for what, entries in (("optimizers", OPTIMIZERS), ("schedules", by_schedule)):
             for entry, (make, rates) in entries.items():
-                found = best(problem, make, rates)
-                figures.setdefault(what, {}).setdefault(entry, {})[name] = found
-                print(f"{name}: {entry}: {statistics.mean(found['last']):.4f} at {found['rate']:g}", flush=True)
+                by_problem = figures.setdefault(what, {}).setdefault(entry, {})
+                if keep and name in by_problem:
+                    continue
+                by_problem[name] = one = best(problem, make, rates)
+                print(f"{name}: {entry}: {statistics.mean(one['last']):.4f} at {one['rate']:g}", flush=True)
+                save(figures)  # each takes minutes, and a run that is cut goes on with --missing
     figures["schedules"]["warmup, cosine"] = figures["optimizers"]["adamw"]
     return figures
 
@@ -224,20 +229,27 @@ def draw(figures: Mapping[str, Any], steps: Mapping[str, int], to: Path) -> None
     picture.savefig(to, metadata={"Date": None})
 
 
+def save(figures: Mapping[str, Any]) -> None:
+    """Write the figures to their file."""
+    FIGURES.write_text(json.dumps(figures, separators=(",", ":")) + "\n")
+
+
 def main() -> None:
     """Measure, and write what the page shows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few steps of few seeds; writes nothing")
     parser.add_argument("--only", nargs="*", help="the problems to measure again; none draws what was measured")
+    parser.add_argument("--missing", action="store_true", help="measure what the file of figures does not have yet")
     args = parser.parse_args()
     torch.set_num_threads(1)
     small = {"steps": POINTS, "seeds": 2} if args.quick else {}
     problems = {"digits": digits(**small), "GPT": text(**small)}
-    before = {} if args.only is None else json.loads(FIGURES.read_text())
-    figures = measured({k: p for k, p in problems.items() if args.only is None or k in args.only}, before)
+    before = json.loads(FIGURES.read_text()) if args.missing or args.only is not None else {}
+    chosen = {k: p for k, p in problems.items() if args.only is None or k in args.only}
+    figures = measured(chosen, before, args.missing, (lambda _: None) if args.quick else save)
     if args.quick:
         return
-    FIGURES.write_text(json.dumps(figures, separators=(",", ":")) + "\n")
+    save(figures)
     draw(figures, {name: problem.steps for name, problem in problems.items()}, PICTURE)
     tables = {what: table(entries, what.removesuffix("s")) for what, entries in figures.items()}
     PAGE.write_text(written(PAGE.read_text(), tables))

@@ -23,7 +23,11 @@ TOLERANCE = 0.05
 LR, WEIGHT_DECAY, COUNT = 1e-4, 1e-2, 5
 CLASSES, VOCABULARY, ROWS, CONTEXT, IMAGE = 10, 1000, 8, 128, 64
 EAGER, COMPILED = "PyTorch, fused AdamW", "torch.compile, fused AdamW"
-TARGETS = [Target("functrain, aten", EAGER, 1.0), Target("functrain, inductor", COMPILED, 1.0)]
+TARGETS = [
+    Target("functrain, aten", EAGER, 1.0),
+    Target("functrain, inductor", COMPILED, 1.0),
+    Target("functrain, eager", EAGER, 1.4),
+]
 
 Batch = tuple[Any, torch.Tensor]
 
@@ -39,6 +43,7 @@ def entrants(
         out: the module's result -> the logits; None where it returns them.
     """
     return {
+        "functrain, eager": partial(_functrain, make, batch, out, None),
         **{f"functrain, {backend}": partial(_functrain, make, batch, out, backend) for backend in ("aten", "inductor")},
         EAGER: partial(_module, make, batch, out, compiled=False),
         COMPILED: partial(_module, make, batch, out, compiled=True),
@@ -89,12 +94,13 @@ def _drawn(make: Callable[[], torch.nn.Module]) -> torch.nn.Module:
     return make().to(DEVICE).train()
 
 
-def _functrain(make: Callable, batch: Callable, out: Callable | None, backend: str) -> Entrant:
+def _functrain(make: Callable, batch: Callable, out: Callable | None, backend: str | None) -> Entrant:
     model = nn.from_module(_drawn(make), out=out)
     learner = ft.Learner(model, losses.cross_entropy, optim.adamw(lr=LR, weight_decay=WEIGHT_DECAY))
     rows = ft.tree.to(batch(), DEVICE)
     state = ft.init(learner, ft.random.key(0), rows)
-    step = ft.jit(ft.train_step(learner), donate=0, backend=backend)
+    step = ft.train_step(learner)
+    step = step if backend is None else ft.jit(step, donate=0, backend=backend)
 
     def advance() -> torch.Tensor:
         nonlocal state

@@ -12,6 +12,7 @@ import attrs
 from functrain import arguments, checkpoint
 from functrain.callbacks.stopping import check_monitor
 from functrain.checkpoint.folders import Inside, keep_newest
+from functrain.checkpoint.holding import check_held
 from functrain.errors import CannotSave, InvalidArgument
 from functrain.train.events import Callback
 from functrain.train.run import Run, batches_done
@@ -33,7 +34,8 @@ def save_checkpoints(
 
     A thread writes a copy, while the training goes on; it waits only while the one before is not on the disk yet. What
     goes wrong there is raised between two batches, and `error.run` is the run up to there. The folder is held: another
-    callback, or another process, that would save into it is refused.
+    callback, or another process, that would save into it is refused, and where the folder is deleted or replaced
+    meanwhile, the run saves into no other.
 
     Args:
         folder: the folder; it is made if it is not there, in a folder that is. A new run begins in an empty one.
@@ -66,15 +68,23 @@ def save_checkpoints(
                 check_monitor(run, monitor)
             yield _Saving(path, writer, batches_done(run))
 
-    def boundary(run: Run, saving: _Saving) -> None:
+    def save_if_due(run: Run, saving: _Saving) -> None:
         saving.writer.check()
         ended, done = run.point is not None, batches_done(run)
         if ended or _is_due(run, every, saving.done):
+            check_held(saving.folder)
             then = None if keeping is None else partial(_tidy, keeping)
             saving.writer.add(saving.folder, run, info=_info(run, done), then=then)
         saving.done = done
         if ended:
             saving.writer.wait()
+
+    def boundary(run: Run, saving: _Saving) -> None:
+        try:
+            save_if_due(run, saving)
+        except CannotSave:
+            check_held(saving.folder)  # which says why, where the folder is no more
+            raise
 
     options: dict[str, Any] = dict(keeps_state=False, reads_logs=False, resource=saving, boundary=boundary)
     return Callback(name, {}, **options)

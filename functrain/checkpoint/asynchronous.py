@@ -12,11 +12,10 @@ from functools import partial
 from typing import Any
 
 import attrs
-from torch import Tensor
 
 from functrain.checkpoint.files import as_path, check_info, put
 from functrain.checkpoint.folders import Inside, look_into, put_into
-from functrain.checkpoint.format.packing import is_small, pack
+from functrain.checkpoint.format.packing import pack
 from functrain.checkpoint.format.taking_apart import Parts, take_apart
 from functrain.checkpoint.format.writing import check_target
 from functrain.errors import CannotSave
@@ -57,7 +56,7 @@ class Background:
         target = as_path(path).absolute()  # the thread may write when the working directory is another one
         parts = self._take_apart(value, info)
         check_target(target)
-        self._begin(partial(put, target, pack(copy(parts), info or {}, None)))
+        self._begin(partial(put, target, pack(parts, info or {}, None, apart=True)))
 
     def add(
         self,
@@ -73,7 +72,7 @@ class Background:
         """
         parts = self._take_apart(value, info)
         inside = look_into(as_path(folder).absolute())
-        content = pack(copy(parts), info or {}, inside.next)
+        content = pack(parts, info or {}, inside.next, apart=True)
 
         def write() -> None:
             put_into(inside, content)
@@ -110,25 +109,6 @@ class Background:
 def _write(write: Callable[[], Any]) -> None:
     with _writing:
         write()
-
-
-def copy(parts: Parts) -> Parts:
-    """Return a value that was taken apart with a copy of each tensor, on the CPU; the copy is finished.
-
-    One so small that it is copied when it is packed is returned as it is.
-
-    >>> import torch
-    >>> x = torch.ones(1_000_000)
-    >>> copy(take_apart(x)).tensors[""] is x
-    False
-    """
-    if is_small(parts):
-        return parts
-    return Parts(parts.outline, {name: _copy(tensor) for name, tensor in parts.tensors.items()})
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return tensor.clone() if tensor.device.type == "cpu" else tensor.cpu()
 
 
 @contextmanager

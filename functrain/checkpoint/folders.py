@@ -7,7 +7,8 @@ scripts, see the same.
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +163,28 @@ def entries(folder: str | os.PathLike) -> tuple[Entry, ...]:
     ...     [(entry.number, entry.info) for entry in entries(folder)]
     [(1, {'step': 400})]
     """
+    return _looked_at_again(lambda: _entries(as_path(folder)))
+
+
+def _entries(folder: Path) -> tuple[Entry, ...]:
     members = []
-    for path in _files(as_path(folder)):
+    for path in _files(folder):
         saved = outline(path)
         number = saved.number or 0  # one that `save` wrote, and somebody renamed
         members.append(Entry(str(path), number, saved.info, saved.time, saved.size))
     return tuple(sorted(members, key=lambda entry: (entry.number, entry.path)))
+
+
+MOST_LOOKS = 100
+"""How often a folder is looked into in which, each time, a checkpoint is deleted before it is read."""
+
+
+def _looked_at_again(look: Callable[[], Any]) -> Any:
+    """Return what looking into a folder gives, though a run that saves into it deletes its older checkpoints."""
+    for _ in range(MOST_LOOKS):
+        with suppress(NoCheckpoint):  # a newer one is there by now
+            return look()
+    return look()
 
 
 def _files(folder: Path) -> list[Path]:
@@ -201,7 +218,11 @@ def latest(folder: str | os.PathLike, like: Any = NOTHING) -> Any:
     ...     before, latest(folder).leaves
     (None, {'n': 3})
     """
-    members = entries(folder)
+    return _looked_at_again(lambda: _latest(as_path(folder), like))
+
+
+def _latest(folder: Path, like: Any) -> Any:
+    members = _entries(folder)
     return restore(members[-1].path, like) if members else None
 
 
@@ -269,16 +290,13 @@ def _check_keep(last: Any, best: Any, mode: Any) -> None:
 
 
 def _best(members: tuple[Entry, ...], best: int, by: str, mode: str) -> list[Entry]:
-    measured = [entry for entry in members if _is_number(entry.info.get(by))]
+    measured = [entry for entry in members if type(entry.info.get(by)) in (int, float)]
     if best and members and not measured:
         names = sorted({name for entry in members for name in entry.info})
         raise InvalidArgument(
             f"by: no checkpoint has a number {by!r} in its info, which has {', '.join(names) or 'nothing'}"
         )
     sign = 1 if mode == "min" else -1
+    comparable = [entry for entry in measured if not math.isnan(entry.info[by])]
     # Of two that are equally good, the newer.
-    return sorted(measured, key=lambda entry: (sign * entry.info[by], -entry.number))[:best]
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and not math.isnan(value)
+    return sorted(comparable, key=lambda entry: (sign * entry.info[by], -entry.number))[:best]

@@ -56,6 +56,25 @@ def hold(folder: str | os.PathLike) -> Iterator[Path]:
             os.close(file)
 
 
+def check_held(path: Path) -> None:
+    """Raise `CannotSave` where the folder at a path is none that this process holds: it is another now, or none.
+
+    >>> check_held(Path("nowhere"))
+    Traceback (most recent call last):
+        ...
+    functrain.errors.CannotSave: cannot save into nowhere: the folder that the run is saved into was deleted, moved...
+    """
+    try:
+        here = os.stat(path)
+    except OSError:
+        here = None
+    if here is None or not any(os.path.samestat(here, os.fstat(file)) for file in _held):
+        raise CannotSave(
+            f"cannot save into {path}: the folder that the run is saved into was deleted, moved or replaced meanwhile; "
+            "put it back, or choose another one, and go on with error.run"
+        )
+
+
 def _hold(file: int, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -348,3 +348,12 @@ __all__ = [
 
 def __dir__() -> list[str]:
     return __all__
+
+
+def __getattr__(name: str) -> object:
+    if name in ("SparseAdam", "sparse_adam"):
+        raise AttributeError(
+            f"functrain.optim has no {name}: gradients are dense here, and a moment that stands still where a row has "
+            "no gradient is of no dense formula. Leave sparse=True out of the embedding and take adam, or adagrad"
+        )
+    raise AttributeError(f"functrain.optim has no {name!r}")

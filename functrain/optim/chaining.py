@@ -75,6 +75,7 @@ def chain(*transforms: Transform) -> Transform:
         made=None if gate is None or counted is None else lambda state: counted(state[gate]),
         needs=tuple(need for transform in transforms for need in transform.needs),
         label=lambda: f"chain({', '.join(map(repr, transforms))})",
+        pieces=transforms,
     )
 
 
@@ -116,6 +117,7 @@ def named_chain(transforms: Mapping[str, Transform]) -> Transform:
         fused=None if fused is None else by_name(fused),
         made=None if made is None else lambda state: made(_in_order(names, state)),
         label=lambda: f"named_chain({', '.join(f'{name}={t!r}' for name, t in transforms.items())})",
+        pieces=dict(transforms),
     )
 
 

@@ -42,7 +42,7 @@ def check_fixed(**numbers: Number) -> dict[str, Number]:
     """
     for name, number in numbers.items():
         if isinstance(number, Schedule):
-            raise InvalidArgument(f"{name} must be a number that stays as it is, got the schedule {number!r}")
+            raise InvalidArgument(f"{name} must be a number that stays as it is, got the schedule {number}")
     return nonnegative(**numbers)  # pyright: ignore
 
 

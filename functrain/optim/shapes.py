@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.errors import DtypeMismatch, TreeMismatch
+from functrain.errors import DtypeMismatch, InvalidArgument, TreeMismatch
 
 
 def check_gradients(updates: Any, params: Any, what: str = "the gradients") -> None:
@@ -50,6 +50,21 @@ def explain_mismatch(updates: Any, params: Any, states: Mapping[str, tuple[Any, 
         tree.check_same(
             expected, got, "the optimizer state", "the gradients (was it made by init for other parameters?)"
         )
+
+
+def refuse_sparse(updates: Any) -> None:
+    """Raise `InvalidArgument` where a gradient is a sparse tensor; for after something else has gone wrong.
+
+    >>> refuse_sparse({"w": torch.zeros(2)})
+    """
+    for path, leaf in tree.leaves_with_path(updates):
+        if isinstance(leaf, Tensor) and leaf.layout is not torch.strided:
+            raise InvalidArgument(
+                f"gradients must be dense, but {path or 'the one'} is {str(leaf.layout).removeprefix('torch.')}, as "
+                "torch.nn.Embedding(sparse=True) makes it; leave that out, or convert it with to_dense(). There is no "
+                "like of torch.optim.SparseAdam here: a moment that stands still where a row has no gradient is of no "
+                "dense formula"
+            )
 
 
 def check_state(part: Any, params: Any) -> None:

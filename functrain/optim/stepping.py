@@ -6,7 +6,7 @@ from functrain import tree
 from functrain.errors import TreeMismatch
 from functrain.optim.arithmetic import add_to_param
 from functrain.optim.context import BEGINNING, Context, check_has
-from functrain.optim.shapes import check_gradients
+from functrain.optim.shapes import check_gradients, refuse_sparse
 from functrain.optim.transform import Transform
 from functrain.schedule import Number
 
@@ -39,7 +39,11 @@ def step(
     if transform.fused is not None:
         if transform.needs:
             check_has(context, transform.needs)
-        return transform.fused(grads, opt_state, params, context)
+        try:
+            return transform.fused(grads, opt_state, params, context)
+        except RuntimeError:
+            refuse_sparse(grads)
+            raise
     updates, opt_state = transform.update(grads, opt_state, params, context)
     return apply_updates(params, updates), opt_state
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from functrain import foreign, schedule
 from functrain.errors import InvalidArgument
 from functrain.optim.context import BEGINNING, Context, check_has, check_needs
+from functrain.optim.shapes import refuse_sparse
 from functrain.records import pickling, reprs
 from functrain.schedule import Hyper
 
@@ -42,7 +43,9 @@ class Transform:
             The context may be left out where the transform needs nothing of it.
         hypers: its hyperparameters by name, each a number or a schedule.
         fused: None, or a fast path of `step`: (gradients, state, params, context) -> (params, state), which must equal
-            `update` and then `apply_updates`, refusals included.
+            `update` and then `apply_updates`, refusals included. Where an update is not finite it may differ in this:
+            an infinite parameter stays what it is, where adding makes it NaN; and where nothing but the update
+            overflows, the parameter may be finite.
         made: None where each call of `update` makes an update of the parameters; or state -> how many were made up to
             this state, an int64 scalar, where a call may make none, as in `accumulate`. A call that makes none gives
             updates of zero. See `updates_made`.
@@ -50,6 +53,8 @@ class Transform:
             update by hand without them is an error, and a training step supplies them to those alone that need them.
         label: its repr: a name, which its hyperparameters follow, or a function that returns all of it.
         primitive: for the fast paths of chains (`optim.fused`): which of functrain's formulas it is. None for others.
+        pieces: for what goes through states (`from_torch`): the transforms whose states are in its state, in the same
+            tuple or dict; or the one whose state is its state. None for others.
 
     Raises:
         InvalidArgument: `needs` names something else; or in `update`, the context lacks what the transform needs.
@@ -67,12 +72,17 @@ class Transform:
     needs: tuple[str, ...] = attrs.field(default=(), converter=check_needs)
     label: str | Callable[[], str] = "transform"
     primitive: Primitive | None = None
+    pieces: Any = None
 
     def update(self, updates: Any, state: Any, params: Any, context: Context = BEGINNING) -> tuple[Any, Any]:
         """Return the updates made of gradients (or of another piece's updates), and the next state."""
         if self.needs:
             check_has(context, self.needs)
-        return self._update(updates, state, params, context)
+        try:
+            return self._update(updates, state, params, context)
+        except RuntimeError:
+            refuse_sparse(updates)
+            raise
 
     __reduce_ex__ = pickling.reduce
     __copy__ = __deepcopy__ = pickling.itself
@@ -144,7 +154,7 @@ def named(name: str, transform: Transform) -> Transform:
     ['first.factor', 'second.factor']
     """
     hypers = {f"{name}.{hyper}": value for hyper, value in transform.hypers.items()}
-    return attrs.evolve(transform, hypers=hypers, label=lambda: f"named({name!r}, {transform!r})")
+    return attrs.evolve(transform, hypers=hypers, label=lambda: f"named({name!r}, {transform!r})", pieces=transform)
 
 
 def hyperparameters(transform: Transform, progress: Any = None) -> dict[str, Any]:

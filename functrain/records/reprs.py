@@ -31,9 +31,13 @@ def tensor(value: Any) -> str:
 def short(value: Any, depth: int = 0) -> str:
     """Return a value in a few words: what its repr says, but tensors by shape, functions by name, much by number.
 
+    What has a method `_repr_within_` says by it how it reads within another record, where its own repr says more.
+
     >>> short([torch.ones(2), None, "a", lambda x: x, functools.partial(max, 1)])
     "[float32(2,), None, 'a', lambda, partial(max, 1)]"
     """
+    if hasattr(type(value), "_repr_within_"):
+        return value._repr_within_()
     if isinstance(value, Tensor):
         return tensor(value)
     if isinstance(value, _FUNCTIONS):

@@ -83,7 +83,7 @@ class Schedule:
     def __call__(self, position: Number) -> Number:
         if self.clock == "progress":
             raise InvalidArgument(
-                f"{self!r} looks at more than a position; evaluate it by schedule.value(it, schedule.Progress(...))"
+                f"{self} looks at more than a position; evaluate it by schedule.value(it, schedule.Progress(...))"
             )
         if isinstance(position, Tensor):
             return self.f(_check_tensor(position))
@@ -106,9 +106,10 @@ class Schedule:
         return _combine("-", other, self)
 
     def __mul__(self, other: "Hyper") -> "Schedule":
-        return _combine("*", other, self)  # the number first, as people write it
+        return _combine("*", self, other) if isinstance(other, Schedule) else self.__rmul__(other)  # the number first
 
-    __rmul__ = __mul__
+    def __rmul__(self, other: Number) -> "Schedule":
+        return _combine("*", other, self)
 
     def __truediv__(self, divisor: Number) -> "Schedule":
         return NotImplemented if isinstance(divisor, Schedule) else _combine("*", self, 1 / divisor)
@@ -119,26 +120,24 @@ class Schedule:
     def __neg__(self) -> "Schedule":
         return -1 * self
 
-    def __str__(self) -> str:
-        """Return its repr with a small picture of its course, where its values can be computed."""
+    def _repr_within_(self) -> str:
+        """Return the call that makes it: its repr within another record, where there is no room for a picture."""
+        within = reprs.short(self.f)
+        return within if self.clock in ("position", "progress") else f"over_{self.clock}({self.length:g}, {within})"
+
+    def __repr__(self) -> str:
+        """Return the call that makes it, with a small picture of its course where its values can be computed now."""
         values = _course(self, 16)
-        return f"{self!r}  {showing.sparkline(values)}" if values else repr(self)
+        return f"{self._repr_within_()}  {showing.sparkline(values)}" if values else self._repr_within_()
 
     def __format__(self, spec: str) -> str:
-        return format(repr(self), spec)  # inside a text there is no room for a picture
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # what IPython asks for
-        printer.text(repr(self) if cycle else str(self))
+        return format(self._repr_within_(), spec)
 
     def _repr_html_(self) -> str:
         values, shown = _course(self, 101), _updates_to_show(self)
         last, clock = (self.length, self.clock) if shown is None else (shown, "updates")
         points = [(last * k / 100, value) for k, value in enumerate(values)]
-        return showing.html_lines(repr(self)) + showing.curves({"": points}, clock)
-
-    def __repr__(self) -> str:
-        within = reprs.short(self.f)
-        return within if self.clock in ("position", "progress") else f"over_{self.clock}({self.length:g}, {within})"
+        return showing.html_lines(self._repr_within_()) + showing.curves({"": points}, clock)
 
 
 Hyper = Number | Schedule

@@ -46,7 +46,7 @@ class _Phases:
         return self.schedules[i].f(here.clamp(0.0, 1.0) if isinstance(here, Tensor) else min(max(here, 0.0), 1.0))
 
     def __repr__(self):
-        return f"join({list(self.parts)!r}, {list(self.schedules)!r})"
+        return f"join({list(self.parts)!r}, [{', '.join(map(reprs.short, self.schedules))}])"
 
 
 def slack(position: Any) -> float:
@@ -111,12 +111,12 @@ def check_by_position(name: str, schedule: Any) -> None:
         )
     if schedule.clock == "progress":
         raise InvalidArgument(
-            f"{name} must be a schedule by position, got {schedule!r}, which looks at several clocks; compose the "
+            f"{name} must be a schedule by position, got {schedule}, which looks at several clocks; compose the "
             "schedules by position first, and combine the clocks last"
         )
     if schedule.clock != "position":
         raise InvalidArgument(
-            f"{name} must be a schedule by position, got {schedule!r}; put over_{schedule.clock} outside, "
+            f"{name} must be a schedule by position, got {schedule}; put over_{schedule.clock} outside, "
             f"as in over_{schedule.clock}(n, join(...))"
         )
 

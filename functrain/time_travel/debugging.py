@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
+from torch import Tensor
 
+from functrain import tree
 from functrain.engine import Stop
 from functrain.errors import InvalidArgument
 from functrain.time_travel.pasts import Past, go_on, guest, without_guest
@@ -57,6 +59,10 @@ def debug(past: Past, step: int, handlers: Mapping[str, Callable[[Any], Any]] | 
 
 def _looks(look: Callable[[Any], Any]) -> Callable[[Any], None]:
     def handler(step: Any) -> None:
-        look(step)
+        look(tree.map(_detach, step))  # so that float() of what is differentiated warns of nothing
 
     return handler
+
+
+def _detach(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf

@@ -33,7 +33,15 @@ from functrain.train.looping.compiling import check_backend, compile_step, is_do
 from functrain.train.looping.phase import Task
 from functrain.train.looping.places import carry_out
 from functrain.train.looping.planning import begin_run, make_plan
-from functrain.train.looping.sources import are_batches, explaining_inputs, open_inputs, open_source, source, sources
+from functrain.train.looping.sources import (
+    are_batches,
+    explaining_inputs,
+    open_inputs,
+    open_source,
+    source,
+    sources,
+    taking,
+)
 from functrain.train.run import Plan, Run
 from functrain.train.state import TrainState, data_key, plan, progress_of
 from functrain.train.stepping.precision import in_precision
@@ -49,6 +57,7 @@ def fit(
     epochs: int | None = None,
     steps: int | None = None,
     valid: Any = None,
+    valid_steps: int | str | Mapping[str, Any] | None = None,
     callbacks: Iterable[Callback] = (),
     jit: str | bool = "aten",
     chunk: int = 8,
@@ -71,6 +80,9 @@ def fit(
         epochs: how many times to go through `train`; or
         steps: how many batches to take in all.
         valid: batches to validate on after each epoch, or several such by name, as in {"clean": a, "noisy": b}.
+        valid_steps: how many batches of `valid` to take each time, the first of them; of several by name, one number
+            for each or a dict by name. None for all, where the length is known; "all" for what an iterable without a
+            length gives until it ends.
         callbacks: what takes part, see `Callback`; the order given is kept among equal `order`s.
         jit: the backend that compiles the step, "aten", "inductor" or "cudagraph"; False to run it as plain Python,
             so that prints and breakpoints inside it work. What was traced is kept with the learner.
@@ -107,12 +119,12 @@ def fit(
         state = run_from(learner, state, callbacks, dict(train=train, device=device, precision=precision))
     going_on = state if isinstance(state, Run) else None
     if going_on is not None and going_on.finished:
-        make_plan(source(train, "train"), sources(valid), epochs, steps, callbacks, going_on)
+        make_plan(source(train, "train"), sources(valid, steps=valid_steps), epochs, steps, callbacks, going_on)
         return going_on
     here = check_state((going_on.point or going_on).state if going_on else state)
     here = _on(device, here)
     plain, learner = learner, in_precision(learner, precision)
-    training, validations = source(train, "train", device), sources(valid, device)
+    training, validations = source(train, "train", device), sources(valid, device, steps=valid_steps)
     planned = make_plan(training, validations, epochs, steps, callbacks, going_on)
     check_optimizer(learner, here)
     for one in (training, *validations.values()):
@@ -164,6 +176,7 @@ def evaluate(
     chunk: int = 8,
     precision: str | None = None,
     device: Any = None,
+    steps: int | str | None = None,
 ) -> dict[str, float]:
     """Return the loss, its named parts and the metrics over all batches, as one big batch would give them.
 
@@ -177,6 +190,8 @@ def evaluate(
         chunk: batches in one call, where the dataset is an `ArrayDataset`.
         precision: as in `fit`.
         device: as in `fit`.
+        steps: how many batches to take, the first of them. None for all, where the length is known; "all" for what an
+            iterable without a length gives until it ends.
 
     Returns:
         The values by name, those that the validation of a fit shows as "valid/name".
@@ -193,7 +208,7 @@ def evaluate(
     device = check_device(device)
     plain, learner, key = learner, in_precision(learner, precision), data_key(check_state(state))
     state = _on(device, state)
-    one = source(loader, "loader", device)
+    one = taking(source(loader, "loader", device), steps, "steps")
     check_source(learner, state, one)
     check_padding(plain, state, one, ())
     phase = phase_of(learner, one, "valid", (), jit, chunk)
@@ -217,6 +232,7 @@ def predict(
     jit: str | bool = "aten",
     precision: str | None = None,
     device: Any = None,
+    steps: int | str | None = None,
 ) -> Any:
     """Return the model's predictions, in evaluation mode.
 
@@ -230,6 +246,7 @@ def predict(
         jit: the backend, or False.
         precision: as in `fit`.
         device: as in `fit`; the predictions are there too.
+        steps: of batches, how many to take, as in `evaluate`.
 
     Returns:
         A tree of tensors with a row for each row of the inputs, whatever its weight. Rows with which a sampler fills
@@ -258,10 +275,12 @@ def predict(
     run = keep(learner, ("predict", jit), lambda: compile_step(apply, False, str(jit)) if jit else apply)
     with torch.no_grad():
         if not are_batches(inputs):
+            if steps is not None:
+                raise InvalidArgument(f"steps counts batches, and inputs are the input of the model; got {steps!r}")
             x = inputs.input if isinstance(inputs, data.Batch) else inputs
             with explaining_inputs(inputs):
                 return run(state.params, state.buffers, x if device is None else tree.to(x, device))
-        one = source(inputs, "inputs", device, plain=not isinstance(inputs, data.Loader))
+        one = taking(source(inputs, "inputs", device, plain=not isinstance(inputs, data.Loader)), steps, "steps")
         check_padded_predictions(plain.model, state, one)
         parts = [run(state.params, state.buffers, x) for x in open_inputs(one, key)]
     parts[-1] = without_padding(parts[-1], one)

@@ -32,6 +32,7 @@ def loop(
     epochs: int | None = None,
     steps: int | None = None,
     valid: Any = None,
+    valid_steps: int | str | Mapping[str, Any] | None = None,
     evaluate: Callable[[Any, Any], dict[str, Any]] | None = None,
     callbacks: Iterable[Callback] = (),
     jit: str | bool = "aten",
@@ -51,6 +52,7 @@ def loop(
         epochs: how many times to go through `train`; or
         steps: how many batches to take in all.
         valid: batches to validate on after each epoch, or several such by name.
+        valid_steps: how many batches of `valid` to take each time, as in `fit`.
         evaluate: (carry, batch) -> logs, for the validation.
         callbacks: what takes part, see `Callback`; here without step events, which only `fit` has.
         jit: the backend that compiles step and evaluate, "aten", "inductor" or "cudagraph"; False for plain Python.
@@ -76,7 +78,7 @@ def loop(
     callbacks = in_order(callbacks)
     _check_no_step_events(callbacks)
     check_backend(jit, chunk)
-    training, validations = source(train, "train", plain=True), sources(valid, plain=True)
+    training, validations = source(train, "train", plain=True), sources(valid, plain=True, steps=valid_steps)
     if bool(validations) != (evaluate is not None):
         raise InvalidArgument("pass valid and evaluate together: the batches, and the function that evaluates one")
     if isinstance(state, Saved):

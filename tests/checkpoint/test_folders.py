@@ -12,8 +12,8 @@ from forging import saved
 
 import functrain as ft
 from functrain import checkpoint
-from functrain.checkpoint import asynchronous, folders
-from functrain.checkpoint.format import writing
+from functrain.checkpoint import folders
+from functrain.checkpoint.format import packing, writing
 from functrain.checkpoint.format.packing import pack
 from functrain.checkpoint.format.taking_apart import take_apart
 from functrain.errors import CannotSave, CorruptFile, InvalidArgument, NoCheckpoint, NotSavable, TreeMismatch
@@ -317,9 +317,13 @@ def test_a_process_is_not_forked_while_it_writes(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_copy_keeps_strides_and_ties():
+@pytest.mark.parametrize("small", [True, False])
+def test_what_is_packed_apart_keeps_strides_and_ties(monkeypatch, small):
+    monkeypatch.setattr(packing, "SMALL", 2**20 if small else 0)
     x = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
-    parts = asynchronous.take_apart({"x": x, "again": x, "part": x[:, :1]})
-    copied = asynchronous.copy(parts).tensors
-    assert set(copied) == {"x", "part"} and copied["x"].stride() == x.stride()
-    assert all(torch.equal(copied[name], parts.tensors[name]) for name in copied)
+    parts = take_apart({"x": x, "again": x, "part": x[:, :1]})
+    content = pack(parts, {}, None, apart=True)
+    assert set(content.header.entries) == {"x", "part"} and content.header.entries["x"].stride == x.stride()
+    assert (content.packed is None) != small
+    assert all(torch.equal(copied, parts.tensors[name]) for name, copied in content.tensors.items())
+    assert not any(copied is parts.tensors[name] for name, copied in content.tensors.items())

@@ -61,3 +61,6 @@ OPTIMIZERS = {
 
 STEPS = {"lbfgs": (50, 50, 20), "soap": (300, 400, 100), "shampoo": (300, 2000, 150), "sophia": (1000, 1000, 150)}
 """Of those that need fewer updates on the three problems than the others' 1000, 2000 and 300."""
+
+FIRST = {"soap": 3, "shampoo": 3, "galore": 3, "sophia": 3}
+"""Updates after which those whose updates are dear do nothing new, where the others (RAdam) begin to in the sixth."""

@@ -198,11 +198,11 @@ def test_an_edited_number_out_of_range_is_refused_in_the_next_update():
 
 def test_the_repr_says_what_is_inside():
     assert repr(optim.inject(optim.adam, lr=0.1)) == "inject(adam, lr=0.1)"
-    assert repr(optim.lookahead(5, 0.5, optim.sgd(0.1))) == "lookahead(5, 0.5, sgd(lr=0.1))"
+    assert repr(optim.lookahead(5, 0.5, optim.sgd(0.1))) == "lookahead(k=5, slow_lr=0.5, transform=sgd(lr=0.1))"
     assert repr(optim.unfreeze_gradually(optim.sgd(0.1), [lambda path, leaf: True, "b"], [0.5])) == (
-        "unfreeze_gradually(sgd(lr=0.1), [lambda, 'b'], [0.5])"
+        "unfreeze_gradually(sgd(lr=0.1), groups=[lambda, 'b'], milestones=[0.5])"
     )
-    assert repr(optim.gate(torch.tensor(1.0), optim.sgd(0.1))) == "gate(float32(), sgd(lr=0.1))"
+    assert repr(optim.gate(torch.tensor(1.0), optim.sgd(0.1))) == "gate(is_open=float32(), transform=sgd(lr=0.1))"
     assert repr(optim.flatten(optim.sgd(0.1))) == "flatten(sgd(lr=0.1))"
     assert repr(optim.masked("a", optim.sgd(0.1))) == "masked('a', sgd(lr=0.1))"
 

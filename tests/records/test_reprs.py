@@ -177,7 +177,7 @@ def test_much_is_shown_by_number():
 
 def test_a_schedule_is_drawn_where_its_values_can_be_computed():
     rise = schedule.linear(0.0, 1.0)
-    assert repr(rise) == "linear(0.0, 1.0)" and str(rise) == "linear(0.0, 1.0)  ▁▁▂▂▃▃▄▄▅▅▆▆▇▇██"
+    assert repr(rise) == "linear(0.0, 1.0)  ▁▁▂▂▃▃▄▄▅▅▆▆▇▇██" and f"{rise}" == "linear(0.0, 1.0)"
     assert "<svg" in rise._repr_html_() and "updates" in schedule.over_updates(10, rise)._repr_html_()
     broken = schedule.Schedule(lambda position: 1 / 0)
     assert str(broken) == repr(broken) == "lambda" and "<svg" not in broken._repr_html_()

@@ -4,6 +4,7 @@ import inspect
 import itertools
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -378,7 +379,7 @@ def test_schedules_survive_pickling():
     ],
 )
 def test_a_schedule_prints_as_what_makes_it(made, shown):
-    assert repr(made) == shown
+    assert f"{made}" == shown and re.fullmatch(re.escape(shown) + "  [▁▂▃▄▅▆▇█]{16}", repr(made))
 
 
 def test_a_number_times_a_schedule():

@@ -1,11 +1,12 @@
-"""Every schedule is drawn, by `plot.schedule` and in small where it is printed."""
+"""Every schedule is drawn, by `plot.schedule` and in small by its repr; within another record it is a call alone."""
 
 import inspect
 import math
 
 import pytest
 
-from functrain import plot, schedule
+from functrain import nn, optim, plot, schedule
+from functrain.records import reprs
 
 LINE = schedule.linear(0.0, 1.0)
 DRAWN = {
@@ -47,7 +48,8 @@ def test_none_is_missing():
 @pytest.mark.parametrize("name", DRAWN)
 def test_it_is_drawn(name):
     made = DRAWN[name]
-    picture = str(made).removeprefix(repr(made)).strip()
+    assert str(made) == repr(made) and f"{made}" == reprs.short(made)
+    picture = repr(made).removeprefix(f"{made}  ")
     assert len(picture) == 16 and set(picture) <= set("▁▂▃▄▅▆▇█")
     assert (len(set(picture)) > 1) == (name != "constant")
     (line,) = plot.schedule(made, points=5, updates=200, epochs=5).axes[0].lines
@@ -55,3 +57,17 @@ def test_it_is_drawn(name):
     assert len(values) == 5 and all(map(math.isfinite, values))
     ends = [schedule.Progress(), schedule.Progress(1.0, 200, 5)]
     assert [values[0], values[-1]] == pytest.approx([schedule.value(made, end) for end in ends])
+
+
+def test_within_a_record_it_evaluates():
+    for made in DRAWN.values():
+        assert repr(optim.sgd(made)) == f"sgd(lr={made})"
+    dropout = nn.dropout(LINE)
+    assert repr(nn.serial(dropout, dropout)) == "serial(dropout(linear(0.0, 1.0)), dropout(linear(0.0, 1.0)))"
+    assert eval(f"{DRAWN['join']}", vars(schedule)) == DRAWN["join"]
+
+
+def test_it_is_not_drawn_where_it_has_no_values():
+    assert repr(schedule.Schedule(lambda position: position.no_such_thing)) == "lambda"
+    both = schedule.over_updates(10, LINE) * schedule.over_epochs(2, LINE)
+    assert repr(both) == "over_updates(10, linear(0.0, 1.0)) * over_epochs(2, linear(0.0, 1.0))"

@@ -93,7 +93,7 @@ def test_debug_takes_one_step_in_plain_python(travelled):
     before, run, *_ = travelled
     seen = []
     handlers = {
-        "after_loss": lambda step: seen.append(float(step.loss.detach())),
+        "after_loss": lambda step: seen.append(float(step.loss)),
         "after_grads": lambda step: seen.append(step),
     }
     after = debug(before, 9, handlers)

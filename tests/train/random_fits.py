@@ -4,6 +4,8 @@ import random
 
 import attrs
 import torch
+from rare_parts import with_rare_parts
+from torch.utils.data import DataLoader
 from training_problems import Rows
 
 import functrain as ft
@@ -23,6 +25,7 @@ class Fit:
     words: str
     source: str = "arrays"
     steps: int | None = None
+    options: dict = attrs.field(factory=dict)
 
 
 def centred(x):
@@ -106,8 +109,9 @@ def ending_a_validation_inside(step):
 
 
 def logging(step):
-    spread = step.prediction.square().mean(1)
-    return ft.log(step, "spread", losses.weighted_mean(spread, step.batch.weight))
+    weight, spread = step.batch.weight, step.prediction.square()
+    spread = spread if weight is not None and weight.dim() == 2 else spread.mean(1)
+    return ft.log(step, "spread", losses.weighted_mean(spread, weight))
 
 
 HANDLERS = {
@@ -133,9 +137,10 @@ MORE = {
 }
 
 
-def draw(seed):
-    """Return a random fit."""
-    return _with_more(_drawn(seed), random.Random(f"more {seed}"))
+def draw(seed, rare=True):
+    """Return a random fit; `rare` is whether what only some users put in may be in it."""
+    fit = _with_more(_drawn(seed), random.Random(f"more {seed}"))
+    return with_rare_parts(fit, random.Random(f"rare {seed}")) if rare else fit
 
 
 def _with_more(fit, rng):
@@ -205,14 +210,17 @@ def run(fit, state=None, more=(), **options):
         valid=fit.valid,
         **length,
         callbacks=[*fit.callbacks, *more],
-        **options,
+        **{**fit.options, **options},
     )
 
 
 def _source(fit):
     if fit.source == "rows":
         return attrs.evolve(fit.train, dataset=Rows(fit.train.dataset))
-    return list(data.batches(fit.train, fit.state.key)) if fit.source == "list" else fit.train
+    if fit.source in ("list", "DataLoader"):
+        batches = list(data.batches(fit.train, fit.state.key))
+        return batches if fit.source == "list" else DataLoader(batches, batch_size=None)
+    return fit.train
 
 
 def stopper(event, number):

@@ -1,12 +1,14 @@
 """Nothing pads unless asked; and what mixes rows is found before padding that was asked for trains anything."""
 
+from contextlib import contextmanager
+
 import attrs
 import pytest
 import torch
 from training_problems import problem
 
 import functrain as ft
-from functrain import data, initializers, losses, metrics, nn, optim
+from functrain import callbacks, data, initializers, losses, metrics, nn, optim
 from functrain.errors import PaddingCounts
 
 
@@ -194,3 +196,73 @@ def test_ignored_labels_may_be_padded(of, label, who, jit):
     ]
     assert not ft.tree.differences(runs[0].state, runs[1].state, rtol=1e-4, atol=1e-5)
     assert runs[0].history["train/loss"] == pytest.approx(runs[1].history["train/loss"], rel=1e-5)
+
+
+def with_memory(event, after_step, resource=None):
+    """Return a callback whose memory is made when the run begins, of what the state is."""
+
+    def begin(run, *live):
+        return ft.train.remember(run, "mine", {"sum": torch.zeros(3), "seen": torch.tensor(0)})
+
+    def handler(step):
+        return ft.train.remember(step, "mine", after_step(step, step.memory["mine"]))
+
+    return ft.Callback("mine", {event: begin, "after_step": handler}, phases=("train", "valid"), resource=resource)
+
+
+def weighted_sum(step, memory):
+    weight = step.batch.weight[:, None]
+    return {"sum": memory["sum"] + (step.prediction.detach() * weight).sum(0), "seen": memory["seen"] + 1}
+
+
+def counted(step, memory):
+    return {"sum": memory["sum"] + step.prediction.shape[0], "seen": memory["seen"] + 1}
+
+
+@pytest.mark.parametrize("event", ["begin_fit", "begin_epoch"])
+def test_a_memory_that_is_made_when_the_run_begins_is_there_for_the_probe(event):
+    learner, state, train, _ = problem(model=nn.dense(3), remainder="pad")
+    run = ft.fit(learner, state, train=train, epochs=1, jit=False, callbacks=[with_memory(event, weighted_sum)])
+    assert int(run.memory["mine"]["seen"]) == len(train)
+    with pytest.raises(PaddingCounts, match="a step changes a memory of a callback"):
+        ft.fit(learner, state, train=train, epochs=1, jit=False, callbacks=[with_memory(event, counted)])
+
+
+def test_a_callback_that_cannot_be_tried_before_the_run_begins_is_left_out():
+    learner, state, train, _ = problem(model=nn.dense(3), remainder="pad")
+    opened = []
+
+    @contextmanager
+    def resource(run):
+        opened.append(run)
+        yield "live"
+
+    callback = with_memory("begin_fit", weighted_sum, resource)
+    failing = ft.Callback("failing", {"begin_fit": needs_a_plan, "after_step": lambda step: None})
+    ft.fit(learner, state, train=train, epochs=1, jit=False, callbacks=[callback, failing])
+    assert len(opened) == 1
+
+
+def needs_a_plan(run):
+    assert run.plan.lengths["train"] == 7
+
+
+READY = {
+    "ema": callbacks.ema(0.9),
+    "swa": callbacks.swa(0.5),
+    "record": callbacks.record(),
+    "finite": callbacks.finite(),
+    "early": callbacks.early_stopping("valid/loss", restore_best=True),
+}
+
+
+@pytest.mark.parametrize("name", READY)
+def test_ready_callbacks_take_part_where_padding_is_asked_for(name):
+    learner, state, train, valid = problem(model=nn.dense(3), remainder="pad")
+    kept = attrs.evolve(train, sampler=data.shuffled(8))
+    padded, plain = (
+        ft.fit(learner, state, train=one, valid=valid, epochs=2, jit=False, callbacks=[READY[name]])
+        for one in (train, kept)
+    )
+    assert not ft.tree.differences(padded.state, plain.state, rtol=1e-4, atol=1e-5)
+    assert padded.history["valid/loss"] == pytest.approx(plain.history["valid/loss"], rel=1e-4)

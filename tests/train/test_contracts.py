@@ -1,6 +1,7 @@
 """What handlers, memories, logs and learners may and may not do, each refused in words or right."""
 
 import contextlib
+import math
 
 import attrs
 import pytest
@@ -41,6 +42,19 @@ def test_what_a_step_handler_changes_is_kept_or_refused_in_words(jit, event, fie
         InvalidCallbackResult, match=rf"callback 'change', event '{event}'.*may replace.*{field}, which"
     ):
         ft.fit(learner, state, train=train, epochs=1, jit=jit, callbacks=[changed])
+
+
+@BOTH
+def test_a_state_changed_at_the_end_of_a_validation_step_would_be_lost(jit):
+    learner, state, train, valid = problem(n=16)
+    zero = changing(state=lambda step: attrs.evolve(step.state, params=tree.zeros_like(step.state.params)))
+    options = dict(train=train, valid=valid, epochs=1, jit=jit)
+    with pytest.raises(InvalidCallbackResult, match=r"'after_step'.* may replace logged, .* it replaced state, which"):
+        ft.fit(learner, state, callbacks=[ft.Callback("zero", {"after_step": zero}, phases=("valid",))], **options)
+    blind = ft.Callback("zero", {"begin_step": zero}, phases=("valid",))  # which the batch is evaluated with
+    run = ft.fit(learner, state, callbacks=[blind], **options)
+    assert tree.equal(run.state, ft.fit(learner, state, **options).state)
+    assert run.history["valid/loss"] == pytest.approx([math.log(3)], rel=1e-5)
 
 
 @BOTH

@@ -1,5 +1,6 @@
 """A run that was saved anywhere and restored, in another process too, ends as the uninterrupted one, to the bit."""
 
+import math
 import subprocess
 import sys
 from functools import partial
@@ -110,6 +111,37 @@ def own_loop(jit="aten"):
 def test_a_loop_with_a_step_of_ones_own(jit):
     loop, carry = own_loop(jit)
     testing.check_resume(partial(loop, like=carry), carry, [callbacks.record()])
+
+
+class Again:
+    """Batches that are no list, which can be gone through again."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def __len__(self):
+        return len(self.loader)
+
+    def __iter__(self):
+        return iter(list(data.batches(self.loader)))
+
+
+@pytest.mark.parametrize("kind", [lambda loader: loader, Again, lambda loader: list(data.batches(loader))])
+def test_what_was_measured_is_computed_by_its_own_metric_where_no_batch_follows(tmp_path, kind):
+    """Though a file of means does not say of what they are."""
+    base = metrics.mean(lambda prediction, target: prediction)
+    perplexity = attrs.evolve(base, compute=lambda acc: (acc.total / acc.weight).exp())
+
+    def step(carry, batch):
+        measured = perplexity.update(perplexity.init(), batch.input[:, 0], batch.target)
+        return carry + 1, {"perplexity": ft.Measured(perplexity, measured), "one": batch.target.mean()}
+
+    loader = data.loader(data.ArrayDataset((torch.ones(6, 1), torch.ones(6))), data.sequential(2))
+    stop = ft.Callback("stop", {"after_batch": lambda run: ft.Stop(run, scope="fit", when=run.step == len(loader))})
+    loop = partial(ft.loop, step, train=kind(loader), epochs=1, jit=False, callbacks=[stop])
+    checkpoint.save(tmp_path / "run", loop(torch.tensor(0), key=ft.random.key(0)))
+    run = loop(checkpoint.restore(tmp_path / "run"))
+    assert run.history["train/perplexity"] == pytest.approx([math.e]) and run.history["train/one"] == [1.0]
 
 
 def test_a_carry_of_records_needs_a_like(tmp_path):

@@ -16,7 +16,7 @@ import torch
 from training_problems import Rows, problem
 
 import functrain as ft
-from functrain import data, losses, metrics, tree
+from functrain import checkpoint, data, losses, metrics, tree
 from functrain.train.looping.interruption import Interruption, carry_run, interruptible, is_lost
 
 MOMENTS = int(os.environ.get("FUNCTRAIN_INTERRUPTIONS", "10"))
@@ -93,6 +93,36 @@ def test_a_fit_that_is_interrupted_at_any_moment_goes_on_as_if_it_had_not_been(k
         assert tree.equal(dict(again.memory), dict(whole.memory))
     assert caught > 0
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("large")
+def test_a_fit_that_saves_beside_several_validations_is_interrupted_at_any_moment(tmp_path):
+    """Both what the error carries and the newest checkpoint go on as if nothing had been."""
+    learner, state, train, valid = problem(n=200)
+    several = {"clean": valid, "first": train, "list": list(data.batches(valid))}
+    options = dict(train=train, valid=several, valid_steps={"first": 3})
+    saving = [counting(), ft.callbacks.save_checkpoints(tmp_path / "whole", every=7)]
+    whole = ft.fit(learner, state, epochs=4, callbacks=saving, **options)
+    seconds, draw, caught = 0.0, random.Random(6), 0
+    for number in range(MOMENTS + 1):
+        folder = tmp_path / str(number)
+        saving = [counting(), ft.callbacks.save_checkpoints(folder, every=7)]
+        began, run = time.perf_counter(), None
+        try:
+            with interrupted_after(draw.random() * seconds if number else 100.0):
+                run = ft.fit(learner, state, epochs=4, callbacks=saving, **options)
+        except KeyboardInterrupt as error:
+            run = getattr(error, "run", run)
+            caught += run is not None
+        seconds = seconds or time.perf_counter() - began
+        assert not list(folder.glob(".*partial"))
+        newest = checkpoint.latest(folder)
+        for start in [one for one in (newest, run) if one is not None]:
+            again = ft.fit(learner, start, epochs=4, callbacks=saving, **options)
+            assert tree.equal(again.state, whole.state)
+            assert list(again.history) == list(whole.history)
+            assert again.memory["count"] == whole.memory["count"]
+    assert caught > 0
 
 
 def test_in_a_thread_nothing_is_taken_over():

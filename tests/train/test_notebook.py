@@ -86,6 +86,12 @@ def test_an_interrupted_fit_has_its_run_and_goes_on_to_the_bit(kernel, moment, j
     assert kernel.run(GO_ON.replace("JIT", repr(jit))) == "equal True True"
 
 
+def test_a_cell_without_a_try_has_the_run_in_the_last_error(kernel):
+    cell = FIT[: FIT.index("try:")] + "run = ft.fit(learner, state, epochs=100000, callbacks=[say], **options)"
+    assert "KeyboardInterrupt" in kernel.run(cell, interrupt_after=0.0)
+    assert kernel.run("import sys; print(sys.last_value.run.epoch > 0)") == "True"
+
+
 def test_by_stop_on_signal_the_button_is_a_stop(kernel):
     kernel.run("say = ft.Callback('say', {'begin_epoch': lambda run: print('epoch', flush=True)})")
     assert kernel.run(STOPPED, interrupt_after=0.0) == "stopped SIGINT came"

@@ -38,26 +38,34 @@ class Content:
     packed: bytes | None = None
 
 
-def is_small(parts: Parts) -> bool:
-    """Return whether a value has so little data that its file is laid out at once.
+def pack(parts: Parts, info: Mapping[str, Any], number: int | None, apart: bool = False) -> Content:
+    """Return what a file will hold.
 
-    >>> is_small(Parts(None, {"w": torch.ones(2)}))
-    True
-    """
-    return sum(tensor.numel() * STORED[tensor.dtype].size for tensor in parts.tensors.values()) <= SMALL
-
-
-def pack(parts: Parts, info: Mapping[str, Any], number: int | None) -> Content:
-    """Return what a file will hold, with the number that it has in a folder, if it is in one.
+    Args:
+        parts: the value.
+        info: what is written beside it.
+        number: the number that it has in a folder, if it is in one.
+        apart: whether it shall share no memory with the value; the copy is on the CPU, and finished.
 
     >>> pack(Parts(3, {}), {"step": 7}, None).header.info
     {'step': 7}
+    >>> x = torch.ones(1_000_000)
+    >>> content = pack(Parts(None, {"x": x}), {}, None, apart=True)
+    >>> content.tensors["x"] is x, content.header.entries["x"].nbytes
+    (False, 4000000)
     """
-    if not is_small(parts):
-        return Content(make_header(parts, info, number), parts.tensors)
+    if sum(tensor.numel() * STORED[tensor.dtype].size for tensor in parts.tensors.values()) > SMALL:
+        header = make_header(parts, info, number)  # of the tensors themselves, which say where they were
+        return Content(
+            header, {name: _copy(tensor) for name, tensor in parts.tensors.items()} if apart else parts.tensors
+        )
     data = {name: bytes_of(tensor) for name, tensor in parts.tensors.items()}
     header = make_header(parts, info, number, {name: checksums(memoryview(piece)) for name, piece in data.items()})
     return Content(header, {}, b"".join([encode(header), *(data[name] for name in header.entries)]))
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.device.type == "cpu" else tensor.cpu()
 
 
 def make_header(

@@ -220,6 +220,7 @@ def _write_all(file: int, content: Content, length: int) -> None:
         _write_at(file, memoryview(content.packed), 0)
         return
     header, entries = content.header, {}
+    _reserve(file, max([length, *(length + entry.begin + entry.nbytes for entry in header.entries.values())]))
     with ThreadPoolExecutor(1) as beside:
         for name, entry in header.entries.items():
             stored = as_stored(content.tensors[name])
@@ -228,6 +229,15 @@ def _write_all(file: int, content: Content, length: int) -> None:
             numbers = computing.result() if computing else _checksums(stored)
             entries[name] = attrs.evolve(entry, crc32=numbers)
     _write_at(file, memoryview(encode(attrs.evolve(header, entries=entries))), 0)
+
+
+def _reserve(file: int, size: int) -> None:
+    """Ask for the room that a file will take, in one piece: it is written sooner, and a full disk is seen at once."""
+    try:
+        getattr(os, "posix_fallocate", lambda *_: None)(file, 0, size)  # macOS has none
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
 
 
 def _checksums(stored: Tensor) -> tuple[int, ...]:

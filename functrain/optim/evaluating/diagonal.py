@@ -101,11 +101,22 @@ def hutchinson(params: Any, context: Context) -> Any:
     if not tree.leaves(params):
         return params
 
-    def signs(path: str, p: Tensor) -> Tensor:
-        drawn = random.bernoulli(random.fold_in(context.key, "hutchinson", path), 0.5, tuple(p.shape))  # pyright: ignore
-        return torch.where(drawn, 1.0, -1.0).to(p.dtype)
-
-    r = tree.map_with_path(signs, params)
+    r = random_signs(params, context)
     # Clones, for inside of `cond` the parameters are closed over, and a gradient within another takes none of those.
     _, pull = vjp(lambda params: evaluate(params)[1], tree.clone(params))
     return tree.map(lambda product, r: product * r, pull(r)[0], r)
+
+
+def random_signs(params: Any, context: Context) -> Any:
+    """Return 1 or -1 for each number of some parameters, drawn from the context's key.
+
+    >>> from functrain import optim
+    >>> random_signs({"w": torch.zeros(3)}, optim.Context(key=random.key(0)))["w"].abs()
+    tensor([1., 1., 1.])
+    """
+
+    def draw(path: str, p: Tensor) -> Tensor:
+        drawn = random.bernoulli(random.fold_in(context.key, "hutchinson", path), 0.5, tuple(p.shape))  # pyright: ignore
+        return torch.where(drawn, 1.0, -1.0).to(p.dtype)
+
+    return tree.map_with_path(draw, params)

@@ -1,11 +1,14 @@
 """The optimizers that evaluate."""
 
+import attrs
+
 from functrain.optim.chaining import alias
 from functrain.optim.evaluating.diagonal import scale_by_sophia
 from functrain.optim.evaluating.sharpness import gradients_uphill
 from functrain.optim.optimizers.shared import decay
 from functrain.optim.primitives import scale_by_learning_rate
 from functrain.optim.transform import Transform, check_transform
+from functrain.records import reprs
 from functrain.schedule import Hyper
 
 
@@ -25,9 +28,11 @@ def sam(transform: Transform, rho: Hyper = 0.05, adaptive: bool = False) -> Tran
 
     >>> from functrain import optim
     >>> sam(optim.sgd(lr=0.1))
-    sam(lr=0.1, rho=0.05)
+    sam(sgd(lr=0.1), rho=0.05)
     """
-    return alias("sam", gradients_uphill(rho, adaptive), check_transform(transform))
+    pieces = alias("sam", gradients_uphill(rho, adaptive), check_transform(transform))
+    options = f", rho={reprs.short(rho)}{', adaptive=True' if adaptive else ''}"
+    return attrs.evolve(pieces, label=lambda: f"sam({transform!r}{options})")
 
 
 def sophia(

@@ -9,8 +9,9 @@ from torch import Tensor
 from functrain.optim.fused.operator import define, functions, parts
 from functrain.optim.transform import identity
 
-CHUNK = 1 << 15
-"""Elements that are updated at once: the four arrays of so many stay in the cache of a core."""
+CHUNK = 1 << 18
+"""Elements that are updated at once: enough that calls cost little, few enough that what was written is in a cache when
+it is looked at."""
 
 
 def adam_(

@@ -22,7 +22,7 @@ from functrain.optim.transform import Primitive, Transform, primitive_of
 
 SMALL = 1 << 14
 """Elements up to which the leaves are one operation of a graph, all together; a larger one is an operation of its own,
-which can follow its gradient at once."""
+which can follow its gradient at once. Where the gradients are passed to the function there is nothing to follow."""
 
 
 @attrs.frozen
@@ -122,8 +122,9 @@ def _keep_freed_memory(large: bool) -> None:
 
 
 def _record(operator: Any, rows: list[tuple[Tensor, ...]], rest: tuple) -> list[Sequence[Tensor]]:
-    small = [k for k, row in enumerate(rows) if row[0].numel() <= SMALL]
-    groups = [small] * bool(small) + [[k] for k, row in enumerate(rows) if row[0].numel() > SMALL]
+    together = all(_is_passed(row[-1]) for row in rows)
+    small = [k for k, row in enumerate(rows) if together or row[0].numel() <= SMALL]
+    groups = [small] * bool(small) + [[k] for k in range(len(rows)) if k not in {*small}]
     made: dict[int, list[Tensor]] = {}
     for group in groups:
         columns = [list(column) for column in zip(*(rows[k] for k in group), strict=True)]
@@ -131,6 +132,11 @@ def _record(operator: Any, rows: list[tuple[Tensor, ...]], rest: tuple) -> list[
         for at, k in enumerate(group):
             made[k] = flat[at :: len(group)]
     return list(zip(*(made[k] for k in range(len(rows))), strict=True))
+
+
+def _is_passed(gradient: Any) -> bool:
+    node = gradient.node if isinstance(gradient, Abstract) else None
+    return node is None or node.op == "placeholder"
 
 
 def _fill(like: Any, leaves: Any) -> Any:

@@ -89,6 +89,7 @@ def round_stochastically(transform: Transform) -> Transform:
         made=transform.made,
         needs=(*transform.needs, "key"),
         label=lambda: f"round_stochastically({transform!r})",
+        pieces=transform,
     )
 
 
@@ -143,7 +144,7 @@ def short_state(transform: Transform, dtype: torch.dtype = torch.bfloat16) -> Tr
         transform.hypers,
         made=None if made is None else lambda state: made(state.inner),
         needs=(*transform.needs, "key"),
-        label=lambda: f"short_state({transform!r}, {dtype})",
+        label=lambda: f"short_state({transform!r}, dtype={dtype})",
     )
 
 

@@ -36,7 +36,7 @@ def inverse_root(a: Tensor, order: int, floor: float) -> Tensor:
 
 @custom_gradient
 def _inverse_root(a: Tensor, order: int, floor: float):
-    values, vectors = torch.linalg.eigh(a)
+    values, vectors = _eigen(a)
     values = values.clamp(min=floor)
     powers = values ** (-1 / order)
 
@@ -60,7 +60,13 @@ def eigenbasis(a: Tensor) -> Tensor:
     tensor([[0., 1.],
             [1., 0.]])
     """
-    return torch.linalg.eigh(a).eigenvectors.flip(1)
+    return _eigen(a)[1].flip(1)
+
+
+def _eigen(a: Tensor) -> tuple[Tensor, Tensor]:
+    # LAPACK's iteration in float32 does not always end where rows are 0, as those of units that are never active.
+    values, vectors = torch.linalg.eigh(a.double())
+    return values.to(a.dtype), vectors.to(a.dtype)
 
 
 def refined_basis(a: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:

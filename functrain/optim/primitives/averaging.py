@@ -5,7 +5,7 @@ from torch import Tensor
 from functrain.optim.arithmetic import lerp, plus, times
 from functrain.optim.hypers import check_fixed, nonnegative
 from functrain.optim.leaves import per_leaf
-from functrain.optim.transform import Transform
+from functrain.optim.transform import Transform, as_primitive
 from functrain.schedule import Hyper, Number
 
 
@@ -34,7 +34,8 @@ def average_iterates(start: Number = 0) -> Transform:
     def formula(now, g: Tensor, p: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
         return g, lerp(a, p + g, now.part)
 
-    return per_leaf("average_iterates", formula, slots=["average"], counts=True, once=once)
+    piece = per_leaf("average_iterates", formula, slots=["average"], counts=True, once=once)
+    return as_primitive("average", piece, {"start": beginning})
 
 
 def scale_by_falling_rate(lr: Hyper, lambd: Hyper = 1e-4, alpha: Hyper = 0.75) -> Transform:

@@ -105,6 +105,7 @@ def strong_wolfe(
         {**transform.hypers, **nonnegative(lr=lr)},
         needs=(*transform.needs, "evaluate", "loss"),
         label=lambda: f"strong_wolfe({transform!r})",
+        pieces=transform,
     )
 
 

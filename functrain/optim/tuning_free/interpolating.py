@@ -96,7 +96,7 @@ def schedule_free(make: Callable[[Hyper], Transform], lr: Hyper, b1: Number = 0.
         {**transform.hypers, "lr": lr},
         made=None if made is None else lambda state: made(state.inner),
         needs=transform.needs,
-        label=lambda: f"schedule_free({transform!r}, lr={reprs.short(lr)}, b1={b1!r})",
+        label=lambda: f"schedule_free({transform!r}, lr={reprs.short(lr)}, b1={reprs.short(b1)})",
     )
 
 

@@ -96,7 +96,7 @@ def accumulate(k: int, transform: Transform | None = None) -> Any:
         transform.hypers,
         made=lambda state: state.updates,
         needs=transform.needs,
-        label=lambda: f"accumulate({k}, {transform!r})",
+        label=lambda: f"accumulate(k={k}, transform={transform!r})",
     )
 
 

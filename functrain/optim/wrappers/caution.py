@@ -88,5 +88,6 @@ def _mask(word: str, transform: Transform, least: Number, direction: int) -> Tra
         update,
         transform.hypers,
         needs=transform.needs,
-        label=lambda: f"{word}({transform!r}, {reprs.short(least)})",
+        label=lambda: f"{word}({transform!r}, least={reprs.short(least)})",
+        pieces=transform,
     )

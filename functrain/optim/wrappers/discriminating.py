@@ -64,8 +64,8 @@ def spread(
     >>> spread(["stem", "body", "head"], 1e-2, first=1e-4)
     {'stem': 0.0001, 'body': 0.001, 'head': 0.01}
     >>> from functrain import schedule
-    >>> spread(["body", "head"], schedule.linear(0.1, 0.0), factor=0.5)
-    {'body': 0.5 * linear(0.1, 0.0), 'head': linear(0.1, 0.0)}
+    >>> spread(["body", "head"], schedule.linear(0.1, 0.0), factor=0.5)["body"]
+    0.5 * linear(0.1, 0.0)  ██▇▇▆▆▅▅▄▄▃▃▂▂▁▁
     """
     nonnegative(lr=lr)
     if not names or isinstance(names, str) or len(set(names)) != len(names):

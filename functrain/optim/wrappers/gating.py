@@ -75,7 +75,7 @@ def gate(is_open: Hyper, transform: Transform) -> Transform:
         {**transform.hypers, "open": is_open},
         made=lambda state: state.updates,
         needs=transform.needs,
-        label=lambda: f"gate({reprs.short(is_open)}, {transform!r})",
+        label=lambda: f"gate(is_open={reprs.short(is_open)}, transform={transform!r})",
     )
 
 
@@ -124,5 +124,5 @@ def unfreeze_gradually(transform: Transform, groups: Sequence[Where], milestones
     return attrs.evolve(
         trained,
         hypers=transform.hypers,
-        label=lambda: f"unfreeze_gradually({transform!r}, {reprs.short(groups)}, {milestones!r})",
+        label=lambda: f"unfreeze_gradually({transform!r}, groups={reprs.short(groups)}, milestones={milestones!r})",
     )

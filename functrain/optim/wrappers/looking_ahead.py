@@ -89,5 +89,5 @@ def lookahead(k: int, slow_lr: Hyper = 0.5, transform: Transform | None = None) 
         {**transform.hypers, **hypers},
         made=None if made is None else lambda state: made(state.inner),
         needs=transform.needs,
-        label=lambda: f"lookahead({k}, {reprs.short(slow_lr)}, {transform!r})",
+        label=lambda: f"lookahead(k={k}, slow_lr={reprs.short(slow_lr)}, transform={transform!r})",
     )

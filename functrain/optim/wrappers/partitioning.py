@@ -98,6 +98,7 @@ def partition(transforms: Mapping[str, Transform], where: Mapping[str, Where]) -
         made=(lambda state: state.updates) if gated else None,
         needs=tuple(need for transform in transforms.values() for need in transform.needs),
         label=lambda: f"partition({', '.join(f'{name}={t!r}' for name, t in transforms.items())})",
+        pieces=dict(transforms),
     )
 
 

@@ -138,7 +138,7 @@ def apply_if_finite(most: int, transform: Transform | None = None) -> Any:
         transform.hypers,
         made=lambda state: state.updates,
         needs=transform.needs,
-        label=lambda: f"apply_if_finite({most}, {transform!r})",
+        label=lambda: f"apply_if_finite(most={most}, transform={transform!r})",
     )
 
 

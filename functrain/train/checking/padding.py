@@ -35,9 +35,13 @@ def check_padding(learner: Learner, state: TrainState, source: Source, callbacks
     The step runs on a padded batch with two fillings, without the replacement of rows of zero weight that hides them
     from most code, and everything must be equal to the bit. It is compared with the batch without padding as well, for
     code that counts rows. The optimizer is plain descent here: one like Adam makes a whole step of a gradient that is
-    zero but for rounding, such as that of a bias before a batch norm.
+    zero but for rounding, such as that of a bias before a batch norm. The callbacks of its handlers have the memories
+    that their `begin_fit` and `begin_epoch` make.
     Of a fit in mixed precision the learner as it is stands for it, as rounding to a short dtype hides what is compared.
     """
+    if not _pads(source):
+        return
+    callbacks = _with_memories(state, callbacks)
     batches = _probes(state, source, callbacks)
     if batches is None:
         return
@@ -78,7 +82,9 @@ def without_padding(prediction: Any, source: Source) -> Any:
 
 
 def _pads(source: Source) -> bool:
-    return source.is_loader and data.pads(source.batches.sampler, len(source.batches.dataset))
+    if not source.is_loader or source.length != len(source.batches):  # its last batch, the one padded, is not taken
+        return False
+    return data.pads(source.batches.sampler, len(source.batches.dataset))
 
 
 # The batches
@@ -102,7 +108,12 @@ def _probes(state: TrainState, source: Source, callbacks: tuple[Callback, ...]) 
     # Half a batch, for code that counts rows: of many, one more or less makes little difference.
     head = min((size + 1) // 2, n - 1)
     padded = [_pad(rows, head, size, shift) for shift in (0, 1)]
-    return [prepared(batch) for batch in (*padded, _head(rows, head))]
+    alone = _take(rows, torch.arange(head))  # with weights, as every batch of such a sampler
+    return [prepared(batch) for batch in (*padded, as_batch(alone, padding=_ones_like(alone)))]
+
+
+def _ones_like(rows: data.Batch) -> Tensor:
+    return torch.ones(_rows(rows), device=tree.leaves(rows.input)[0].device)
 
 
 def _rows_that_count(source: Source, prepared: Callable[[data.Batch], data.Batch]) -> data.Batch | None:
@@ -130,6 +141,28 @@ def _pad(rows: data.Batch, head: int, size: int, shift: int) -> data.Batch:
     batch = _take(rows, torch.tensor([*range(head), *others]))
     weight = (torch.arange(size) < head).float().to(tree.leaves(batch.input)[0].device)
     return as_batch(batch, padding=weight)
+
+
+def _with_memories(state: TrainState, callbacks: tuple[Callback, ...]) -> tuple[Callback, ...]:
+    """Return the callbacks that look at batches, with the memory that each has when the first batch comes.
+
+    One is left out where that cannot be tried before the run begins.
+    """
+    looking = (c for c in callbacks if c.handles(*STEP_EVENTS, "begin_batch"))
+    return tuple(one for callback in looking if (one := _with_memory(state, callback)) is not None)
+
+
+def _with_memory(state: TrainState, callback: Callback) -> Callback | None:
+    beginning = [event for event in ("begin_fit", "begin_epoch") if callback.handles(event)]
+    if beginning and callback.resource is not None:
+        return None
+    run = Run(state, {callback.name: callback.memory}, key=random.key(0))
+    try:
+        for event in beginning:
+            run = attrs.evolve(emit(event, (callback,), run), state=state, cursor=Cursor(), stopped=None)
+    except Exception:  # it needs what only a run has
+        return None
+    return attrs.evolve(callback, memory=run.memory[callback.name])
 
 
 def _by_begin_batch(state: TrainState, name: str, batch: data.Batch, callbacks: tuple[Callback, ...]) -> data.Batch:

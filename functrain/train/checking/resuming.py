@@ -91,7 +91,7 @@ def loop_from(
 
     def logged(phase: str, state: Any) -> dict[str, Any]:
         step, batches = steps[phase]
-        batch = _example(batches)
+        batch = _first_of(batches)
         result = None if batch is None else step(state, batch)
         logs = result.y if isinstance(result, Stop) else (result or ((), {}))[1]
         return {name: log for name, log in (logs or {}).items() if isinstance(log, Measured)}
@@ -183,6 +183,13 @@ def _meta(leaf: Any) -> Any:
 def _example(source: Source) -> Any:
     """Return a batch, if the source can be begun again."""
     if not source.begins_anywhere:
+        return None
+    return next(open_source(source, random.key(0), 0, 0, None))
+
+
+def _first_of(source: Source) -> Any:
+    """Return the first batch of a source that gives another iterator each time, too."""
+    if not source.begins_anywhere and iter(source.batches) is source.batches:  # a generator, whose batch would be lost
         return None
     return next(open_source(source, random.key(0), 0, 0, None))
 

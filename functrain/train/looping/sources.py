@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import data, foreign, tree
+from functrain import arguments, data, foreign, tree
 from functrain.data import Batch
 from functrain.errors import InvalidArgument, SourceEnded
 
@@ -88,19 +88,57 @@ def _move(loader: data.Loader, device: Any) -> data.Loader:
     return attrs.evolve(loader, dataset=data.ArrayDataset(tree.to(arrays.arrays, device)))
 
 
-def sources(valid: Any, device: Any = None, plain: bool = False) -> dict[str, Source]:
+ALL = "all"
+"""As many batches as a source gives, which must end."""
+
+
+def sources(valid: Any, device: Any = None, plain: bool = False, steps: Any = ALL) -> dict[str, Source]:
     """Return the sources to validate with by name: several by the names of a dict, one as "valid", or none.
+
+    `steps` is how many batches of each to take, see `taking`; of several, a dict by their names may say it.
 
     >>> list(sources(None)), list(sources([(1, 2)])), list(sources({"clean": [(1, 2)], "noisy": [(1, 2)]}))
     ([], ['valid'], ['clean', 'noisy'])
     """
-    if valid is None:
-        return {}
-    named = valid if isinstance(valid, Mapping) else {"valid": valid}
+    named = {} if valid is None else valid if isinstance(valid, Mapping) else {"valid": valid}
     for name in named:
         if not isinstance(name, str) or name == "train" or not name:
             raise InvalidArgument(f"valid: a validation must have a name other than 'train', got {name!r}")
-    return {name: source(batches, name, device, plain) for name, batches in named.items()}
+    if valid is None and steps not in (None, ALL):
+        raise InvalidArgument(f"valid_steps is {steps!r}, and there is no valid")
+    by_name = steps if isinstance(steps, Mapping) else dict.fromkeys(named, steps)
+    if strangers := by_name.keys() - named.keys():
+        raise InvalidArgument(f"valid_steps has {sorted(map(str, strangers))}, and the validations are {list(named)}")
+    made = {name: source(batches, name, device, plain) for name, batches in named.items()}
+    return {name: taking(one, by_name.get(name), "valid_steps") for name, one in made.items()}
+
+
+def taking(source: Source, steps: Any, argument: str) -> Source:
+    """Return a source that gives its first `steps` batches; None for all of one with a length.
+
+    Whether a source without a length ever ends, nobody can tell: who passes "all" says that it does.
+
+    Raises:
+        InvalidArgument: the number is none, or larger than the length; or neither number nor length is there.
+
+    >>> taking(source([(1, 2), (3, 4)], "valid"), 1, "valid_steps").length
+    1
+    """
+    if steps is None and source.length is None:
+        raise InvalidArgument(
+            f"{source.name} has no length, so that nobody knows whether it ends; pass {argument}=, how many batches of "
+            f"it to take, or {argument}='all' to take what it gives until it ends"
+        )
+    if steps is None or (isinstance(steps, str) and steps == ALL):
+        return source
+    if isinstance(steps, str):
+        raise InvalidArgument(f"{argument} must be a number of batches, or 'all', got {steps!r}")
+    arguments.whole(argument, steps)
+    if source.length is not None and steps > source.length:
+        raise InvalidArgument(
+            f"{argument} must be at most {source.length}, the batches that {source.name} has, got {steps}"
+        )
+    return attrs.evolve(source, length=steps)
 
 
 def open_source(source: Source, key: Tensor, epoch: int, start: int, stop: int | None) -> Iterator[Any]:
@@ -181,7 +219,7 @@ def explaining_inputs(inputs: Any) -> Iterator[None]:
         elif isinstance(inputs, list):
             error.add_note(
                 f"the list of {len(inputs)} was taken for the input of the model, which has so many parts; of batches "
-                "make pairs, [(x, None), ...], or pass a generator"
+                "make pairs, [(x, None), ...], or pass a generator and steps='all'"
             )
         raise
 

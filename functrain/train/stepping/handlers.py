@@ -20,6 +20,9 @@ MAY_REPLACE = {
 }
 """What a handler of each step event may replace: what a later stage reads, or the step gives back."""
 
+_AFTER_EVALUATING = MAY_REPLACE["after_step"] - {"state"}
+"""The same at the end of a step of a validation, which gives no state back."""
+
 
 def handlers(callbacks: Iterable[Callback], phase: str, stops: Stops | None) -> Callable[[str], Any]:
     """Return a function from a step event to the stage that calls its handlers, or to None when there are none."""
@@ -54,6 +57,7 @@ def _check(answer: Any, step: Any, event: str, name: str) -> Any:
     So they have no influence whoever gave the weights, as long as it is before the forward.
     """
     after = check_answer(answer, step, event, name)
-    check_changes(after, step, MAY_REPLACE[event], event, name)
+    evaluated = event == "after_step" and step.phase != "train"
+    check_changes(after, step, _AFTER_EVALUATING if evaluated else MAY_REPLACE[event], event, name)
     after = with_whole_parts(after, step, event, name)
     return after if after.batch is step.batch else tree.evolve(after, batch=without_influence(after.batch))

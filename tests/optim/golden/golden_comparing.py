@@ -12,6 +12,7 @@ import torch
 from golden_problems import KEPT, PROBLEMS, STEPS, Params
 from golden_recording import Recipe
 
+import functrain as ft
 from functrain import optim, random
 
 LIMIT = {"rel": 2e-9, "abs": 1e-10}
@@ -31,13 +32,15 @@ def course(transform: optim.Transform, problem: str) -> dict[int, Params]:
     state, key = transform.init(params), random.key(0)
     for step in range(STEPS):
         loss, grads = here.evaluate(params, step)
+        # Not `here.evaluate`, for this is differentiated once more.
+        evaluate = ft.value_and_grad(lambda at, step=step: here.loss(at, step))
         context = optim.Context(
             position=step / STEPS,
             updates=step,
             step=step,
             key=random.fold_in(key, step),
             loss=loss,
-            evaluate=lambda at, step=step: here.evaluate(at, step),
+            evaluate=evaluate,
         )
         params, state = optim.step(transform, grads, state, params, context)
         if step + 1 in KEPT:

@@ -1,10 +1,11 @@
 """References by hand: the authors' formulas, where no library has the method, or has it otherwise."""
 
 import math
+from unittest import mock
 
 import torch
 from golden_problems import STEPS, Course, Evaluate, Params
-from golden_recording import optax_course
+from golden_recording import optax_course, torch_course
 
 
 def lesson_momentum(lr: float, momentum: float) -> Course:
@@ -185,3 +186,85 @@ def shampoo(lr: float, eps: float) -> Course:
             yield params
 
     return course
+
+
+def soap(every: int, max_size: int, **options: float) -> Course:
+    """Return the course of pytorch_optimizer's SOAP, whose float32 for a change of bases stands for float64 here."""
+
+    def course(params: Params, evaluate: Evaluate):
+        from pytorch_optimizer import SOAP
+
+        sizes = {"precondition_frequency": every, "max_precondition_dim": max_size}
+        with mock.patch("torch.float32", torch.float64):
+            yield from torch_course(SOAP, **sizes, **options)(params, evaluate)
+
+    return course
+
+
+def galore(lr: float, rank: int, every: int, scale: float, eps: float) -> Course:
+    """Return the course of pytorch_optimizer's GaLore.
+
+    Its float32 for a change of directions stands for float64 here. It counts updates from 1 and the authors from 0.
+    Where directions change, a course depends on their signs, which no decomposition promises: here the largest element
+    of each is positive.
+    """
+
+    def positive(directions: torch.Tensor) -> torch.Tensor:
+        largest = directions.gather(0, directions.abs().argmax(0, keepdim=True))
+        return directions * largest.sign()
+
+    def course(params: Params, evaluate: Evaluate):
+        from pytorch_optimizer import GaLore
+        from pytorch_optimizer.optimizer.utils.galore import GaLoreProjector
+
+        svd, project = torch.linalg.svd, GaLoreProjector.project
+
+        def signed(matrix: torch.Tensor, full_matrices: bool):
+            left, values, right = svd(matrix, full_matrices=full_matrices)
+            return positive(left), values, positive(right.T).T
+
+        options = {"rank": rank, "update_proj_gap": every, "scale": scale, "projection_type": "std"}
+        with (
+            mock.patch("torch.float", torch.float64),
+            mock.patch("torch.linalg.svd", signed),
+            mock.patch.object(GaLoreProjector, "project", lambda self, grad, step: project(self, grad, step - 1)),
+        ):
+            yield from torch_course(GaLore, lr=lr, eps=eps, **options)(params, evaluate)
+
+    return course
+
+
+def sophia(lr: float, every: int, **options: float) -> Course:
+    """Return the course of optax's Sophia, with Hutchinson's estimate of the Hessian's diagonal by `signs`."""
+
+    def course(params: Params, evaluate: Evaluate):
+        import jax
+        import optax
+
+        jax.config.update("jax_enable_x64", True)
+        loss = evaluate.__self__.loss  # of the `Problem` whose method it is
+
+        def estimate(leaves: dict, turn) -> dict:
+            names, step = sorted(leaves), int(turn) * every
+            rows = tuple(torch.tensor(leaves[name].tolist(), dtype=torch.float64) for name in names)
+            r = tuple(signs(step, name, row.shape) for name, row in zip(names, rows, strict=True))
+            f = lambda *rows: loss(dict(zip(names, rows, strict=True)), step)  # noqa: E731
+            products = torch.autograd.functional.hvp(f, rows, r)[1]
+            return {name: (a * b).numpy() for name, a, b in zip(names, r, products, strict=True)}
+
+        def update(updates, turn, params=None, **_):
+            kinds = {name: jax.ShapeDtypeStruct(p.shape, p.dtype) for name, p in params.items()}
+            return jax.pure_callback(estimate, kinds, params, turn), turn + 1
+
+        diagonal = optax.GradientTransformationExtraArgs(lambda params: jax.numpy.zeros((), int), update)
+        made = optax.contrib.sophia(lr, update_interval=every, hessian_diagonal_fn=diagonal, **options)
+        yield from optax_course(lambda: made)(params, evaluate)
+
+    return course
+
+
+def signs(step: int, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return 1 or -1 for each element, others for each step and name."""
+    size = torch.Size(shape).numel()
+    waves = (torch.arange(size, dtype=torch.float64) * 1.7 + 2.9 * step + len(name) + 0.5).sin()
+    return torch.where(waves > 0, 1.0, -1.0).double().reshape(shape)

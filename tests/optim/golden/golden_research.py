@@ -20,6 +20,15 @@ RECIPES = {
     "sam": by_hand("sam", lr=0.05, rho=0.1, momentum=0.9, adaptive=False),
     "adaptive sam": by_hand("sam", lr=0.05, rho=0.5, momentum=0.0, adaptive=True),
     "shampoo": by_hand("shampoo", lr=0.1, eps=0.001),
+    # Longer axes have moments of a lower rank here, and so bases that are not determined.
+    "soap": by_hand("soap", lr=0.05, every=1, max_size=3, eps=1e-6, weight_decay=0.0),
+    "soap with rare bases": by_hand(
+        "soap", lr=0.05, every=3, max_size=2, betas=[0.9, 0.99], shampoo_beta=0.8, eps=1e-6, weight_decay=0.0
+    ),
+    "galore": by_hand("galore", lr=0.05, rank=1, every=100, scale=1.0, eps=1e-14),
+    "galore with new directions": by_hand("galore", lr=0.05, rank=2, every=3, scale=0.5, eps=1e-14),
+    "sophia": by_hand("sophia", lr=0.05, every=1, gamma=0.5, weight_decay=0.1),
+    "sophia with a rare diagonal": by_hand("sophia", lr=0.1, every=3, b1=0.9, b2=0.8, gamma=0.2, clip_threshold=0.7),
 }
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import torch
 import functrain as ft
 from functrain import nn, optim, tree
 from functrain.errors import DtypeMismatch, InvalidArgument
-from functrain.optim.preconditioning.matrices import inverse_root
+from functrain.optim.preconditioning.matrices import eigenbasis, inverse_root
 
 DOUBLE = torch.float64
 SHAPES = {"wide": (3, 4), "tall": (4, 3), "conv": (3, 2, 2), "bias": (3,), "s": ()}
@@ -115,6 +115,17 @@ def test_the_derivative_of_an_inverse_root(order):
         torch.testing.assert_close(
             torch.linalg.matrix_power(root(matrix), order) @ matrix, torch.eye(4, dtype=DOUBLE), rtol=1e-9, atol=1e-9
         )
+
+
+def test_moments_of_gradients_with_rows_of_zeros_have_a_basis():
+    """Of which the first moments are; in float32 LAPACK's iteration does not end on two of these."""
+    generator = torch.Generator().manual_seed(0)
+    for size in range(60, 100):
+        g = torch.randn(size, 2, generator=generator) * 10 ** (-15 * torch.rand(size, 1, generator=generator))
+        g = g * (torch.rand(size, 1, generator=generator) > 0.4)
+        basis = eigenbasis(0.05 * g @ g.mT)
+        assert (basis.mT @ basis - torch.eye(size)).abs().max() < 1e-5
+        assert inverse_root(0.05 * g @ g.mT, 4, 1e-4).isfinite().all()
 
 
 # --- SOAP ---

@@ -5,7 +5,7 @@ optimizer. Here the work of the optimizer on a large parameter follows its gradi
 memory; and the operations on small ones, where calling costs more than computing, are grouped into one call.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -89,45 +89,64 @@ def _order(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Any]:
             tail.add(node)
     position = {n: k for k, n in enumerate(n for n in nodes if n not in tail)}
     input_of = {node: i for i, node in target.items()}
-    cones = []
-    for k, result in enumerate(dict.fromkeys(n for n in results if n in tail)):
-        cone = _cone(result, tail)
-        needed = [position.get(a, -1) for n in cone for a in n.all_input_nodes]
-        overwritten = [input_of.get(n) for n in _results_with(result, cone)]
-        readers = [position.get(u, -1) for i in overwritten for u in _readers(i, position, aliasing)]
-        cones.append((max([*needed, *readers], default=-1), k, cone))
-    cones.sort(key=lambda c: c[:2])
+
+    def last_reader(node: Any) -> int:
+        return max([position[u] for u in _readers(input_of.get(node), position, aliasing)], default=-1)
+
+    ready = _ready(nodes, tail, position, last_reader)
+    ends = [n for n in dict.fromkeys(results) if n in tail]
+    at_end = sorted((max(ready[end], last_reader(end)), k, end) for k, end in enumerate(ends))
     # What is small comes last, all together, so that it can be grouped.
-    small = {n for ready, k, cone in cones if all(_groups(n) for n in cone) for n in cone}
+    alike = _all_small(nodes, tail)
+    small: set[Any] = set()
+    for end in ends:
+        if end in alike:
+            small.update(_cone(end, tail, small))
     order, done, at = [], set(), 0
     late: list[Any] = []
 
-    def emit(cone: list[Any]) -> None:
-        for n in cone:
-            if n not in done:
-                done.add(n)
-                (late if n in small else order).append(n)
+    def emit(end: Any) -> None:
+        for n in _cone(end, tail, done):
+            done.add(n)
+            (late if n in small else order).append(n)
 
     body = [n for n in nodes if n not in tail]
-    while at < len(cones) and cones[at][0] < 0:
-        emit(cones[at][2])
+    while at < len(at_end) and at_end[at][0] < 0:
+        emit(at_end[at][2])
         at += 1
     for k, node in enumerate(body):
         order.append(node)
-        while at < len(cones) and cones[at][0] <= k:
-            emit(cones[at][2])
+        while at < len(at_end) and at_end[at][0] <= k:
+            emit(at_end[at][2])
             at += 1
     rest = {n for n in tail if n not in done}
     # A large tail may need a value that a small one computes: such a value is done where it is needed.
     return _topological([*order, *late, *(n for n in nodes if n in rest)])
 
 
-def _results_with(result: Any, cone: list[Any]) -> Iterator[Any]:
-    """Yield a result, and those that an operator makes at once with what the result needs."""
-    yield result
-    for node in cone:
-        if node.target in OVERWRITING:
-            yield from items_of(node).values()
+def _ready(
+    nodes: list[Any], tail: set[Any], position: dict[Any, int], last_reader: Callable[[Any], int]
+) -> dict[Any, int]:
+    """Return for each node of the tail the last of the others that must be done before it, -1 for none.
+
+    An operator that makes several results at once writes over the inputs of all of them.
+    """
+    ready: dict[Any, int] = {}
+    for node in nodes:
+        if node in tail:
+            needed = [ready.get(a, position.get(a, -1)) for a in node.all_input_nodes]
+            written = items_of(node).values() if node.target in OVERWRITING else ()
+            ready[node] = max([*needed, *map(last_reader, written)], default=-1)
+    return ready
+
+
+def _all_small(nodes: list[Any], tail: set[Any]) -> set[Any]:
+    """Return the nodes of the tail that are small, as all of the tail that they need."""
+    small: set[Any] = set()
+    for node in nodes:
+        if node in tail and _groups(node) and all(a in small for a in node.all_input_nodes if a in tail):
+            small.add(node)
+    return small
 
 
 def _readers(node: Any, position: dict[Any, int], aliasing: Aliasing) -> list[Any]:
@@ -143,15 +162,15 @@ def _readers(node: Any, position: dict[Any, int], aliasing: Aliasing) -> list[An
     return [n for n in users if n in position]
 
 
-def _cone(result: Any, tail: set[Any]) -> list[Any]:
-    """Return what of the tail a result needs, in order."""
+def _cone(end: Any, tail: set[Any], without: set[Any]) -> list[Any]:
+    """Return what of the tail a node needs, and the node, in order, without what is there with all that it needs."""
     needed: dict[Any, None] = {}
-    stack = [(result, False)]
+    stack = [(end, False)]
     while stack:
         node, ready = stack.pop()
         if ready:
             needed[node] = None
-        elif node in tail and node not in needed:
+        elif node in tail and node not in needed and node not in without:
             stack.append((node, True))
             stack.extend((a, False) for a in reversed(node.all_input_nodes))
     return list(needed)

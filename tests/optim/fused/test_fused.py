@@ -191,12 +191,17 @@ def test_a_training_step_updates_a_large_parameter_as_soon_as_its_gradient_is_th
     assert len(updates) == 4 and sum(k < products[-1] for k in updates) >= 3
 
 
-def test_it_is_traced_into_one_operation_for_all_small_leaves_and_one_for_each_large_one():
+@pytest.mark.parametrize("gradient, leaves", [(lambda p: 2 * p, [1, 4]), (lambda p: p, [5])], ids=["made", "passed"])
+def test_it_is_one_operation_for_all_leaves_but_large_ones_that_follow_their_gradient(gradient, leaves):
     transform, params = FAST["adamw"], drawn(0)
-    fast = ft.jit(lambda carry, g: optim.step(transform, g, carry[1], carry[0]))
-    fast((params, transform.init(params)), params)
+
+    def step(carry, g):
+        return optim.step(transform, tree.map(gradient, g), carry[1], carry[0])
+
+    fast = ft.jit(step)
+    close(fast((params, transform.init(params)), params), step((params, transform.init(params)), params))
     nodes = [node for node in fast.traces[0].graph.graph.nodes if node.target in OVERWRITING]
-    assert sorted(len(node.args[0]) for node in nodes) == [1, 4]
+    assert sorted(len(node.args[0]) for node in nodes) == leaves
     assert all(is_item(user) for node in nodes for user in node.users)
 
 
