@@ -200,4 +200,4 @@ def test_the_peak_of_memory_is_seen_after_it_is_over():
 
 def test_the_command_names_the_workloads(from_root):
     done = subprocess.run([sys.executable, "-m", "benchmarks", "nonsense"], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and "unknown workload 'nonsense'; choose from checkpoint, cnn, dispatch" in done.stderr
+    assert done.returncode == 2 and "unknown workload 'nonsense'; choose from checkpoint, cnn, depth" in done.stderr

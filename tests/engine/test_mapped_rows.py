@@ -216,3 +216,26 @@ def test_out_is_refused_with_the_remedy(jit):
 def test_dual_numbers_by_hand_are_refused_with_the_remedy():
     with forward_ad.dual_level(), pytest.raises(InvalidArgument, match=r"make no dual numbers .* by functrain's jvp"):
         ft.vmap(lambda x: forward_ad.make_dual(x, x))(X)
+
+
+AT = {  # where the axes of the indices do not stand first
+    "after a slice": lambda i: (slice(1, 3), i),
+    "after a number": lambda i: (1, slice(None), i),
+    "between": lambda i: (slice(None), i, slice(1, 3)),
+    "after all": lambda i: (..., i),
+    "with a list": lambda i: (slice(None), i, [0, 3]),
+    "apart": lambda i: (i, slice(None), [0, 3]),
+    "a list alone": lambda i: (slice(None), [0, 3]),
+}
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("name", AT)
+def test_values_are_written_in_the_order_of_their_axes(name, jit):
+    def f(x, i):
+        y, at = x.clone(), AT[name](i)
+        y[at] = torch.arange(y[at].numel(), dtype=y.dtype).view(y[at].shape) * x[0, 0, 0]
+        return y
+
+    mapped = ft.vmap(f)
+    assert torch.equal((ft.jit(mapped) if jit else mapped)(X, ROWS), by_loop(f, X, ROWS))

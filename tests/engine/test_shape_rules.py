@@ -173,3 +173,10 @@ def test_gradients_of_what_chooses_are_laid_out_as_in_eager(name):
     for other in others.values():
         for got, expected in zip(ft.jit(both)(x, other), both(x, other), strict=True):
             assert torch.equal(got, expected) and got.stride() == expected.stride()
+
+
+def test_where_the_indices_stand_is_part_of_what_a_trial_is_kept_by():
+    x, i = torch.arange(60).view(3, 4, 5), torch.tensor([0, 2])
+    for read in (lambda x, i: x[i, :, i], lambda x, i: x[:, i, i], lambda x, i: x[i, i]):
+        assert ft.eval_shape(read, x, i).shape == read(x, i).shape
+        assert torch.equal(ft.jit(read)(x, i), read(x, i))

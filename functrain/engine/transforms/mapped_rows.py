@@ -38,7 +38,7 @@ class MappedRows(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Take or set a row, or let a function run and see what it writes to."""
         args = self._seen_inside(func, args)
-        is_by_number = func in _ITEMS and any(map(_is_mapped, index_of(args[1])))
+        is_by_number = func in _ITEMS and (any(map(_is_mapped, index_of(args[1]))) or _writes_at(func, args))
         if not is_by_number and not self._rows.rows:
             return func(*args, **(kwargs or {}))
         if is_by_number:
@@ -124,6 +124,14 @@ def rows_again(mode: MappedRows | None) -> AbstractContextManager:
 
 def _is_mapped(part: Any) -> bool:
     return is_number(part) and bool(vectorizing_levels([part]))
+
+
+def _writes_at(func: Any, args: tuple) -> bool:
+    """Return whether values are written by lists or tensors of indices where `vmap` maps over any of all that."""
+    parts = index_of(args[1])
+    if func is Tensor.__getitem__ or all(part is None or isinstance(part, (int, slice)) for part in parts):
+        return False
+    return bool(vectorizing_levels(t for t in (args[0], *parts, *args[2:]) if isinstance(t, Tensor)))
 
 
 def _times_written(tensor: Tensor) -> int:

@@ -112,7 +112,8 @@ def _key(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) ->
     for t in tensors:
         memory = t.meta.untyped_storage()._cdata  # pyright: ignore
         described.append((_describe(t), memories.setdefault(memory, len(memories)), t.device))
-    static = map_tensors(lambda t: None, args), sorted((k, map_tensors(lambda t: None, v)) for k, v in kwargs.items())
+    # Not None for a tensor, which is an index too: x[i, :, j] is not x[:, i, j].
+    static = map_tensors(lambda t: ..., args), sorted((k, map_tensors(lambda t: ..., v)) for k, v in kwargs.items())
     return func, around, tuple(described), repr(static)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.dispatch_state import innermost, unseen
+from functrain.dispatch_state import innermost, unseen, vectorizing_levels
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.refusals import Refused
 from functrain.engine.tracing.rows.copied_rows import index_of
@@ -62,6 +62,8 @@ def set_item(x: Tensor, index: Any, value: Any) -> None:
     elif any(map(is_number, parts)) and not flags:
         _check_dtype(x, value)
         _set_elements(x, index, value)
+    elif any(map(_is_list, parts)) and not any(map(_is_mask, parts)) and _is_mapped(x, *parts, value):
+        _set_at(x, parts, value)
     else:
         Tensor.__setitem__(x, index, value)
 
@@ -150,6 +152,44 @@ def _set_rows(x: Tensor, parts: tuple, value: Any) -> None:
     numbers = tuple(part.reshape(1).long() for part in parts if is_number(part))
     value = value.to(x.dtype) if isinstance(value, Tensor) else value
     Tensor.__setitem__(rows.movedim(made, list(range(len(made)))), numbers, value)
+
+
+def _is_mapped(*values: Any) -> bool:
+    return bool(vectorizing_levels(t for t in values if isinstance(t, Tensor)))
+
+
+def _is_list(part: Any) -> bool:
+    return isinstance(part, (list, tuple)) or (isinstance(part, Tensor) and part.dim() > 0)
+
+
+def _is_mask(part: Any) -> bool:
+    if isinstance(part, (list, tuple)):
+        return any(map(_is_mask, part))
+    return isinstance(part, bool) or (isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8))
+
+
+def _set_at(x: Tensor, parts: tuple, value: Any) -> None:
+    """Write by tensors of indices, whose axes are put first: PyTorch's vmap confuses those of the value else (2.13)."""
+    made = [torch.as_tensor(part, device=x.device) if isinstance(part, (list, tuple)) else part for part in parts]
+    indices = tuple(part for part in made if isinstance(part, Tensor))
+    seen = Tensor.__getitem__(x, tuple(slice(None) if isinstance(part, Tensor) else part for part in made))
+    axes, axis, rest = [], 0, x.dim() - sum(map(_axes, made))
+    for part in made:
+        axes += [axis] if isinstance(part, Tensor) else []
+        axis += rest if part is ... else not isinstance(part, int)
+    first, count = axes[0], len(torch.broadcast_shapes(*(index.shape for index in indices)))
+    if axes != list(range(len(axes))):
+        seen = seen.movedim(axes, list(range(len(axes))))
+        if isinstance(value, Tensor) and axes == list(range(first, first + len(axes))):  # as its own axes stand
+            value = _with_axes(value, count + seen.dim() - len(axes))
+            value = value.movedim(list(range(first, first + count)), list(range(count)))
+    Tensor.__setitem__(seen, indices, value)
+
+
+def _with_axes(value: Tensor, dims: int) -> Tensor:
+    while value.dim() > dims and value.shape[0] == 1:  # PyTorch drops these too
+        value = value[0]
+    return value[(None,) * (dims - value.dim())] if value.dim() < dims else value
 
 
 def _set_where_all(x: Tensor, parts: tuple, value: Any) -> None:
