@@ -139,10 +139,8 @@ def validate_averages(name: str = "validate_averages") -> Callback:
     def begin_step(step: Step) -> Step:
         return tree.evolve(step, state=with_averages(step.state))
 
-    def after_step(step: Step) -> Step:
-        return tree.evolve(step, state=step.begun[0])  # the next batch, and the training, see what was trained
-
-    return Callback(name, {"begin_step": begin_step, "after_step": after_step}, phases=("valid",))
+    # A validation gives no state back, so that the next batch, and the training, see what was trained.
+    return Callback(name, {"begin_step": begin_step}, phases=("valid",))
 
 
 def with_averages(state: TrainState) -> TrainState:
