@@ -62,6 +62,10 @@ def soap(
 
     Keeps 2 n m + 2 n^2 + 2 m^2 numbers for a matrix (n, m). Its first update is 0.
 
+    Where a moment has equal eigenvalues, such as the zeros of a low rank, its basis is open and rounding chooses it, so
+    that two runs that differ in the last bit soon differ in more: by 0.1 in five epochs of a small network whose
+    parameters were moved by 1e-15.
+
     Args:
         lr: the learning rate, at least 0.
         b1: in [0, 1), the decay of the mean of the gradients.
