@@ -62,9 +62,9 @@ def test_a_source_of_batches(jit, wrong, kind):
     with pytest.raises(InvalidArgument, match=MESSAGE + str(wrong)):
         ft.fit(learner, state, train=SOURCES[kind](wrong), steps=7, jit=jit)
     with pytest.raises(InvalidArgument, match=MESSAGE + str(wrong)):
-        ft.fit(learner, state, train=valid, valid=SOURCES[kind](wrong), epochs=1, jit=jit)
+        ft.fit(learner, state, train=valid, valid=SOURCES[kind](wrong), valid_steps="all", epochs=1, jit=jit)
     with pytest.raises(InvalidArgument, match=MESSAGE + str(wrong)):
-        ft.evaluate(learner, state, SOURCES[kind](wrong), jit=jit)
+        ft.evaluate(learner, state, SOURCES[kind](wrong), steps="all", jit=jit)
 
 
 @BOTH
