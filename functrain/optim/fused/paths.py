@@ -123,8 +123,9 @@ def _keep_freed_memory(large: bool) -> None:
 
 def _record(operator: Any, rows: list[tuple[Tensor, ...]], rest: tuple) -> list[Sequence[Tensor]]:
     together = all(_is_passed(row[-1]) for row in rows)
-    small = [k for k, row in enumerate(rows) if together or row[0].numel() <= SMALL]
-    groups = [small] * bool(small) + [[k] for k in range(len(rows)) if k not in {*small}]
+    is_small = [together or row[0].numel() <= SMALL for row in rows]
+    small = [k for k, one in enumerate(is_small) if one]
+    groups = [small] * bool(small) + [[k] for k, one in enumerate(is_small) if not one]
     made: dict[int, list[Tensor]] = {}
     for group in groups:
         columns = [list(column) for column in zip(*(rows[k] for k in group), strict=True)]

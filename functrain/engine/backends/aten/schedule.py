@@ -97,10 +97,10 @@ def _order(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Any]:
     ends = [n for n in dict.fromkeys(results) if n in tail]
     at_end = sorted((max(ready[end], last_reader(end)), k, end) for k, end in enumerate(ends))
     # What is small comes last, all together, so that it can be grouped.
-    alike = _all_small(nodes, tail)
+    needs_small = _all_small(nodes, tail)
     small: set[Any] = set()
     for end in ends:
-        if end in alike:
+        if end in needs_small:
             small.update(_cone(end, tail, small))
     order, done, at = [], set(), 0
     late: list[Any] = []
