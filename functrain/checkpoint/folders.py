@@ -7,6 +7,7 @@ scripts, see the same.
 import math
 import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -103,21 +104,24 @@ def look_into(folder: Path) -> Inside:
     functrain.errors.CannotSave: cannot save into nowhere/at/all: there is no folder nowhere/at; make it first
     """
     try:
-        listed = _list(folder)
+        listed = os.listdir(folder)
     except (FileNotFoundError, NotADirectoryError):
         make_folder(folder)
         listed = []
     except OSError as error:
         raise CannotSave(f"cannot save into {folder}: {os.strerror(error.errno or 0).lower()}") from error
-    numbered = sorted((int(match[1]), one.name, one) for one in listed if (match := _NAME.fullmatch(one.name)))
-    members = [name for _, name, one in numbered if one.is_file(follow_symlinks=False)]
-    left = [one.name for one in listed if one.name.startswith(".checkpoint-") and one.name.endswith(LEFT)]
+    numbered = sorted((int(match[1]), name) for name in listed if (match := _NAME.fullmatch(name)))
+    members = [name for _, name in numbered if _is_file(folder / name)]
+    left = [name for name in listed if name.startswith(".checkpoint-") and name.endswith(LEFT)]
     return Inside(folder, members, numbered[-1][0] + 1 if numbered else 1, left)
 
 
-def _list(folder: Path) -> list[os.DirEntry]:
-    with os.scandir(folder) as inside:
-        return list(inside)
+def _is_file(path: Path) -> bool:
+    """Whether a name that a folder had is a file's. One deleted since counts: who opens it looks into the folder anew."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return True
 
 
 def put_into(inside: Inside, content: Content) -> None:
@@ -189,14 +193,13 @@ def _looked_at_again(look: Callable[[], Any]) -> Any:
 
 def _files(folder: Path) -> list[Path]:
     try:
-        with os.scandir(folder) as inside:
-            return [
-                Path(one.path) for one in inside if _NAME.fullmatch(one.name) and one.is_file(follow_symlinks=False)
-            ]
+        # `os.scandir` would hold the folder open, and warn where Ctrl-C comes between its opening and its `with`
+        listed = os.listdir(folder)
     except FileNotFoundError:
         return []
     except NotADirectoryError:
         raise NoCheckpoint(f"{folder} is a file, not a folder of checkpoints") from None
+    return [folder / name for name in listed if _NAME.fullmatch(name) and _is_file(folder / name)]
 
 
 def latest(folder: str | os.PathLike, like: Any = NOTHING) -> Any:

@@ -168,7 +168,7 @@ def test_a_folder_that_cannot_be_looked_into(tmp_path, monkeypatch):
     def fails(folder):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(folders.os, "scandir", fails)
+    monkeypatch.setattr(folders.os, "listdir", fails)
     with pytest.raises(CannotSave, match=r"cannot save into .*: permission denied"):
         checkpoint.add(tmp_path, 1)
 

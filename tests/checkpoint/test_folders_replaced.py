@@ -4,6 +4,7 @@ import math
 import os
 import shutil
 import threading
+from types import SimpleNamespace
 
 import attrs
 import pytest
@@ -12,6 +13,7 @@ from saving_problem import numbers, problem
 import functrain as ft
 from functrain import checkpoint, tree
 from functrain.callbacks import save_checkpoints
+from functrain.checkpoint import folders
 from functrain.errors import CannotSave
 
 
@@ -144,6 +146,22 @@ def test_runs_in_two_threads_save_into_two_folders(tmp_path):
         assert not tree.differences(numbers(run), numbers(whole))
         assert [entry.info["step"] for entry in checkpoint.entries(tmp_path / name)][-1] == 28
     assert len(runs) == 2
+
+
+@pytest.mark.parametrize("look", [checkpoint.latest, lambda folder: checkpoint.entries(folder)[-1]])
+def test_the_only_checkpoint_is_deleted_for_a_newer_one_while_the_folder_is_looked_into(tmp_path, monkeypatch, look):
+    """At whatever moment after the folder was listed, the newer one is seen: there is always one."""
+    checkpoint.add(tmp_path, 1, info={"step": 1})
+
+    def listed(folder):
+        names = os.listdir(folder)
+        monkeypatch.undo()
+        checkpoint.add(tmp_path, 2, info={"step": 2})
+        checkpoint.keep(tmp_path, last=1)
+        return names
+
+    monkeypatch.setattr(folders, "os", SimpleNamespace(**{**vars(os), "listdir": listed}))
+    assert look(tmp_path).info["step"] == 2
 
 
 def test_a_checkpoint_that_another_process_reads_while_it_is_saved_is_whole(tmp_path):
