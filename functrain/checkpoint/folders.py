@@ -117,7 +117,7 @@ def look_into(folder: Path) -> Inside:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether a name that a folder had is a file's. One deleted since counts: who opens it looks into the folder anew."""
+    """Whether a name in a folder is a file's. One deleted since counts: who opens it looks into the folder anew."""
     try:
         return stat.S_ISREG(os.lstat(path).st_mode)
     except OSError:

@@ -234,7 +234,6 @@ RATES = {
     "b2": (1.0, -0.1, math.nan),
     "b3": (1.0, -0.1, math.nan),
     "rho": (1.0, -0.1),
-    "decay_rate": (1.0, -0.1),
     "eps": (-1e-8, math.inf),
     "momentum": (-0.1, math.inf),
     "weight_decay": (-0.1, math.inf),
@@ -261,7 +260,7 @@ RATES = {
 PIECES = [name for name in primitives.__all__ if inspect.isfunction(getattr(optim, name))] + ["scale_by_caution"]
 NUMBERS = RATES | {
     "clipping": (-0.1, math.inf),
-    "decay": (-0.1,),
+    "decay": (1.0, -0.1),
     "factor": (math.inf, math.nan),
     "max_delta": (-0.1, math.nan),
     "max_norm": (-0.1, math.nan),
@@ -274,8 +273,7 @@ BAD.remove(("sam", "rho", 1.0))  # which is a distance there
 
 @pytest.mark.parametrize("name, key, value", BAD)
 def test_a_number_out_of_range_is_named(name, key, value):
-    called = {"decay_rate": "decay"}.get(key, key)
-    wrong = rf"^({called}|momentum) must be a" if name == "muon" else rf"^{called} must be a"
+    wrong = rf"^({key}|momentum) must be a" if name == "muon" else rf"^{key} must be a"
     with pytest.raises(InvalidArgument, match=wrong):
         getattr(optim, name)(**{**required(name), key: value})
 

@@ -5,7 +5,7 @@ import attrs
 from functrain.optim.chaining import alias
 from functrain.optim.evaluating.diagonal import scale_by_sophia
 from functrain.optim.evaluating.sharpness import gradients_uphill
-from functrain.optim.optimizers.shared import decay
+from functrain.optim.optimizers.shared import decay_weights
 from functrain.optim.primitives import scale_by_learning_rate
 from functrain.optim.transform import Transform, check_transform
 from functrain.records import reprs
@@ -66,5 +66,8 @@ def sophia(
     sophia(lr=0.001, b1=0.965, b2=0.99, eps=1e-08, gamma=0.01, most=1.0, weight_decay=0.0001)
     """
     return alias(
-        "sophia", scale_by_sophia(b1, b2, eps, gamma, most, every), decay(weight_decay), scale_by_learning_rate(lr)
+        "sophia",
+        scale_by_sophia(b1, b2, eps, gamma, most, every),
+        decay_weights(weight_decay),
+        scale_by_learning_rate(lr),
     )

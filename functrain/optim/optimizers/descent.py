@@ -2,7 +2,7 @@
 
 from functrain.optim.arithmetic import is_zero
 from functrain.optim.chaining import alias
-from functrain.optim.optimizers.shared import decay
+from functrain.optim.optimizers.shared import decay_weights
 from functrain.optim.primitives import (
     add_noise,
     average_iterates,
@@ -47,7 +47,7 @@ def sgd(
     return alias(
         "sgd",
         negate if maximize else None,
-        decay(weight_decay),
+        decay_weights(weight_decay),
         None if is_zero(momentum) else momentums,
         scale_by_learning_rate(lr),
     )
@@ -72,7 +72,7 @@ def momentum(lr: Hyper, momentum: Hyper = 0.9, debias: bool = True, weight_decay
     >>> momentum(lr=0.1)
     momentum(lr=0.1, momentum=0.9)
     """
-    return alias("momentum", decay(weight_decay), ema(momentum, debias=debias), scale_by_learning_rate(lr))
+    return alias("momentum", decay_weights(weight_decay), ema(momentum, debias=debias), scale_by_learning_rate(lr))
 
 
 def noisy_sgd(lr: Hyper, eta: Hyper = 0.01, gamma: Hyper = 0.55) -> Transform:
@@ -124,7 +124,7 @@ def asgd(
     return alias(
         "asgd",
         negate if maximize else None,
-        decay(weight_decay),
+        decay_weights(weight_decay),
         scale_by_falling_rate(lr, lambd, alpha),
         average_iterates(start),
     )

@@ -6,7 +6,7 @@ import attrs
 
 from functrain.optim.chaining import alias
 from functrain.optim.optimizers.moments import adamw
-from functrain.optim.optimizers.shared import decay
+from functrain.optim.optimizers.shared import decay_weights
 from functrain.optim.primitives import (
     clip_by_block_norm,
     reduce_variance,
@@ -51,7 +51,7 @@ def adan(
     return alias(
         "adan",
         scale_by_adan(b1, b2, b3, eps),
-        decay(weight_decay, decayed),
+        decay_weights(weight_decay, decayed),
         scale_by_learning_rate(lr),
     )
 
@@ -93,7 +93,7 @@ def mars(
         reduce_variance(gamma, b1),
         clip_by_block_norm(1.0),
         adam,
-        decay(weight_decay),
+        decay_weights(weight_decay),
         scale_by_learning_rate(lr),
     )
     others = adamw(lr, b1=0.9, b2=0.95, weight_decay=0.1) if others is None else others

@@ -3,7 +3,7 @@
 import attrs
 
 from functrain.optim.chaining import alias
-from functrain.optim.optimizers.shared import decay
+from functrain.optim.optimizers.shared import decay_weights
 from functrain.optim.primitives import centralize, scale_by_learning_rate, scale_by_madgrad, scale_by_radam
 from functrain.optim.transform import Transform
 from functrain.optim.wrappers import lookahead
@@ -28,7 +28,7 @@ def madgrad(lr: Hyper = 1e-2, momentum: Hyper = 0.9, eps: Hyper = 1e-6, weight_d
     >>> madgrad(lr=0.1)
     madgrad(lr=0.1, eps=1e-06, momentum=0.9)
     """
-    return alias("madgrad", decay(weight_decay), scale_by_madgrad(lr, momentum, eps))
+    return alias("madgrad", decay_weights(weight_decay), scale_by_madgrad(lr, momentum, eps))
 
 
 def ranger(
@@ -67,7 +67,7 @@ def ranger(
         "radam",
         centralize(),
         scale_by_radam(b1, b2, eps),
-        decay(weight_decay, decayed),
+        decay_weights(weight_decay, decayed),
         scale_by_learning_rate(lr),
     )
     return attrs.evolve(lookahead(k, slow_lr, inside), label="ranger")

@@ -2,7 +2,7 @@
 
 from functrain.optim.arithmetic import is_zero
 from functrain.optim.chaining import alias
-from functrain.optim.optimizers.shared import decay, of_some
+from functrain.optim.optimizers.shared import decay_weights, of_some
 from functrain.optim.primitives import (
     scale_by_adam,
     scale_by_learning_rate,
@@ -48,7 +48,7 @@ def lamb(
     return alias(
         "lamb",
         scale_by_adam(b1, b2, eps),
-        decay(weight_decay, adapted),
+        decay_weights(weight_decay, adapted),
         of_some(adapted, scale_by_trust_ratio(most=most)),
         scale_by_learning_rate(lr),
     )
@@ -87,7 +87,7 @@ def lars(
     momentums = trace(momentum, nesterov=nesterov)  # checks the arguments, even when it is void
     return alias(
         "lars",
-        decay(weight_decay, adapted),
+        decay_weights(weight_decay, adapted),
         of_some(adapted, scale_by_trust_ratio(trust_coefficient, eps)),
         scale_by_learning_rate(lr),
         None if is_zero(momentum) else momentums,
@@ -117,7 +117,7 @@ def novograd(
     return alias(
         "novograd",
         scale_by_novograd(b2, eps),
-        decay(weight_decay),
+        decay_weights(weight_decay),
         trace(momentum),
         scale_by_learning_rate(lr),
     )

@@ -1,7 +1,7 @@
 """Adam and its relatives: a mean of the gradients, divided by the size that they usually have."""
 
 from functrain.optim.chaining import alias
-from functrain.optim.optimizers.shared import decay
+from functrain.optim.optimizers.shared import decay_weights
 from functrain.optim.primitives import (
     negate,
     scale_by_adam,
@@ -47,7 +47,7 @@ def adam(
     return alias(
         "adam",
         negate if maximize else None,
-        decay(weight_decay),
+        decay_weights(weight_decay),
         scale_by_amsgrad(b1, b2, eps) if amsgrad else scale_by_adam(b1, b2, eps),
         scale_by_learning_rate(lr),
     )
@@ -88,7 +88,7 @@ def adamw(
         "adamw",
         negate if maximize else None,
         scale_by_amsgrad(b1, b2, eps) if amsgrad else scale_by_adam(b1, b2, eps),
-        decay(weight_decay, decayed),
+        decay_weights(weight_decay, decayed),
         scale_by_learning_rate(lr),
     )
 
@@ -122,7 +122,7 @@ def amsgrad(
     return alias(
         "amsgrad",
         negate if maximize else None,
-        decay(weight_decay),
+        decay_weights(weight_decay),
         scale_by_amsgrad(b1, b2, eps),
         scale_by_learning_rate(lr),
     )
@@ -157,7 +157,7 @@ def adamax(
     return alias(
         "adamax",
         negate if maximize else None,
-        decay(weight_decay),
+        decay_weights(weight_decay),
         scale_by_adamax(b1, b2, eps),
         scale_by_learning_rate(lr),
     )
@@ -196,7 +196,7 @@ def nadam(
     return alias(
         "nadam",
         negate if maximize else None,
-        decay(weight_decay),
+        decay_weights(weight_decay),
         scale_by_nadam(b1, b2, eps, momentum_decay),
         scale_by_learning_rate(lr),
     )
@@ -236,7 +236,7 @@ def nadamw(
         "nadamw",
         negate if maximize else None,
         scale_by_nadam(b1, b2, eps, momentum_decay),
-        decay(weight_decay, decayed),
+        decay_weights(weight_decay, decayed),
         scale_by_learning_rate(lr),
     )
 
@@ -272,8 +272,8 @@ def radam(
     return alias(
         "radam",
         negate if maximize else None,
-        None if decoupled else decay(weight_decay),
+        None if decoupled else decay_weights(weight_decay),
         scale_by_radam(b1, b2, eps),
-        decay(weight_decay) if decoupled else None,
+        decay_weights(weight_decay) if decoupled else None,
         scale_by_learning_rate(lr),
     )

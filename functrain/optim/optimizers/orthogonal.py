@@ -7,7 +7,7 @@ import torch
 
 from functrain.optim.chaining import alias
 from functrain.optim.optimizers.moments import adamw
-from functrain.optim.optimizers.shared import decay
+from functrain.optim.optimizers.shared import decay_weights
 from functrain.optim.primitives import ema, orthogonalize, scale_by_learning_rate, scale_by_shape
 from functrain.optim.primitives.orthogonal import QUINTIC
 from functrain.optim.transform import Transform
@@ -61,7 +61,7 @@ def muon(
         ema(momentum, nesterov),
         orthogonalize(coefficients, steps, eps, dtype),
         scale_by_shape(rule),
-        decay(weight_decay),
+        decay_weights(weight_decay),
         scale_by_learning_rate(lr),
     )
     others = adamw(lr, weight_decay=weight_decay) if others is None else others

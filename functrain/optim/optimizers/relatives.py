@@ -1,7 +1,7 @@
 """Adam's relatives that PyTorch has not: other squares, other means, and masks."""
 
 from functrain.optim.chaining import alias
-from functrain.optim.optimizers.shared import decay
+from functrain.optim.optimizers.shared import decay_weights
 from functrain.optim.primitives import (
     scale_by_adam,
     scale_by_ademamix,
@@ -48,7 +48,7 @@ def adabelief(
     return alias(
         "adabelief",
         scale_by_belief(b1, b2, eps, eps_root),
-        decay(weight_decay, decayed),
+        decay_weights(weight_decay, decayed),
         scale_by_learning_rate(lr),
     )
 
@@ -107,7 +107,7 @@ def ademamix(
     return alias(
         "ademamix",
         scale_by_ademamix(b1, b2, b3, alpha, eps),
-        decay(weight_decay, decayed),
+        decay_weights(weight_decay, decayed),
         scale_by_learning_rate(lr),
     )
 
@@ -143,7 +143,7 @@ def adopt(
     return alias(
         "adopt",
         scale_by_adopt(b1, b2, eps, clip),
-        decay(weight_decay, decayed),
+        decay_weights(weight_decay, decayed),
         scale_by_learning_rate(lr),
     )
 
@@ -178,7 +178,7 @@ def cautious_adamw(
     return alias(
         "cautious_adamw",
         scale_by_caution(scale_by_adam(b1, b2, eps)),
-        decay(weight_decay, decayed),
+        decay_weights(weight_decay, decayed),
         scale_by_learning_rate(lr),
     )
 
@@ -211,6 +211,6 @@ def cautious_lion(
     return alias(
         "cautious_lion",
         scale_by_caution(scale_by_lion(b1, b2)),
-        decay(weight_decay, decayed),
+        decay_weights(weight_decay, decayed),
         scale_by_learning_rate(lr),
     )

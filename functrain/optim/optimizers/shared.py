@@ -8,10 +8,10 @@ from functrain.optim.wrappers.claiming import Where
 from functrain.schedule import Hyper
 
 
-def decay(weight_decay: Hyper, where: Where | None = None) -> Transform | None:
+def decay_weights(weight_decay: Hyper, where: Where | None = None) -> Transform | None:
     """Return the piece that decays weights, all or some, None where the decay is the number 0.
 
-    >>> decay(0.0) is None, decay(0.1)
+    >>> decay_weights(0.0) is None, decay_weights(0.1)
     (True, add_decayed_weights(weight_decay=0.1))
     """
     return None if is_zero(weight_decay) else add_decayed_weights(weight_decay, where)

@@ -3,7 +3,7 @@
 from functrain.optim.arithmetic import is_zero
 from functrain.optim.chaining import alias
 from functrain.optim.hypers import check_fixed
-from functrain.optim.optimizers.shared import decay
+from functrain.optim.optimizers.shared import decay_weights
 from functrain.optim.primitives import (
     ema,
     negate,
@@ -39,7 +39,7 @@ def lion(
     >>> lion(lr=1e-4, weight_decay=0.1)
     lion(lr=0.0001, b1=0.9, b2=0.99, weight_decay=0.1)
     """
-    return alias("lion", scale_by_lion(b1, b2), decay(weight_decay, decayed), scale_by_learning_rate(lr))
+    return alias("lion", scale_by_lion(b1, b2), decay_weights(weight_decay, decayed), scale_by_learning_rate(lr))
 
 
 def signum(lr: Hyper = 1e-3, momentum: Hyper = 0.9, weight_decay: Hyper = 0.0) -> Transform:
@@ -64,7 +64,7 @@ def signum(lr: Hyper = 1e-3, momentum: Hyper = 0.9, weight_decay: Hyper = 0.0) -
         "signum",
         None if is_zero(momentum) else mean,
         scale_by_sign(),
-        decay(weight_decay),
+        decay_weights(weight_decay),
         scale_by_learning_rate(lr),
     )
 

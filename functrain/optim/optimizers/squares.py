@@ -2,7 +2,7 @@
 
 from functrain.optim.arithmetic import is_zero
 from functrain.optim.chaining import alias
-from functrain.optim.optimizers.shared import decay
+from functrain.optim.optimizers.shared import decay_weights
 from functrain.optim.primitives import (
     clip_by_block_rms,
     ema,
@@ -25,7 +25,7 @@ from functrain.schedule import Hyper, Number
 
 def rmsprop(
     lr: Hyper = 1e-2,
-    decay_rate: Hyper = 0.99,
+    decay: Hyper = 0.99,
     eps: Hyper = 1e-8,
     centered: bool = False,
     momentum: Hyper = 0.0,
@@ -39,7 +39,7 @@ def rmsprop(
 
     Args:
         lr: the learning rate, at least 0.
-        decay_rate: in [0, 1), the decay of the mean square, PyTorch's alpha; the hyperparameter "decay".
+        decay: in [0, 1), the decay of the mean square, PyTorch's alpha.
         eps: at least 0, keeps the divisor away from zero.
         centered: whether to divide by the standard deviation.
         momentum: at least 0, of the divided gradients.
@@ -57,8 +57,8 @@ def rmsprop(
     return alias(
         "rmsprop",
         negate if maximize else None,
-        decay(weight_decay),
-        scale_by_stddev(decay_rate, eps, eps_in_root) if centered else scale_by_rms(decay_rate, eps, eps_in_root),
+        decay_weights(weight_decay),
+        scale_by_stddev(decay, eps, eps_in_root) if centered else scale_by_rms(decay, eps, eps_in_root),
         None if is_zero(momentum) else momentums,
         scale_by_learning_rate(lr),
     )
@@ -95,7 +95,7 @@ def adagrad(
     return alias(
         "adagrad",
         negate if maximize else None,
-        decay(weight_decay),
+        decay_weights(weight_decay),
         scale_by_rss(initial, eps, eps_in_root),
         None if is_zero(lr_decay) else scale_by_inverse_time(lr_decay),
         scale_by_learning_rate(lr),
@@ -125,7 +125,7 @@ def adadelta(
     return alias(
         "adadelta",
         negate if maximize else None,
-        decay(weight_decay),
+        decay_weights(weight_decay),
         scale_by_adadelta(rho, eps),
         scale_by_learning_rate(lr),
     )

@@ -2,7 +2,7 @@
 
 from functrain.optim.arithmetic import is_zero
 from functrain.optim.chaining import alias
-from functrain.optim.optimizers.shared import decay
+from functrain.optim.optimizers.shared import decay_weights
 from functrain.optim.preconditioning.axes import scale_by_shampoo
 from functrain.optim.preconditioning.eigenbases import scale_by_soap
 from functrain.optim.preconditioning.projecting import low_rank
@@ -41,7 +41,7 @@ def shampoo(
     """
     return alias(
         "shampoo",
-        decay(weight_decay),
+        decay_weights(weight_decay),
         scale_by_shampoo(b2, eps, every, max_size),
         None if is_zero(momentum) else trace(momentum),
         scale_by_learning_rate(lr),
@@ -83,7 +83,7 @@ def soap(
     soap(lr=0.003, b1=0.95, b2=0.95, eps=1e-08, weight_decay=0.01)
     """
     return alias(
-        "soap", scale_by_soap(b1, b2, b3, eps, every, max_size), decay(weight_decay), scale_by_learning_rate(lr)
+        "soap", scale_by_soap(b1, b2, b3, eps, every, max_size), decay_weights(weight_decay), scale_by_learning_rate(lr)
     )
 
 
@@ -120,6 +120,6 @@ def galore(
     return alias(
         "galore",
         low_rank(scale_by_adam(b1, b2, eps), rank, every, scale),
-        decay(weight_decay),
+        decay_weights(weight_decay),
         scale_by_learning_rate(lr),
     )

@@ -1,7 +1,7 @@
 """The optimizers without a rate to tune."""
 
 from functrain.optim.chaining import alias
-from functrain.optim.optimizers.shared import decay
+from functrain.optim.optimizers.shared import decay_weights
 from functrain.optim.primitives import negate, scale_by_learning_rate, scale_by_rms_without_bias
 from functrain.optim.transform import Transform
 from functrain.optim.tuning_free.distance import scale_by_dog, scale_by_dowg, scale_by_prodigy
@@ -27,7 +27,7 @@ def dog(lr: Hyper = 1.0, initial: Hyper = 1e-6, eps: Hyper = 1e-8, weight_decay:
     >>> dog()
     dog(lr=1.0, initial=1e-06, eps=1e-08)
     """
-    return alias("dog", decay(weight_decay), scale_by_dog(initial, eps), scale_by_learning_rate(lr))
+    return alias("dog", decay_weights(weight_decay), scale_by_dog(initial, eps), scale_by_learning_rate(lr))
 
 
 def dowg(lr: Hyper = 1.0, initial: Hyper = 1e-4, eps: Hyper = 1e-4, weight_decay: Hyper = 0.0) -> Transform:
@@ -47,7 +47,7 @@ def dowg(lr: Hyper = 1.0, initial: Hyper = 1e-4, eps: Hyper = 1e-4, weight_decay
     >>> dowg()
     dowg(lr=1.0, initial=0.0001, eps=0.0001)
     """
-    return alias("dowg", decay(weight_decay), scale_by_dowg(initial, eps), scale_by_learning_rate(lr))
+    return alias("dowg", decay_weights(weight_decay), scale_by_dowg(initial, eps), scale_by_learning_rate(lr))
 
 
 def prodigy(
@@ -125,7 +125,7 @@ def schedule_free_sgd(lr: Hyper = 1.0, b1: Number = 0.9, weight_decay: Hyper = 0
     """
 
     def descent(lr: Hyper) -> Transform:
-        return alias("sgd", decay(weight_decay), scale_by_learning_rate(lr))
+        return alias("sgd", decay_weights(weight_decay), scale_by_learning_rate(lr))
 
     return alias("schedule_free_sgd", schedule_free(descent, lr, b1, power))
 
@@ -159,6 +159,8 @@ def schedule_free_adamw(
     """
 
     def adamw(lr: Hyper) -> Transform:
-        return alias("adamw", scale_by_rms_without_bias(b2, eps), decay(weight_decay), scale_by_learning_rate(lr))
+        return alias(
+            "adamw", scale_by_rms_without_bias(b2, eps), decay_weights(weight_decay), scale_by_learning_rate(lr)
+        )
 
     return alias("schedule_free_adamw", schedule_free(adamw, lr, b1, power))

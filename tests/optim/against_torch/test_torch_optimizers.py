@@ -53,7 +53,7 @@ def cases():
         {"shrink": 0.3, "grow": 1.5, "least": 1e-3, "most": 0.05},
         {"etas": (0.3, 1.5), "step_sizes": (1e-3, 0.05)},
     )
-    own["rmsprop"] = ({"decay_rate": 0.5}, {"alpha": 0.5})
+    own["rmsprop"] = ({"decay": 0.5}, {"alpha": 0.5})
     own["asgd"] = ({"start": 50}, {"t0": 50})
     own["adagrad"] = ({"initial": 0.5}, {"initial_accumulator_value": 0.5})
     own["nadam"] = ({}, {"decoupled_weight_decay": True})
