@@ -1,5 +1,6 @@
 """The laws of every named optimizer: it converges, is one trace, and has no trouble with what is empty or frozen."""
 
+import ast
 import inspect
 import math
 
@@ -276,6 +277,14 @@ def test_a_number_out_of_range_is_named(name, key, value):
     wrong = rf"^({key}|momentum) must be a" if name == "muon" else rf"^{key} must be a"
     with pytest.raises(InvalidArgument, match=wrong):
         getattr(optim, name)(**{**required(name), key: value})
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_repr_names_arguments(name):
+    """So do `inject` and messages, which call a hyperparameter as the repr does."""
+    shown = ast.parse(repr(getattr(optim, name)(**required(name))), mode="eval").body
+    assert isinstance(shown, ast.Call) and ast.unparse(shown.func) == name
+    assert {keyword.arg for keyword in shown.keywords} <= set(options(name))
 
 
 @pytest.mark.parametrize("name", NAMED)
