@@ -1,8 +1,8 @@
 """The laws of every named optimizer: it converges, is one trace, and has no trouble with what is empty or frozen."""
 
-import ast
 import inspect
 import math
+import re
 
 import pytest
 import torch
@@ -281,10 +281,9 @@ def test_a_number_out_of_range_is_named(name, key, value):
 
 @pytest.mark.parametrize("name", NAMED)
 def test_a_repr_names_arguments(name):
-    """So do `inject` and messages, which call a hyperparameter as the repr does."""
-    shown = ast.parse(repr(getattr(optim, name)(**required(name))), mode="eval").body
-    assert isinstance(shown, ast.Call) and ast.unparse(shown.func) == name
-    assert {keyword.arg for keyword in shown.keywords} <= set(options(name))
+    """So do `inject` and messages, which call a hyperparameter as the repr does; one of a group has the group before."""
+    shown = re.findall(r"[(, ]([a-z][a-z0-9_.]*)=", repr(getattr(optim, name)(**required(name))))
+    assert shown and {key for key in shown if "." not in key} <= set(options(name))
 
 
 @pytest.mark.parametrize("name", NAMED)
