@@ -257,8 +257,9 @@ def descendant_quickly(key: Tensor, steps: Sequence[tuple[int | Tensor, int, int
     >>> descendant_quickly(torch.tensor([0, 0]), [(5, 0, FOLD), (6, 0, FOLD)]).shape
     torch.Size([2])
     """
-    both = integers(key)
+    words = integers(key)
     for number, first, third in steps:
         whole = int(number)
-        both = words_of_block((whole & MASK, first, (whole >> 32) & MASK, third), both)[::2]
-    return torch.tensor(both)
+        word0, _, word2, _ = words_of_block((whole & MASK, first, (whole >> 32) & MASK, third), words)
+        words = word0, word2
+    return torch.tensor(words)

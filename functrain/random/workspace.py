@@ -45,7 +45,7 @@ def with_blocks(n: int, domain: int, key: tuple[int, int], use: Callable[["Works
 
 
 def _new(n: int) -> "Workspace":
-    if sum(_free) + n > _MOST:
+    if sum(list(_free)) + n > _MOST:
         _free.clear()
     _free.setdefault(n, [])
     return Workspace(n)
