@@ -49,7 +49,7 @@ def function_that_reads(where, read):
         def vmap(info, dims, x):  # pyright: ignore[reportIncompatibleMethodOverride]
             return Scaled.apply(x) * at["vmap"](), dims[0]  # pyright: ignore[reportOperatorIssue]
 
-    return Scaled.apply
+    return lambda *args: Scaled.apply(*args)
 
 
 def hooked(register):
@@ -188,7 +188,9 @@ PLACES = {
         lambda x: ft.scan(lambda c, _: (function_that_reads("backward", read)(c) * 2, c), x, torch.arange(2.0))[0]
     ),
     "a gradient in a step": gradient_in_a_step,
-    "a branch": lambda read: lambda x: ft.cond(x.sum() > -9, function_that_reads("backward", read), lambda x: x, x),
+    "a branch": lambda read: (
+        lambda x: ft.cond(x.sum() > -9, lambda x: function_that_reads("backward", read)(x), lambda x: x, x)
+    ),
     "a distance": lambda read: (
         lambda x: torch.nn.functional.triplet_margin_with_distance_loss(
             x[None], x[None] * 3, x[None] * 2, distance_function=lambda a, b: ((a - b) * read()).abs().sum(-1)
