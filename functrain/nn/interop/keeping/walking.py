@@ -124,12 +124,20 @@ def _way(thing: Any) -> tuple[dict[Any, Any], bool] | None:
     return None
 
 
+CALLED = frozenset({"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"})
+"""What a forward that registers a hook writes it into: each application has its own, as it has its own modules."""
+
+
 def _hooks(thing: Any) -> list[str]:
-    """Return the names of a module's dicts of hooks that are empty, which is most of all that a module holds."""
+    """Return the names of a module's other dicts about hooks that are empty, which is most of all that it holds."""
     if not isinstance(thing, torch.nn.Module):
         return []
     ends = ("_hooks", "_called", "_kwargs")
-    return [name for name, part in vars(thing).items() if isinstance(part, dict) and not part and name.endswith(ends)]
+    return [
+        name
+        for name, part in vars(thing).items()
+        if isinstance(part, dict) and not part and name.endswith(ends) and name not in CALLED
+    ]
 
 
 def _parts_of_container(thing: Any) -> dict[Any, Any]:
