@@ -11,6 +11,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch._C import DispatchKey, _dispatch_tls_is_dispatch_key_included  # pyright: ignore
 from torch._C import _len_torch_dispatch_stack as dispatch_modes  # pyright: ignore
+from torch._C import _len_torch_function_stack as function_modes  # pyright: ignore
 from torch._C._functorch import (  # pyright: ignore
     TransformType,
     _add_batch_dim,
@@ -26,6 +27,8 @@ from torch._C._functorch import (  # pyright: ignore
 )
 from torch._functorch import eager_transforms
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
 
 _NOTHING = contextlib.nullcontext()
 _is_autocast = torch._C._is_any_autocast_enabled  # pyright: ignore
@@ -76,6 +79,26 @@ def is_plain() -> bool:
         and not _is_compiled()
         and (forward_ad._current_level < 0 or not is_differentiated_by_hand())
     )
+
+
+def default_device() -> torch.device | None:
+    """Return the device that a context, or `torch.set_default_device`, gives to new tensors; None without one.
+
+    >>> with torch.device("meta"):
+    ...     default_device()
+    device(type='meta')
+    """
+    modes = _get_current_function_mode_stack()
+    return modes[-1].device if modes and isinstance(modes[-1], DeviceContext) else None  # pyright: ignore
+
+
+def is_in_mode_of_functions() -> bool:
+    """Return whether a mode of functions is on that may change what they do, other than where new tensors are put.
+
+    >>> is_in_mode_of_functions()
+    False
+    """
+    return function_modes() > 0 and not all(isinstance(m, DeviceContext) for m in _get_current_function_mode_stack())
 
 
 def level(tensor: torch.Tensor) -> int:

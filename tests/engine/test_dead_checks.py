@@ -102,6 +102,26 @@ def test_a_gradient_that_checks_the_same_is_check_enough(name):
     assert is_refused(ft.jit(f), W, WRONG)
 
 
+TRUE_DIVISION = torch.tensor([7, 0]), torch.tensor([1, 0])
+ROWS = W.t().log().repeat(1, 60)  # three of 300 classes, more than a byte counts
+EDGES = {  # what kernels do not refuse, and what they do, where the limits are beyond the dtype
+    "true division by zero": (lambda a, b: torch.div(a, b, rounding_mode=None), TRUE_DIVISION),
+    "true division in place": (lambda a, b: a.double().div_(b, rounding_mode=None), TRUE_DIVISION),
+    "bytes of many classes": (F.nll_loss, (ROWS, torch.tensor([0, 200, 255], dtype=torch.uint8))),
+    "a byte beyond the classes": (F.nll_loss, (ROWS[:, :100], torch.tensor([0, 1, 156], dtype=torch.uint8))),
+    "an ignored byte": (
+        lambda x, t: F.nll_loss(x, t, ignore_index=156),
+        (ROWS[:, :100], torch.tensor([0, 1, 156], dtype=torch.uint8)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_limits_are_those_of_the_kernel_at_the_edge_of_a_dtype(name):
+    f, args = EDGES[name]
+    assert is_refused(ft.jit(lambda *args: (f(*args), args[0] * 2)[1]), *args) == is_refused(f, *args)
+
+
 def test_equal_checks_are_made_once():
     def f(w, t):
         w[t], w.t()[:, t], w.index_select(0, t % 5), w[t.clone()]  # pyright: ignore[reportUnusedExpression]

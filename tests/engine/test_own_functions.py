@@ -5,7 +5,7 @@ import torch
 from torch.autograd import Function
 
 import functrain as ft
-from functrain.errors import SideEffect
+from functrain.errors import InvalidArgument, SideEffect
 
 X = torch.randn(2, 3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 K = torch.tensor([[0, 2, -2], [1, -1, 0]])
@@ -118,6 +118,100 @@ def test_a_hook_of_a_gradient_sees_the_rows_of_a_loop(run):
         return ft.grad(gradient)(x)
 
     torch.testing.assert_close(RUNS[run](f)(X[0], K[0]), by_loop(f, X[0], K[0]))
+
+
+class Product(Function):
+    """x * w."""
+
+    @staticmethod
+    def forward(x, w):
+        return x * w
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx, cotangent):  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, w = ctx.saved_tensors
+        return cotangent * w, (cotangent * x).sum()
+
+
+kept_from_before = Product.apply
+V = torch.tensor([0.3, 0.7])
+CLOSING = {
+    "scan": lambda f, w: ft.scan(lambda c, _: (f(c, w), c), V, torch.arange(3.0))[0],
+    "cond": lambda f, w: ft.cond(V.sum() > 0, lambda: f(V, w), lambda: V),
+    "the operands of cond": lambda f, w: ft.cond(V.sum() > 0, f, lambda v, w: v, V, w),
+    "while_loop": lambda f, w: ft.while_loop(lambda c: c.sum() < 9, lambda c: f(c, w), V, max_steps=9),
+    "remat": lambda f, w: ft.remat(lambda v: f(v, w))(V),
+}
+
+
+@pytest.mark.parametrize("place", CLOSING)
+@pytest.mark.parametrize("derive", [ft.grad, torch.func.grad])
+def test_a_gradient_through_an_apply_that_was_taken_before(place, derive):
+    def total(f):
+        return lambda w: (CLOSING[place](f, w) ** 2).sum()
+
+    w = torch.tensor(2.0)
+    expected = ft.grad(total(torch.mul))(w)
+    torch.testing.assert_close(ft.jit(derive(total(lambda *args: Product.apply(*args))))(w), expected)
+    try:
+        made = ft.jit(derive(total(kept_from_before)))(w)
+    except InvalidArgument as error:  # PyTorch 2.14 makes no question of it that anyone could answer
+        assert "an `apply` that was taken from its torch.autograd.Function before" in str(error)
+        return
+    torch.testing.assert_close(made, expected)
+
+
+def test_what_comes_in_past_all_modes_and_is_differentiated_is_refused():
+    def step(carry, _):
+        with torch._C.DisableTorchFunction():
+            return carry * CLOSED_OVER[0], carry
+
+    CLOSED_OVER: list = []
+
+    def f(w):
+        CLOSED_OVER[:] = [w * 1]
+        return ft.scan(step, V, torch.arange(3.0))[0].sum()
+
+    with pytest.raises(InvalidArgument, match=r"hands a tensor that it closes over .* write F.apply\(...\)"):
+        ft.jit(ft.grad(f))(torch.tensor(2.0))
+
+
+def hooked_gradient(take):
+    def f(x, w):
+        def total(y):
+            z = y * 1
+            z.register_hook(lambda g: g * w)
+            return (z**2).sum()
+
+        return take(total)(x)
+
+    return f
+
+
+@pytest.mark.parametrize("take", [ft.grad, torch.func.grad])
+@pytest.mark.parametrize("place", ["scan", "remat"])
+def test_a_hook_that_closes_over_what_is_differentiated_further_out(place, take):
+    def loop(x, w):
+        for _ in range(2):
+            x = x * w + 0.1 * 2 * x * w
+        return x.sum()
+
+    inner = hooked_gradient(take)
+    once = lambda x, w: 0.1 * inner(x, w) + x * w  # noqa: E731
+    outer = {
+        "scan": lambda x, w: ft.scan(lambda c, _: (once(c, w), c), x, torch.arange(2.0))[0].sum(),
+        "remat": lambda x, w: ft.remat(lambda x: once(once(x, w), w))(x).sum(),
+    }[place]
+    w = torch.tensor(0.8)
+    expected = ft.grad(lambda w: loop(V, w))(w)
+    torch.testing.assert_close(ft.jit(ft.grad(lambda w: outer(V, w)))(w), expected)
+    several = torch.tensor([0.8, 0.5])
+    rows = torch.stack([ft.grad(lambda w: loop(V, w))(one) for one in several])
+    torch.testing.assert_close(ft.jit(ft.vmap(ft.grad(lambda w: outer(V, w))))(several), rows)
 
 
 def test_what_would_show_that_a_row_is_a_copy_is_refused_in_them_too():

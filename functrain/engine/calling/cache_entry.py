@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
+from functrain.dispatch_state import default_device, function_modes, is_in_mode_of_functions
 from functrain.engine.backends.aten.predictions import Mispredicted
 from functrain.engine.calling.call_arguments import Call
 from functrain.engine.calling.donation import (
@@ -199,8 +200,19 @@ def _guards(writer: Writer, call: Call, made: Compiled, names: list[str]) -> Non
     writer.add(f"if not {writer.constant(tensor_check(call.tensors))}({', '.join(names)}): return MISS")
     default = writer.constant(torch.get_default_dtype)
     writer.add(f"if {default}() is not {writer.constant(torch.get_default_dtype())}: return MISS")
+    _guard_device(writer)
     _guard_tensors(writer, made.traced, names)
     writer.add(f"if not {writer.constant(made.around.same)}(): return MISS")
+
+
+def _guard_device(writer: Writer) -> None:
+    """Write the check that new tensors are put where they were when the function was traced."""
+    device = default_device()
+    if device is None:
+        writer.add(f"if {writer.constant(function_modes)}(): return MISS")
+    else:
+        other = writer.constant(is_in_mode_of_functions)
+        writer.add(f"if {other}() or {writer.constant(default_device)}() != {writer.constant(device)}: return MISS")
 
 
 def _guard_tensors(writer: Writer, traced: Traced, names: list[str]) -> None:

@@ -17,7 +17,13 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from functrain.dispatch_state import dispatch_modes, is_plain, keeps_for_gradients_otherwise, peek_interpreter_stack
+from functrain.dispatch_state import (
+    dispatch_modes,
+    is_in_mode_of_functions,
+    is_plain,
+    keeps_for_gradients_otherwise,
+    peek_interpreter_stack,
+)
 from functrain.engine.backends.aten.predictions import Mispredicted
 from functrain.engine.backends.freed_memory import keep_freed_memory, largest_value
 from functrain.engine.calling.cache_entry import RETRY, Compiled, Entry, make_entry
@@ -113,9 +119,10 @@ def jit(
     rebound in a library but plain values; the insides of objects of the standard library and of classes written in C;
     a change by another thread during a trace. `docs/explanation/engine.md` says it in full.) Threads may share it.
 
-    Inside another `jit`, `grad` or `vmap`, where an argument requires gradients, and while PyTorch detects anomalies
-    (`torch.autograd.set_detect_anomaly`), which takes a backward pass, `f` itself runs; otherwise results have no
-    autograd history. A result that is an argument unchanged is that tensor itself.
+    Inside another `jit`, `grad` or `vmap`, where an argument requires gradients, in a `TorchFunctionMode` or
+    `TorchDispatchMode`, and while PyTorch detects anomalies (`torch.autograd.set_detect_anomaly`), which takes a
+    backward pass, `f` itself runs; otherwise results have no autograd history. A result that is an argument unchanged
+    is that tensor itself.
 
     Args:
         f: the function.
@@ -241,7 +248,7 @@ class Jitted(Generic[P, R]):
 
     def _unusual(self, args: tuple, kwargs: dict) -> Any:
         """Run what no entry takes: a new signature, memory that is shared, or code that is transformed."""
-        if not is_plain() or keeps_for_gradients_otherwise() or torch.is_anomaly_enabled():
+        if not is_plain() or keeps_for_gradients_otherwise() or torch.is_anomaly_enabled() or is_in_mode_of_functions():
             return self._f(*args, **kwargs)
         with seldom_collecting():
             call = self._read(args, kwargs)

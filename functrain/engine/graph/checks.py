@@ -82,10 +82,19 @@ def within(graph: Graph, limits: Limits) -> Node:
     value = limits.value
     if limits.low is None:
         return _make(graph, aten.all.default, value)
-    passes = _make(graph, aten.eq.Tensor, value, _make(graph, aten.clamp.default, value, limits.low, limits.high))
-    if limits.besides is not None:
+    low, high = _in_range(value, limits.low), _in_range(value, limits.high)
+    passes = _make(graph, aten.eq.Tensor, value, _make(graph, aten.clamp.default, value, low, high))
+    if limits.besides is not None and _in_range(value, limits.besides) == limits.besides:
         passes = _make(graph, aten.bitwise_or.Tensor, passes, _make(graph, aten.eq.Scalar, value, limits.besides))
     return _make(graph, aten.all.default, passes)
+
+
+def _in_range(value: Node, number: Any) -> Any:
+    """Return the number, or the nearest of the dtype of a value: one beyond it would be taken modulo its range."""
+    dtype = value.meta["val"].dtype
+    if dtype.is_floating_point or dtype.is_complex or dtype is torch.bool:
+        return number
+    return min(max(number, torch.iinfo(dtype).min), torch.iinfo(dtype).max)
 
 
 def _anything(graph: Graph, node: Node) -> Node:

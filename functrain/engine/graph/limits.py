@@ -69,7 +69,14 @@ def refuses_more(node: Node) -> bool:
 def _limits(node: Node) -> list[Limits]:
     operation, args = _call(node)
     find = _LIMITS.get(operation)
-    return list(find(*args)) if find is not None and _computes(node, args) else []
+    if find is None or not _computes(node, args) or _is_true_division(operation, node):
+        return []
+    return list(find(*args))
+
+
+def _is_true_division(operation: Any, node: Node) -> bool:
+    kwargs = node.target.kwargs if isinstance(node.target, InPlace) else node.kwargs
+    return operation is aten.div.Tensor_mode and kwargs.get("rounding_mode") is None
 
 
 def _call(node: Node) -> tuple[Any, tuple]:

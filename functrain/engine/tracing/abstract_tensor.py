@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
-from functrain.dispatch_state import dispatch_modes, outside_of_trace
+from functrain.dispatch_state import dispatch_modes, outside_of_trace, unseen
 from functrain.engine.tracing.meta.geometry import map_tensors, tensors_in
 from functrain.engine.tracing.refusals import Refused
 from functrain.errors import LeakedTensor
@@ -81,8 +81,9 @@ class Abstract(Tensor):
     def _ask(self, question: Callable, *args: Any, **options: Any) -> Any:
         if self.recording is None or not dispatch_modes():
             raise LeakedTensor(_OVER)
-        with outside_of_trace():
-            return question(self.recording.value(self), *args, **options)
+        with outside_of_trace(), unseen():
+            values = self.recording.value(self)
+            return self.recording.lend(self, values, question(values, *args, **options))
 
     @property
     def data(self):

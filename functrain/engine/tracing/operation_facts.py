@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 import torch
+from torch._C import _current_autograd_node  # pyright: ignore
 
 from functrain.engine.tracing.meta.geometry import tensors_in
 from functrain.engine.tracing.undeclared import ON_OTHER_DEVICES, QUIET, UNDECLARED_WRITES
@@ -143,3 +144,18 @@ def without_write(func: Any) -> Any:
         if [(a.name, str(a.type)) for a in other._schema.arguments] == wanted:
             return other
     return None
+
+
+_CHOOSING = ("Maximum", "Minimum", "Clamp", "Fmax", "Fmin")
+
+
+def fills_in_place(tensor: Any) -> bool:
+    """Return whether PyTorch fills a tensor in place where no mode is on: what is left of a gradient of maximum (2.14).
+
+    It says so by the layout, which is then that of the tensor and not a row-major one.
+    """
+    node = _current_autograd_node()
+    if node is None or isinstance(node, torch.autograd.function.BackwardCFunction):
+        return False
+    made = tensor.node
+    return made.target is aten.where.self and not made.users and node.name().startswith(_CHOOSING)

@@ -14,10 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import _current_autograd_node  # pyright: ignore
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
-from torch.utils._python_dispatch import TorchDispatchMode, _get_current_dispatch_mode
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _get_current_dispatch_mode,
+    _get_current_dispatch_mode_stack,
+)
 
 from functrain.dispatch_state import outside_of_trace, unseen
 from functrain.engine.tracing.abstract_tensor import Abstract, abstract, abstract_as_seen, settle, storage_of
@@ -30,6 +33,7 @@ from functrain.engine.tracing.operation_facts import (
     Facts,
     draws,
     facts,
+    fills_in_place,
     has_open_shape,
     without_write,
     writes,
@@ -74,7 +78,9 @@ class Tracer(TorchDispatchMode):
 def recording() -> "Recording | None":
     """Return the trace that the running code is recorded in, or None."""
     mode = _get_current_dispatch_mode()
-    return mode.recordings[-1] if isinstance(mode, Tracer) else None
+    if mode is not None and not isinstance(mode, Tracer):  # a mode of the user's is on, inside the trace
+        mode = next((one for one in reversed(_get_current_dispatch_mode_stack()) if isinstance(one, Tracer)), None)
+    return None if mode is None else mode.recordings[-1]
 
 
 def is_recorded() -> bool:
@@ -134,6 +140,7 @@ class Recording:
         self._owners: dict[int | None, str] = {}
         self._inputs: dict[int | None, int] = {}
         self._rows = CopiedRows()
+        self._lent: list[tuple[Any, bytes]] = []
 
     def input(self, like: Tensor, name: str) -> Abstract:
         """Add an argument that is laid out like a tensor; the name is for messages."""
@@ -149,6 +156,8 @@ class Recording:
             if constant.is_leaf and isinstance(constant.grad, Abstract):
                 constant.grad = None
                 raise Refused("backward")
+        if any(array.tobytes() != before for array, before in self._lent):
+            raise Refused("array")
         self.graph.output([self.abstract_of(t).node for t in results])
         return graph_module(self.constants, self.graph)  # pyright: ignore
 
@@ -211,6 +220,15 @@ class Recording:
         with outside_of_trace():
             return evaluate(self, self.abstract_of(tensor))
 
+    def lend(self, tensor: Tensor, values: Tensor, made: Any) -> Any:
+        """Return what was made of the values of a tensor; if it is an array of them, neither may be written to now."""
+        place = getattr(made, "__array_interface__", None)
+        with unseen():
+            if place and values.numel() and place["data"][0] == values.data_ptr():
+                self._lent.append((made, made.tobytes()))
+                self._owners.setdefault(storage_of(self.abstract_of(tensor)), "a tensor that numpy() was called of")
+        return made
+
     @contextmanager
     def assuming(self, answer: bool, otherwise: str) -> Iterator[None]:
         """Answer so where a block asks whether two tensors are equal; where that is wrong, the compiled call fails."""
@@ -246,7 +264,7 @@ class Recording:
             map_tensors(self.abstract_of, args),
             {k: map_tensors(self.abstract_of, v) for k, v in kwargs.items()},
         )
-        if func is aten.masked_fill.Scalar and _is_in_place_outside(args[0]):
+        if func is aten.masked_fill.Scalar and fills_in_place(args[0]):
             return self.call(aten.masked_fill_.Scalar, args, kwargs)
         if about.refused or has_open_shape(func, args, kwargs):
             return self._by_values(func, args, kwargs, about.refused or "shape")
@@ -372,21 +390,6 @@ class Recording:
         value.node, value.recording = node, self
         node.meta["val"] = value
         return value
-
-
-_CHOOSING = ("Maximum", "Minimum", "Clamp", "Fmax", "Fmin")
-
-
-def _is_in_place_outside(tensor: Any) -> bool:
-    """Return whether PyTorch fills a tensor in place where no mode is on: what is left of a gradient of maximum (2.14).
-
-    It says so by the layout, which is then that of the tensor and not a row-major one.
-    """
-    node = _current_autograd_node()
-    if node is None or isinstance(node, torch.autograd.function.BackwardCFunction):
-        return False
-    made = tensor.node
-    return made.target is aten.where.self and not made.users and node.name().startswith(_CHOOSING)
 
 
 def _node(tensor: Abstract) -> Node | None:

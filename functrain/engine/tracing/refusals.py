@@ -5,6 +5,7 @@ import os
 import traceback
 from collections.abc import Iterator
 
+from functrain.engine.tracing.mapped_refusals import refuse_mapped
 from functrain.engine.tracing.places import LIBRARIES, quote
 from functrain.errors import (
     DeviceMismatch,
@@ -48,6 +49,8 @@ def in_words() -> Iterator[None]:
             raise _explain(Refused("operator"), line) from error
         if isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY):
             raise _explain(Refused("value"), line) from None
+        if isinstance(error, RuntimeError):
+            refuse_mapped(error)
         note = f"raised while jit traced {line}"
         if note not in getattr(error, "__notes__", []):  # which the trace of a scan inside this one has added
             error.add_note(note)
@@ -121,6 +124,15 @@ _WORDS: dict[str, tuple[type[FunctrainError], str]] = {
     "effect": (
         SideEffect,
         "{what} is changed in place at {line}; return the new value instead (donate the old one to save memory)",
+    ),
+    "array": (
+        SideEffect,
+        "the array that numpy() gives of a tensor is written to in what is traced at {line}, which no operation shows; "
+        "write to a copy of the array, or to the tensor",
+    ),
+    "elements": (
+        NotTraceable,
+        "{what} runs Python for each element of a tensor at {line}; compute with operations on the whole of it",
     ),
     "backward": (
         SideEffect,

@@ -73,7 +73,7 @@ def trace(f: Callable[..., list[Tensor]], tensors: list[Tensor], names: list[str
     with torch.no_grad(), _by_itself(), compiling(), in_words(), record_apart() as recording:
         with unseen():
             inputs = [recording.input(t, name) for t, name in zip(tensors, names, strict=True)]
-        with Watching(recording.value):
+        with Watching(recording):
             results = f(*inputs)
         with unseen():
             gm = recording.finish([innermost(t) for t in results])

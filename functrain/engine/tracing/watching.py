@@ -12,39 +12,71 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import _get_current_function_mode_stack
 
 from functrain.dispatch_state import (
-    forward_levels,
+    dispatch_modes,
     innermost,
     is_differentiated_by_hand,
+    keeps_for_gradients_otherwise,
     outside_of_trace,
     unseen,
     vectorizing_levels,
 )
+from functrain.engine.tracing import readers
+from functrain.engine.tracing.abstract_tensor import Abstract
+from functrain.engine.tracing.asking import MOST_ELEMENTS
 from functrain.engine.tracing.own_functions import APPLIED, in_modes, within
-from functrain.engine.tracing.recording import recording
+from functrain.engine.tracing.recording import Recording, recording
 from functrain.engine.tracing.refusals import Refused
+from functrain.engine.tracing.rows.by_masks import BY_MASKS
 from functrain.engine.tracing.rows.indexing import get_item, set_item
+from functrain.engine.tracing.staying_modes import StayingMode, answers_itself
 
 
-class Watching(TorchFunctionMode):
+class Watching(StayingMode):
     """The mode in which a trace answers some functions itself.
 
-    Args:
-        value: tensor -> its values, where a trace may know them.
+    Attributes:
+        of: the trace, which may know the values of a tensor.
     """
 
-    def __init__(self, value: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, of: Recording) -> None:
         super().__init__()
-        self._value = value
+        self.of = of
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Answer a function, or let it run."""
         answer = _OWN.get(func)
-        if answer is None:
-            return func(*args, **(kwargs or {}))
-        return answer(self._value, *args, **(kwargs or {}))
+        if answer is None or answers_itself(types):
+            return self.pass_on(func, types, args, kwargs)
+        return answer(self.of, *args, **(kwargs or {}))
+
+    def pass_on(self, func, types, args, kwargs):
+        """Run a function, and be asked where code of the user's runs in it that no mode sees."""
+        if not (_is_of_users(func) or dispatch_modes() > 1 or keeps_for_gradients_otherwise()):
+            return super().pass_on(func, types, args, kwargs)
+        with readers.asking(_answer):
+            return super().pass_on(func, types, args, kwargs)
+
+    def again(self) -> AbstractContextManager:
+        """Return the mode of the trace that is running by then, which may be one inside this one."""
+        return watch_again()
+
+
+def _answer(method: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Answer a method of a tensor in a trace, wherever it is called."""
+    current = recording()
+    if current is None or isinstance(tensor, Abstract) or torch._C._is_torch_function_all_disabled():  # pyright: ignore
+        return method(tensor, *args, **kwargs)
+    return _OWN[method](current, tensor, *args, **kwargs)
+
+
+def _is_of_users(func: Any) -> bool:
+    """Return whether a function is an operator of the user's, whose kernel for gradients may be written in Python."""
+    if not isinstance(func, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        return False
+    return not str(func).startswith(("aten.", "prim"))
 
 
 def watch_again() -> AbstractContextManager:
@@ -54,27 +86,58 @@ def watch_again() -> AbstractContextManager:
     ...     mode is None
     True
     """
-    current = recording()
-    return nullcontext() if current is None else Watching(current.value)
+    current, modes = recording(), _get_current_function_mode_stack()
+    is_on = any(isinstance(mode, Watching) and mode.of is current for mode in modes)
+    return nullcontext() if current is None or is_on else Watching(current)
 
 
 def _reading(func: Callable) -> Callable:
-    def read(value: Callable[[Tensor], Tensor], tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def read(of: Recording, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
         with outside_of_trace(), unseen():
-            return func(_values(value, tensor), *args, **kwargs)
+            values = _values(of.value, tensor)
+            return of.lend(innermost(tensor), values, func(values, *args, **kwargs))
 
     return read
 
 
-def _autograd_grad(_, *args, **kwargs):
-    """Return gradients that may be differentiated again, as outside of a trace: a trace itself runs without gradients.
+def _repr(of: Recording, tensor: Tensor, **options: Any) -> str:
+    """Return the text of a tensor, whose values join the signature where they are few: nobody computes with others."""
+    with unseen():
+        is_plain = not isinstance(innermost(tensor), Abstract) and tensor.numel() <= MOST_ELEMENTS
+    is_asked = is_plain and not vectorizing_levels([tensor])
+    return (_reading(Tensor.__repr__) if is_asked else _later(Tensor.__repr__))(of, tensor, **options)
 
-    `torch.func.vjp` asks whether they are on. Some formulas, those of `solve` and `det` for one, then take what the
-    forward pass kept for a constant, which is wrong under a forward derivative.
-    """
-    if kwargs.get("create_graph") is False and forward_levels():
-        kwargs["create_graph"] = True
-    return torch.autograd.grad(*args, **kwargs)
+
+def _deepcopy(_: Recording, tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+    """Return a copy that the trace makes, where PyTorch's reads the memory."""
+    if id(tensor) not in memo:
+        memo[id(tensor)] = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+    return memo[id(tensor)]
+
+
+def _later(func: Callable) -> Callable:
+    return lambda _, *args, **kwargs: func(*args, **kwargs)
+
+
+def _refusing(kind: str, what: str = "") -> Callable:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise Refused(kind, what)
+
+    return refuse
+
+
+def _changing(name: str, func: Callable) -> Callable:
+    """Return what sets an attribute of a tensor, if not of one that is closed over: no operation shows it."""
+
+    def change(_: Recording, tensor: Tensor, value: Any = True) -> Any:
+        with unseen():
+            is_own = isinstance(innermost(tensor), Abstract) or innermost(tensor) is not tensor  # a transform's wrapper
+            before = getattr(tensor, name)
+        if not is_own and before is not value:
+            raise Refused("effect", f"the {name} of a tensor closed over")
+        return func(tensor, value)
+
+    return change
 
 
 def _instance_norm(
@@ -117,20 +180,20 @@ def _one_hot(_, x, num_classes=-1):
 _REDUCED: dict[str, Callable] = {"none": lambda loss: loss, "mean": torch.mean, "sum": torch.sum}
 
 
-def _ctc_loss(value, log_probs, targets, input_lengths, target_lengths, blank=0, reduction="mean", zero_infinity=False):
+def _ctc_loss(of, log_probs, targets, input_lengths, target_lengths, blank=0, reduction="mean", zero_infinity=False):
     """Return the loss with its mean taken here: PyTorch's writes the lengths into memory that a trace does not have."""
-    lengths = [_as_list(value, n) for n in (input_lengths, target_lengths)]
+    lengths = [_as_list(of, n) for n in (input_lengths, target_lengths)]
     loss = F.ctc_loss(log_probs, targets, lengths[0], lengths[1], blank, "none", zero_infinity)
     if reduction == "mean":
         loss = loss / torch.tensor(lengths[1], device=loss.device).to(loss.dtype).clamp_min(1)
     return _REDUCED[reduction](loss)
 
 
-def _as_list(value: Callable[[Tensor], Tensor], lengths: Any) -> Any:
+def _as_list(of: Recording, lengths: Any) -> Any:
     if not isinstance(lengths, Tensor):
         return lengths
     with outside_of_trace():
-        return _values(value, lengths).tolist()
+        return _values(of.value, lengths).tolist()
 
 
 def _values(value: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
@@ -190,15 +253,22 @@ _OF_VALUES = (
 """Functions that stand on singular values or eigenvalues alone, for some of their arguments."""
 
 
+_ATTRIBUTES = ("data", "grad", "requires_grad")
 _OWN: dict[Any, Callable] = {
     **{func: _values_only(func) for func in _OF_VALUES},
     **{func: _values_only(func, _leaves_vectors_out) for func in (torch.svd, Tensor.svd)},
     **{func: _reading(func) for func in (Tensor.tolist, Tensor.numpy, Tensor.__array__)},
+    **{func: _later(answer) for func, answer in BY_MASKS.items()},
+    **{getattr(Tensor, name): _refusing("elements", name) for name in ("apply_", "map_", "map2_")},
+    **{func: _refusing("value") for func in (Tensor.data_ptr, Tensor.__dlpack__)},
+    **{getattr(Tensor, name).__set__: _changing(name, getattr(Tensor, name).__set__) for name in _ATTRIBUTES},
+    Tensor.requires_grad_: _changing("requires_grad", Tensor.requires_grad_),
+    Tensor.__repr__: _repr,
+    Tensor.__deepcopy__: _deepcopy,
     Tensor.__getitem__: lambda _, x, index: get_item(x, index),
     Tensor.__setitem__: lambda _, x, index, value: set_item(x, index, value),
     APPLIED: lambda _, function, *args, **kwargs: APPLIED(in_modes(function, watch_again), *args, **kwargs),
     Tensor.register_hook: lambda _, x, hook: x.register_hook(within(hook, watch_again)),
-    torch.autograd.grad: _autograd_grad,
     torch.istft: _istft,
     Tensor.istft: _istft,
     F.instance_norm: _instance_norm,
@@ -206,4 +276,4 @@ _OWN: dict[Any, Callable] = {
     F.ctc_loss: _ctc_loss,
     F.one_hot: _one_hot,
 }
-"""Function -> what is traced in its place, which does the same; its first argument tells the values of a tensor."""
+"""Function -> what is traced in its place, which does the same; its first argument is the trace."""

@@ -12,13 +12,16 @@ from typing import Any
 
 import attrs
 import torch
+import torch._functorch.utils as functorch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, handle_torch_function
+from torch.autograd import Function
+from torch.overrides import handle_torch_function
 
 from functrain import tree
 from functrain.dispatch_state import alive, current_level, innermost, level, unseen
-from functrain.engine.tracing.abstract_tensor import abstract_as_seen
+from functrain.engine.tracing.abstract_tensor import Abstract, abstract_as_seen
 from functrain.engine.tracing.recording import Recording, recording
+from functrain.engine.tracing.staying_modes import StayingMode
 from functrain.engine.tracing.to_graph import trace
 from functrain.errors import InvalidArgument
 
@@ -54,7 +57,7 @@ def _pass_on(tensors: list[Tensor]) -> list[Tensor]:
     return pass_on(tensors)
 
 
-class _Swapping(TorchFunctionMode):
+class _Swapping(StayingMode):
     """A mode that hands other tensors to each function than it is called with."""
 
     def __enter__(self) -> Any:
@@ -71,7 +74,7 @@ class _Swapping(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         named = {k: _swap(self.swap, v) for k, v in kwargs.items()} if kwargs else {}
-        return func(*_swap(self.swap, args), **named)
+        return self.pass_on(func, types, _swap(self.swap, args), named)
 
 
 def _asking_modes(apply: Any) -> classmethod:
@@ -81,7 +84,10 @@ def _asking_modes(apply: Any) -> classmethod:
 
 
 class _Applications:
-    """What makes `autograd.Function.apply` ask the modes, as other functions do, as long as one is on in any thread."""
+    """What makes `autograd.Function.apply` ask the modes, as other functions do, as long as one is on in any thread.
+
+    Who has kept `F.apply` from before has the old one, which unwraps its arguments by a function (until 2.13).
+    """
 
     def __init__(self) -> None:
         self._lock, self._count = threading.Lock(), 0
@@ -90,15 +96,16 @@ class _Applications:
     def begin(self) -> None:
         with self._lock:
             if self._count == 0:
-                self._before = vars(torch.autograd.Function)["apply"]
-                torch.autograd.Function.apply = _asking_modes(self._before)  # pyright: ignore
+                self._before = vars(Function)["apply"], functorch.unwrap_dead_wrappers
+                Function.apply = _asking_modes(self._before[0])  # pyright: ignore
+                functorch.unwrap_dead_wrappers = lambda args, unwrap=self._before[1]: unwrap(tuple(all_passed_on(args)))
             self._count += 1
 
     def end(self) -> None:
         with self._lock:
             self._count -= 1
             if self._count == 0:
-                torch.autograd.Function.apply = self._before
+                Function.apply, functorch.unwrap_dead_wrappers = self._before
 
 
 _applications = _Applications()
@@ -159,9 +166,26 @@ class Discovering(_Swapping):
     def select(self, tensors: Iterable[Tensor]) -> "Closed":
         """Return what is closed over, where these are the tensors that the trace holds."""
         tensors = list(tensors)
+        self._check_seen(tensors)
         at = {id(t): k for k, t in enumerate(tensors)}
         places = {key: at[id(t)] for key, (_, t) in self._seen.items() if id(t) in at}
-        return Closed(tensors, at | places, [old for old, _ in self._seen.values()])
+        # What no transform changes stays itself, so that Python may ask for its values.
+        places = {key: k for key, k in (at | places).items() if not _is_fixed(tensors[k])}
+        return Closed(tensors, places, [old for old, _ in self._seen.values()])
+
+    def _check_seen(self, tensors: list[Tensor]) -> None:
+        """Refuse what is being differentiated and came in past this mode: a later run could not exchange it."""
+        seen = {id(t) for pair in self._seen.values() for t in pair}
+        if any(isinstance(t, Abstract) and t.requires_grad and id(t) not in seen for t in tensors):
+            raise InvalidArgument(
+                f"{self._name} hands a tensor that it closes over and that is being differentiated to an `apply` that "
+                "was taken from its torch.autograd.Function before; write F.apply(...) inside of it, or pass the "
+                "tensor as an argument"
+            )
+
+
+def _is_fixed(tensor: Tensor) -> bool:
+    return not isinstance(tensor, Abstract) and level(tensor) < 0 and not tensor.requires_grad
 
 
 @attrs.frozen

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from functrain import tree
 from functrain.dispatch_state import current_level, level
+from functrain.engine.tracing.staying_modes import StayingMode
 from functrain.errors import InvalidArgument
 
 LOST = (
@@ -16,7 +16,7 @@ LOST = (
 )
 
 
-class ClosuresRefused(TorchFunctionMode):
+class ClosuresRefused(StayingMode):
     """The mode that refuses tensors that are being differentiated or vmapped and are no arguments.
 
     Args:
@@ -36,7 +36,7 @@ class ClosuresRefused(TorchFunctionMode):
         for leaf in tree.leaves((args, kwargs or {})):
             if isinstance(leaf, Tensor) and (level(leaf) > running or self._is_recorded(leaf)):
                 raise InvalidArgument(f"{self.name} {LOST}")
-        return self._note(func(*args, **(kwargs or {})))
+        return self._note(self.pass_on(func, types, args, kwargs))
 
     def _note(self, made: Any) -> Any:
         # A view of an argument requires gradients as that does, also where none are recorded.

@@ -5,20 +5,25 @@ another order; and where a gradient is taken inside it asks for its value, which
 taken as in a trace: a copy, where a loop over the batch has a view. What would show that is refused.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+from torch.overrides import _get_current_function_mode_stack
 
 from functrain import tree
-from functrain.dispatch_state import innermost, unseen, vectorizing_levels
+from functrain.dispatch_state import innermost, unseen
 from functrain.engine.tracing.abstract_tensor import storage_of
 from functrain.engine.tracing.meta.geometry import tensors_in
 from functrain.engine.tracing.own_functions import APPLIED, in_modes, within
 from functrain.engine.tracing.refusals import Refused
+from functrain.engine.tracing.rows.by_masks import BY_MASKS
 from functrain.engine.tracing.rows.copied_rows import CopiedRows, index_of
+from functrain.engine.tracing.rows.filling import is_mapped
 from functrain.engine.tracing.rows.indexing import get_item, is_number, is_row, set_item
+from functrain.engine.tracing.staying_modes import StayingMode, answers_itself
 from functrain.errors import SideEffect
 
 _OPERATORS = "add and floordiv lshift mod mul or pow rshift sub truediv xor"
@@ -26,7 +31,7 @@ _WRITES = {"__setitem__", "set_item", *(f"__i{name}__" for name in _OPERATORS.sp
 _ITEMS = (Tensor.__getitem__, Tensor.__setitem__)
 
 
-class MappedRows(TorchFunctionMode):
+class MappedRows(StayingMode):
     """The mode in which rows are taken, and set, by numbers that `vmap` maps over."""
 
     def __init__(self) -> None:
@@ -38,12 +43,11 @@ class MappedRows(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Take or set a row, or let a function run and see what it writes to."""
         args = self._seen_inside(func, args)
-        is_by_number = func in _ITEMS and (any(map(_is_mapped, index_of(args[1]))) or _writes_at(func, args))
-        if not is_by_number and not self._rows.rows:
-            return func(*args, **(kwargs or {}))
-        if is_by_number:
+        is_plain = not answers_itself(types)
+        if is_plain and func in _ITEMS and (any(map(_is_mapped, index_of(args[1]))) or _writes_at(func, args)):
             return self._take(*args) if func is Tensor.__getitem__ else self._put(*args)
-        return self._watch(func, args, kwargs or {})
+        run = partial(self.pass_on, BY_MASKS.get(func, func) if is_plain else func, types, args, kwargs)
+        return self._watch(run, args, kwargs or {}, func) if self._rows.rows else run()
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         """Say in words why something was refused: only here, for PyTorch makes of a TypeError in `row == 0` False."""
@@ -62,11 +66,8 @@ class MappedRows(TorchFunctionMode):
     def _seen_inside(self, func: Any, args: tuple) -> tuple:
         """Return the arguments of a function, so that this mode is on in what it calls later."""
         if func is APPLIED:
-            return in_modes(args[0], self._again), *args[1:]
-        return (args[0], within(args[1], self._again)) if func is Tensor.register_hook else args
-
-    def _again(self) -> AbstractContextManager:
-        return rows_again(self)
+            return in_modes(args[0], self.again), *args[1:]
+        return (args[0], within(args[1], self.again)) if func is Tensor.register_hook else args
 
     def _take(self, x: Tensor, index: Any) -> Tensor:
         self._check([x])
@@ -82,14 +83,14 @@ class MappedRows(TorchFunctionMode):
         if isinstance(value, Tensor):
             with unseen():
                 self._rows.put_back(storage_of(innermost(value)), storage_of(innermost(x)), index_of(index))
-        self._watch(set_item, (x, index, value), {})
+        self._watch(partial(set_item, x, index, value), (x, index, value), {}, set_item)
 
-    def _watch(self, func: Any, args: tuple, kwargs: dict) -> Any:
+    def _watch(self, run: Callable[[], Any], args: tuple, kwargs: dict, func: Any) -> Any:
         with unseen():
             seen = [innermost(t) for t in tensors_in((args, tuple(kwargs.values())))]
         self._check(seen)
         before = [_times_written(t) for t in seen]
-        out = func(*args, **kwargs)
+        out = run()
         for k, (tensor, count) in enumerate(zip(seen, before, strict=True)):
             if _times_written(tensor) != count or (tensor.is_inference() and k == 0 and _is_write(func)):
                 self._is_written = True
@@ -119,11 +120,11 @@ def rows_again(mode: MappedRows | None) -> AbstractContextManager:
     ...     mode is None
     True
     """
-    return nullcontext() if mode is None or current_rows() is mode else mode
+    return nullcontext() if mode is None else mode.again()
 
 
 def _is_mapped(part: Any) -> bool:
-    return is_number(part) and bool(vectorizing_levels([part]))
+    return is_number(part) and is_mapped(part)
 
 
 def _writes_at(func: Any, args: tuple) -> bool:
@@ -131,7 +132,7 @@ def _writes_at(func: Any, args: tuple) -> bool:
     parts = index_of(args[1])
     if func is Tensor.__getitem__ or all(part is None or isinstance(part, (int, slice)) for part in parts):
         return False
-    return bool(vectorizing_levels(t for t in (args[0], *parts, *args[2:]) if isinstance(t, Tensor)))
+    return is_mapped(args[0], *parts, *args[2:])
 
 
 def _times_written(tensor: Tensor) -> int:

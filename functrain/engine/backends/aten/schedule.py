@@ -5,7 +5,9 @@ optimizer. Here the work of the optimizer on a large parameter follows its gradi
 memory; and the operations on small ones, where calling costs more than computing, are grouped into one call.
 """
 
+from collections import deque
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import attrs
@@ -82,46 +84,61 @@ def _may_wait(node: Any) -> bool:
 def _order(graph: Any, target: dict[Any, Any], aliasing: Aliasing) -> list[Any]:
     """Return the operations, those of the optimizer (the tail) as soon as what they need is there."""
     nodes = [n for n in graph.nodes if n.op == "call_function"]
-    results = outputs(graph)
+    tail = _tail(nodes)
+    body = [n for n in nodes if n not in tail]
+    ends = [n for n in dict.fromkeys(outputs(graph)) if n in tail]
+    after = _earliest(nodes, tail, {n: k for k, n in enumerate(body)}, target, aliasing)
+    early, late = _merge(body, tail, sorted(ends, key=after), _small_cones(nodes, tail, ends), after)
+    # A large tail may need a value that a small one computes: such a value is done where it is needed.
+    return _topological([*early, *late, *nodes])
+
+
+def _tail(nodes: list[Any]) -> set[Any]:
+    """Return the operations that may wait, of which only such ones and the results need anything."""
     tail: set[Any] = set()
     for node in reversed(nodes):
         if _may_wait(node) and all(u.op == "output" or u in tail for u in node.users):
             tail.add(node)
-    position = {n: k for k, n in enumerate(n for n in nodes if n not in tail)}
+    return tail
+
+
+def _earliest(
+    nodes: list[Any], tail: set[Any], position: dict[Any, int], target: dict[Any, Any], aliasing: Aliasing
+) -> Callable[[Any], int]:
+    """Return what says of a result in the tail after which position of the others it can be done, -1 at once.
+
+    That is where what it needs is there, and where its memory, if that is a donated input's, is read no more.
+    """
     input_of = {node: i for i, node in target.items()}
 
     def last_reader(node: Any) -> int:
         return max([position[u] for u in _readers(input_of.get(node), position, aliasing)], default=-1)
 
     ready = _ready(nodes, tail, position, last_reader)
-    ends = [n for n in dict.fromkeys(results) if n in tail]
-    at_end = sorted((max(ready[end], last_reader(end)), k, end) for k, end in enumerate(ends))
-    # What is small comes last, all together, so that it can be grouped.
-    needs_small = _all_small(nodes, tail)
-    small: set[Any] = set()
+    return cache(lambda end: max(ready[end], last_reader(end)))
+
+
+def _small_cones(nodes: list[Any], tail: set[Any], ends: list[Any]) -> set[Any]:
+    """Return what is small of the tail, with all that it needs: it comes last, all together, so that it is grouped."""
+    needs_small, small = _all_small(nodes, tail), set()
     for end in ends:
         if end in needs_small:
             small.update(_cone(end, tail, small))
-    order, done, at = [], set(), 0
-    late: list[Any] = []
+    return small
 
-    def emit(end: Any) -> None:
-        for n in _cone(end, tail, done):
-            done.add(n)
-            (late if n in small else order).append(n)
 
-    body = [n for n in nodes if n not in tail]
-    while at < len(at_end) and at_end[at][0] < 0:
-        emit(at_end[at][2])
-        at += 1
-    for k, node in enumerate(body):
-        order.append(node)
-        while at < len(at_end) and at_end[at][0] <= k:
-            emit(at_end[at][2])
-            at += 1
-    rest = {n for n in tail if n not in done}
-    # A large tail may need a value that a small one computes: such a value is done where it is needed.
-    return _topological([*order, *late, *(n for n in nodes if n in rest)])
+def _merge(
+    body: list[Any], tail: set[Any], ends: list[Any], small: set[Any], after: Callable[[Any], int]
+) -> tuple[list[Any], list[Any]]:
+    """Return the body, with the cone of each of these ends where it can be done, and apart from it what is small."""
+    order, late, done, waiting = [], [], set(), deque(ends)
+    for k, nodes in enumerate([[], *([n] for n in body)], -1):
+        order += nodes
+        while waiting and after(waiting[0]) <= k:
+            for node in _cone(waiting.popleft(), tail, done):
+                done.add(node)
+                (late if node in small else order).append(node)
+    return order, late
 
 
 def _ready(

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.dispatch_state import innermost, unseen, vectorizing_levels
+from functrain.dispatch_state import innermost, unseen
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.refusals import Refused
 from functrain.engine.tracing.rows.copied_rows import index_of
+from functrain.engine.tracing.rows.filling import fill, is_mapped, refuse_dtypes
+from functrain.errors import InvalidArgument
 
 _BASIC = (int, slice, type(None), type(...))
 
@@ -51,6 +53,9 @@ def set_item(x: Tensor, index: Any, value: Any) -> None:
     flags = [k for k, part in enumerate(parts) if _is_flag(part)]
     others = [part for part in parts if not (_is_flag(part) or is_number(part))]
     is_basic = all(isinstance(part, _BASIC) and not isinstance(part, bool) for part in others)
+    if any(map(is_mask, parts)) and is_mapped(x, *parts, value):
+        set_where(x, parts, value)
+        return
     if flags:
         _check_dtype(x, value)
     if is_basic and not flags and len(others) < len(parts):
@@ -62,7 +67,7 @@ def set_item(x: Tensor, index: Any, value: Any) -> None:
     elif any(map(is_number, parts)) and not flags:
         _check_dtype(x, value)
         _set_elements(x, index, value)
-    elif any(map(_is_list, parts)) and not any(map(_is_mask, parts)) and _is_mapped(x, *parts, value):
+    elif any(map(_is_list, parts)) and not any(map(is_mask, parts)) and is_mapped(x, *parts, value):
         _set_at(x, parts, value)
     else:
         Tensor.__setitem__(x, index, value)
@@ -71,11 +76,44 @@ def set_item(x: Tensor, index: Any, value: Any) -> None:
 def _check_dtype(x: Tensor, value: Any) -> None:
     # As PyTorch does here; a mask of one axis, which stands for this one, takes a number of any dtype.
     if isinstance(value, Tensor) and value.dtype is not x.dtype:
-        names = (str(t.dtype).removeprefix("torch.") for t in (x, value))
-        raise RuntimeError(
-            "Index put requires the source and destination dtypes match, got {} for the destination and {} for the "
-            "source.".format(*names)
-        )
+        refuse_dtypes(x, value)
+
+
+def set_where(x: Tensor, parts: tuple, value: Any, accumulate: bool = False) -> None:
+    """Write where a mask among the parts of an index is true, each row of a batch at its own places.
+
+    >>> x = torch.zeros(2, 3)
+    >>> set_where(x, (slice(None), torch.tensor([True, False, True])), 1.0)
+    >>> x
+    tensor([[1., 0., 1.],
+            [1., 0., 1.]])
+    """
+    masks = [k for k, part in enumerate(parts) if is_mask(part)]
+    if all(_is_flag(parts[k]) for k in masks) and len(masks) > 1 and not accumulate:
+        _set_where_all(x, parts, value)
+        return
+    if len(masks) > 1 or any(_is_list(part) and not is_mask(part) for part in parts):
+        raise InvalidArgument(_BESIDE)
+    k = masks[0]
+    mask = torch.as_tensor(parts[k], device=x.device)
+    rest = (*parts[:k], *itertools.repeat(slice(None), mask.dim()), *parts[k + 1 :]) or (...,)
+    before = sum(map(_is_axis, parts[:k]))
+    if any(part is ... for part in parts[:k]):
+        before += x.dim() - sum(map(_axes, parts))
+    rows = get_item(x, rest)
+    fill(rows, before, mask, value, accumulate)
+    if any(map(is_number, parts)):
+        set_item(x, rest, rows)
+
+
+_BESIDE = (
+    "vmap: x[...] = value by a mask beside another, or beside a list or a tensor of indices, selects another number of "
+    "elements of each example; make one mask of all, or write with torch.where(mask, value, x)"
+)
+
+
+def _is_axis(part: Any) -> bool:
+    return part is None or isinstance(part, slice)
 
 
 def _is_flag(index: Any) -> bool:
@@ -154,17 +192,18 @@ def _set_rows(x: Tensor, parts: tuple, value: Any) -> None:
     Tensor.__setitem__(rows.movedim(made, list(range(len(made)))), numbers, value)
 
 
-def _is_mapped(*values: Any) -> bool:
-    return bool(vectorizing_levels(t for t in values if isinstance(t, Tensor)))
-
-
 def _is_list(part: Any) -> bool:
     return isinstance(part, (list, tuple)) or (isinstance(part, Tensor) and part.dim() > 0)
 
 
-def _is_mask(part: Any) -> bool:
+def is_mask(part: Any) -> bool:
+    """Return whether a part of an index says of each place whether it is meant.
+
+    >>> is_mask([True, False]), is_mask(torch.tensor([0, 1])), is_mask(torch.tensor([0, 1], dtype=torch.uint8))
+    (True, False, True)
+    """
     if isinstance(part, (list, tuple)):
-        return any(map(_is_mask, part))
+        return any(map(is_mask, part))
     return isinstance(part, bool) or (isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8))
 
 

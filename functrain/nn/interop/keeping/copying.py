@@ -56,6 +56,10 @@ def recipe(walk: Walk, module: torch.nn.Module) -> Recipe:
 
 def _enter(made: Recipe, number: int, thing: Thing, finished: set[int], walk: Walk) -> None:
     source = thing.source
+    if type(source) is set and all(ref.kind == "fixed" for ref in thing.parts):
+        made.containers.append((number, {ref.at for ref in thing.parts}, set.copy))
+        finished.add(number)
+        return
     if thing.late:
         _check_finished(thing, finished, walk)
         made.late.append((number, *_maker(thing)))
