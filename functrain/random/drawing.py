@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ def draw_quickly(
     made, count = kind_of(kind, numbers, dtype), math.prod(shape)
     n = blocks_for(count, made.bits)
     if n <= FEW and key.device.type == "cpu":
-        finish = (lambda half: _few_of_mask(half, *numbers, dtype)) if kind == "mask" else made.finish
+        finish = partial(_few_of_mask, dtype, *numbers) if kind == "mask" else made.finish
         return few(key, count, made.bits, finish, lane).view(shape)
     out = torch.empty(n, 128 // made.bits, dtype=result_dtype(kind, dtype), device=key.device)
     if kind == "mask":
@@ -62,7 +62,7 @@ def _fill_mask(key: Tensor, out: Tensor, limit: int, factor: float) -> None:
         out[start : start + part.shape[0]].copy_(_below_in_place(part, limit)).mul_(factor)
 
 
-def _few_of_mask(half: Tensor, limit: int, factor: float, dtype: torch.dtype) -> Tensor:
+def _few_of_mask(dtype: torch.dtype, limit: int, factor: float, half: Tensor) -> Tensor:
     return torch.mul(_below_in_place(half, limit), _number(factor, dtype))
 
 

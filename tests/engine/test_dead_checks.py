@@ -63,6 +63,12 @@ OPERATIONS = {  # of labels or indices (a, b) into five rows
     "masked_scatter": lambda w, t: w.masked_scatter(t[1] > 4, torch.ones(2)),
     "segment_reduce": lambda w, t: torch.segment_reduce(w, "sum", lengths=t.clamp(min=0)),
     "eig": lambda w, t: torch.linalg.eig(torch.eye(2) / (5 - t[1])),
+    "eigh": lambda w, t: torch.linalg.eigh(torch.eye(3) / (5 - t[1])),
+    "svd": lambda w, t: torch.linalg.svd(torch.eye(2) / (5 - t[1])),
+    "the rank of a symmetric matrix": lambda w, t: torch.linalg.matrix_rank(torch.eye(3) / (5 - t[1]), hermitian=True),
+    "a pseudo-inverse": lambda w, t: torch.linalg.pinv(torch.eye(2) / (5 - t[1])),
+    "least squares": lambda w, t: torch.linalg.lstsq(torch.eye(2) / (5 - t[1]), ONES[:, :1]),
+    "cholesky_inverse": lambda w, t: torch.cholesky_inverse(torch.eye(2) * (5 - t[1])),
     "histc": lambda w, t: torch.histc(w / (5 - t[1])),
 }
 GOOD, WRONG = torch.tensor([4, 1]), torch.tensor([4, 5])

@@ -203,6 +203,11 @@ _REFUSING = frozenset(
         aten.linalg_lu_solve.default,
         aten.linalg_ldl_solve.default,
         aten.linalg_eig.default,
+        aten._linalg_eigh.default,
+        aten._linalg_svd.default,
+        aten.linalg_lstsq.default,
+        aten.linalg_pinv.atol_rtol_tensor,
+        aten.cholesky_inverse.default,
     )
 )
 _OPERATIONS = _REFUSING | _LIMITS.keys()

@@ -15,6 +15,7 @@ import torch
 import torch._functorch.utils as functorch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import BackwardCFunction
 from torch.overrides import handle_torch_function
 
 from functrain import tree
@@ -77,16 +78,53 @@ class _Swapping(StayingMode):
         return self.pass_on(func, types, _swap(self.swap, args), named)
 
 
+class _Question(threading.local):
+    """Whether the function of `torch.autograd.Function` that is about to run in this thread has asked the modes."""
+
+    asked = False
+    skipped = False
+
+    def pass_on(self, values: Any) -> Any:
+        """Ask the modes."""
+        values = all_passed_on(values)
+        self.asked = True
+        return values
+
+    def begin(self, *_: Any) -> None:
+        """Note that the function runs: its context has been made."""
+        self.asked, self.skipped = False, not self.asked
+
+    def check(self, tensor: Tensor) -> None:
+        """Refuse a tensor that a function takes which has not asked: a gradient would not find what stands in for it.
+
+        Such a function runs where no gradients are recorded.
+        """
+        self.skipped = self.skipped and not torch.is_grad_enabled()
+        if self.skipped and tensor.requires_grad:
+            raise InvalidArgument(_TAKEN_BEFORE)
+
+
+_TAKEN_BEFORE = (
+    "a function that is traced hands a tensor that it closes over and that is being differentiated to an `apply` that "
+    "was taken from its torch.autograd.Function before; write F.apply(...) inside of it, or pass the tensor as an "
+    "argument"
+)
+_question = _Question()
+
+
 def _asking_modes(apply: Any) -> classmethod:
-    return classmethod(
-        lambda cls, *args, **kwargs: apply.__get__(None, cls)(*all_passed_on(args), **all_passed_on(kwargs))
-    )
+    def ask(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        kwargs = all_passed_on(kwargs)
+        return apply.__get__(None, cls)(*_question.pass_on(args), **kwargs)
+
+    return classmethod(ask)
 
 
 class _Applications:
     """What makes `autograd.Function.apply` ask the modes, as other functions do, as long as one is on in any thread.
 
-    Who has kept `F.apply` from before has the old one, which unwraps its arguments by a function (until 2.13).
+    Who has kept `F.apply` from before has the old one, which unwraps its arguments by a function (until 2.13), and
+    makes a context, which notices that nobody has asked (2.14).
     """
 
     def __init__(self) -> None:
@@ -98,7 +136,8 @@ class _Applications:
             if self._count == 0:
                 self._before = vars(Function)["apply"], functorch.unwrap_dead_wrappers
                 Function.apply = _asking_modes(self._before[0])  # pyright: ignore
-                functorch.unwrap_dead_wrappers = lambda args, unwrap=self._before[1]: unwrap(tuple(all_passed_on(args)))
+                functorch.unwrap_dead_wrappers = lambda args, unwrap=self._before[1]: unwrap(_question.pass_on(args))
+                BackwardCFunction.__init__ = lambda *_: _question.begin()
             self._count += 1
 
     def end(self) -> None:
@@ -106,6 +145,7 @@ class _Applications:
             self._count -= 1
             if self._count == 0:
                 Function.apply, functorch.unwrap_dead_wrappers = self._before
+                del BackwardCFunction.__init__
 
 
 _applications = _Applications()
@@ -177,11 +217,7 @@ class Discovering(_Swapping):
         """Refuse what is being differentiated and came in past this mode: a later run could not exchange it."""
         seen = {id(t) for pair in self._seen.values() for t in pair}
         if any(isinstance(t, Abstract) and t.requires_grad and id(t) not in seen for t in tensors):
-            raise InvalidArgument(
-                f"{self._name} hands a tensor that it closes over and that is being differentiated to an `apply` that "
-                "was taken from its torch.autograd.Function before; write F.apply(...) inside of it, or pass the "
-                "tensor as an argument"
-            )
+            raise InvalidArgument(_TAKEN_BEFORE)
 
 
 def _is_fixed(tensor: Tensor) -> bool:
@@ -213,7 +249,10 @@ class Filling(_Swapping):
     def swap(self, tensor: Tensor) -> Tensor:
         """Return what stands in for a tensor."""
         place = self._places.get(id(tensor))
-        return tensor if place is None else self._replacements[place]
+        if place is None:
+            return tensor
+        _question.check(tensor)
+        return self._replacements[place]
 
 
 def results(mode: _Swapping, tensors: Iterable[Tensor]) -> list[Tensor]:
