@@ -143,7 +143,7 @@ def merge_logs(so_far: Mapping[str, Any], logs: dict[str, Any], weights: Tensor)
     """
     for name, rows in logs.items():
         log = rows if isinstance(rows, Measured) else Measured(LOSS, _as_means(rows, weights))
-        accumulator = _accumulated(name, so_far, log)
+        accumulator = _accumulator_before(name, so_far, log)
         for k in range(len(weights)):  # one by one, in every chunking
             one = tree.map(lambda column, k=k: column[k], log.accumulator)
             accumulator = one if accumulator is None else log.metric.merge(accumulator, one)
@@ -152,7 +152,7 @@ def merge_logs(so_far: Mapping[str, Any], logs: dict[str, Any], weights: Tensor)
     return so_far
 
 
-def _accumulated(name: str, so_far: Mapping[str, Any], log: Measured) -> Any:
+def _accumulator_before(name: str, so_far: Mapping[str, Any], log: Measured) -> Any:
     """Return the accumulator of what was logged by a name so far, or None."""
     if name not in so_far:
         return None

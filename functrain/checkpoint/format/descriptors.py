@@ -36,10 +36,10 @@ def surely(clean_up: Callable[[], Any]) -> Iterator[None]:
 
 
 @contextmanager
-def opened(path: Path, flags: int, mode: int = 0o666) -> Iterator[int]:
+def descriptor(path: Path, flags: int, mode: int = 0o666) -> Iterator[int]:
     """Open a file or a folder, as its descriptor, which no program inherits.
 
-    >>> with opened(Path("."), os.O_RDONLY) as folder:
+    >>> with descriptor(Path("."), os.O_RDONLY) as folder:
     ...     os.path.isdir(folder)
     True
     """

@@ -18,7 +18,7 @@ from pathlib import Path
 import attrs
 from torch import Tensor
 
-from functrain.checkpoint.format.descriptors import opened, surely
+from functrain.checkpoint.format.descriptors import descriptor, surely
 from functrain.checkpoint.format.elements import as_bytes, as_stored
 from functrain.checkpoint.format.header import MOST_BYTES, PIECE, START, checksums, encode
 from functrain.checkpoint.format.packing import Content
@@ -71,7 +71,7 @@ def _no_folder(folder: Path) -> str:
 
 
 def _may_be_replaced(path: Path) -> bool:
-    with opened(path, os.O_RDONLY) as file:
+    with descriptor(path, os.O_RDONLY) as file:
         start = os.pread(file, 8 + len(START), 0)
     return not start or start[8:] == START
 
@@ -142,7 +142,7 @@ def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
     """Open a locked file under a temporary name, which is deleted unless it has been renamed."""
     name = path.with_name(f".{_cut(path.name)}.{secrets.token_hex(8)}{LEFT}")
     flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW
-    with surely(partial(_delete, name)), opened(name, flags) as file:
+    with surely(partial(_delete, name)), descriptor(name, flags) as file:
         with contextlib.suppress(OSError):  # some file systems have no locks: then leftovers stay
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file).st_nlink == 0:
@@ -190,7 +190,7 @@ def delete_unless_locked(name: Path) -> None:
 
 
 def _delete_unless_locked(name: Path) -> None:
-    with opened(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as file:
+    with descriptor(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as file:
         if stat.S_ISREG(os.fstat(file).st_mode):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(name)
@@ -215,8 +215,8 @@ def sync_folder(folder: Path) -> None:
 
     >>> sync_folder(Path("."))
     """
-    with opened(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
-        os.fsync(descriptor)
+    with descriptor(folder, os.O_RDONLY | os.O_DIRECTORY) as file:
+        os.fsync(file)
 
 
 def _write_all(file: int, content: Content, length: int) -> None:

@@ -62,7 +62,7 @@ def _with_resources(task: Task, stack: ExitStack, run: Run) -> Run:
         for callback in task.callbacks:
             if callback.resource is not None:
                 with naming(callback.name, "resource"):
-                    resources[callback.name] = stack.enter_context(_opened(callback, run))
+                    resources[callback.name] = stack.enter_context(_open_resource(callback, run))
         with interruptible() as interruption:
             run = _from_place_to_place(task, Live(interruption, resources, Past(task.callbacks)), run)
     except BaseException as error:
@@ -77,7 +77,7 @@ def _with_resources(task: Task, stack: ExitStack, run: Run) -> Run:
         raise
 
 
-def _opened(callback: Callback, run: Run) -> Any:
+def _open_resource(callback: Callback, run: Run) -> Any:
     made = callback.resource(run)  # pyright: ignore[reportOptionalCall]
     if not (hasattr(type(made), "__enter__") and hasattr(type(made), "__exit__")):
         raise InvalidCallbackResult(
