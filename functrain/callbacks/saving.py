@@ -51,7 +51,7 @@ def save_checkpoints(
 
     When the fit begins, it raises `CannotSave` where the folder is a file, cannot be written to, or is not for this
     run; `NotSavable` where something in the state is no data; `CorruptFile` or `NewerFormat` where a checkpoint in the
-    folder cannot be read.
+    folder cannot be read. After the first epoch, `InvalidArgument` where that did not measure what `keep_best` needs.
 
     >>> save_checkpoints("run", every=100, keep_last=2).name
     'save_checkpoints'
@@ -73,6 +73,8 @@ def save_checkpoints(
         ended, done = run.point is not None, batches_done(run)
         if ended or _is_due(run, every, saving.done):
             check_held(saving.folder)
+            if keep_best:
+                _check_measured(run, monitor)
             then = None if keeping is None else partial(_tidy, keeping)
             saving.writer.add(saving.folder, run, info=_info(run, done), then=then)
         saving.done = done
@@ -88,6 +90,14 @@ def save_checkpoints(
 
     options: dict[str, Any] = dict(keeps_state=False, reads_logs=False, resource=saving, boundary=boundary)
     return Callback(name, {}, **options)
+
+
+def _check_measured(run: Run, monitor: str) -> None:
+    if run.history and monitor not in run.history.columns:
+        raise InvalidArgument(
+            f"monitor: {monitor!r}, by which the best checkpoints are told, was measured in no epoch of this run; its "
+            f"history has {', '.join(run.history.columns)}"
+        )
 
 
 @attrs.frozen

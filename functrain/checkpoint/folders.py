@@ -137,11 +137,13 @@ def make_folder(folder: Path) -> None:
 
     >>> make_folder(Path("."))
     """
-    if folder.is_dir():
-        return
-    if os.path.lexists(folder):
-        raise CannotSave(f"cannot save into {folder}: it is a file, not a folder; delete it, or choose another name")
     try:
+        if folder.is_dir():
+            return
+        if os.path.lexists(folder):
+            raise CannotSave(
+                f"cannot save into {folder}: it is a file, not a folder; delete it, or choose another name"
+            )
         folder.mkdir()
         sync_folder(folder.parent)
     except FileNotFoundError:
@@ -149,6 +151,8 @@ def make_folder(folder: Path) -> None:
     except FileExistsError:  # another process made it just now
         make_folder(folder)
     except OSError as error:
+        if isinstance(error, CannotSave):
+            raise
         raise CannotSave(f"cannot make the folder {folder}: {os.strerror(error.errno or 0).lower()}") from error
 
 
@@ -159,7 +163,7 @@ def entries(folder: str | os.PathLike) -> tuple[Entry, ...]:
 
     Raises:
         CorruptFile, NewerFormat: one of them cannot be read; the message names it.
-        NoCheckpoint: the folder is a file.
+        NoCheckpoint: the folder is a file, or cannot be looked into.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -199,6 +203,8 @@ def _files(folder: Path) -> list[Path]:
         return []
     except NotADirectoryError:
         raise NoCheckpoint(f"{folder} is a file, not a folder of checkpoints") from None
+    except OSError as error:
+        raise NoCheckpoint(f"cannot look into {folder}: {os.strerror(error.errno or 0).lower()}") from error
     return [folder / name for name in listed if _NAME.fullmatch(name) and _is_file(folder / name)]
 
 
@@ -213,7 +219,7 @@ def latest(folder: str | os.PathLike, like: Any = NOTHING) -> Any:
         CorruptFile, NewerFormat: the newest cannot be read. It is not passed over in silence: delete it to go on from
             the one before.
         TreeMismatch: it has another structure than `like`.
-        NoCheckpoint: the folder is a file.
+        NoCheckpoint: the folder is a file, or cannot be looked into.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

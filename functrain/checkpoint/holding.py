@@ -4,21 +4,23 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from functrain.checkpoint.files import as_path
 from functrain.checkpoint.folders import entries, make_folder
+from functrain.checkpoint.format.descriptors import Opened, close, nothing_opened, open_into, surely
 from functrain.checkpoint.format.writing import check_writable
 from functrain.errors import CannotSave
 
-_held: set[int] = set()
-"""The descriptors of the folders that this process holds."""
+_held: list[Opened] = []
+"""Where the descriptors of the folders stand that this process holds."""
 
 
 def _let_go_in_child() -> None:
     # A worker that outlives a killed run must not keep its folder from the run that is started again.
     while _held:
-        os.close(_held.pop())
+        close(_held.pop())
 
 
 os.register_at_fork(after_in_child=_let_go_in_child)
@@ -43,17 +45,22 @@ def hold(folder: str | os.PathLike) -> Iterator[Path]:
     make_folder(path)
     check_writable(path)
     entries(path)
-    file = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    _held.add(file)
-    try:
-        _hold(file, path)
+    place = nothing_opened()
+    with surely(partial(_let_go, place)):
+        _held.append(place)
+        _hold(open_into(place, path, os.O_RDONLY | os.O_DIRECTORY), path)
         yield path
-    finally:
-        if file in _held:  # else this is a child, which has closed it
-            _held.discard(file)
-            with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_UN)  # at once, whatever a child that was just forked still has open
-            os.close(file)
+
+
+def _let_go(place: Opened) -> None:
+    """Let go of a folder, unless that was done, as in a child."""
+    for file in place[1:]:
+        with suppress(OSError):
+            # At once, whatever a child that was just forked still has open.
+            fcntl.flock(file, fcntl.LOCK_UN)  # pyright: ignore[reportArgumentType]
+    close(place)
+    with suppress(ValueError):
+        _held.remove(place)  # or another one that is closed: they are equal
 
 
 def check_held(path: Path) -> None:
@@ -64,15 +71,18 @@ def check_held(path: Path) -> None:
         ...
     functrain.errors.CannotSave: cannot save into nowhere: the folder that the run is saved into was deleted, moved...
     """
-    try:
-        here = os.stat(path)
-    except OSError:
-        here = None
-    if here is None or not any(os.path.samestat(here, os.fstat(file)) for file in _held):
+    if not any(_is_at(path, file) for place in list(_held) for file in place[1:]):
         raise CannotSave(
             f"cannot save into {path}: the folder that the run is saved into was deleted, moved or replaced meanwhile; "
             "put it back, or choose another one, and go on with error.run"
         )
+
+
+def _is_at(path: Path, file: int | None) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.stat(file))  # pyright: ignore[reportArgumentType]
+    except OSError:  # there is none, or another thread has let go of its own
+        return False
 
 
 def _hold(file: int, path: Path) -> None:

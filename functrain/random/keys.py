@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import takewhile
 from numbers import Integral
 from typing import Any
 
@@ -14,7 +15,7 @@ from functrain.errors import InvalidArgument, InvalidKey
 from functrain.random import leaf
 from functrain.random.philox import MASK
 from functrain.random.reuse import note_derived, note_use
-from functrain.random.words import FOLD, child, child_quickly, children, children_quickly
+from functrain.random.words import FOLD, child, children, children_quickly, descendant_quickly
 from functrain.records import reprs
 
 _INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -138,8 +139,12 @@ def fold_in(key: Tensor, *data: int | Tensor | str) -> Tensor:
     >>> fold_in(step_key, torch.arange(64)).shape
     torch.Size([64, 2])
     """
-    check_key(key)
-    for names, number in _pieces(data):
+    pieces = list(_pieces(data))
+    if check_key(key).dim() == 1 and pieces and is_concrete(key):
+        ones = list(takewhile(lambda piece: _is_one(piece[1]), pieces))
+        key = descendant_quickly(key, [(number, *hash_words(names)) for names, number in ones]) if ones else key
+        pieces = pieces[len(ones) :]
+    for names, number in pieces:
         key = _fold_one(key, names, number)
     return key
 
@@ -183,10 +188,7 @@ def hash_words(names: tuple[str | None, ...]) -> tuple[int, int]:
 
 
 def _fold_one(key: Tensor, names: tuple[str | None, ...], number: int | Tensor) -> Tensor:
-    first, third = hash_words(names)
-    if is_concrete(key) and key.dim() == 1 and _is_one(number):
-        return child_quickly(key, number, first, third)
-    made = (child if is_plain() else leaf.child)(key, number, first, third)
+    made = (child if is_plain() else leaf.child)(key, number, *hash_words(names))
     note_derived(made, key, (names, number))
     return made
 

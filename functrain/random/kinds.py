@@ -1,7 +1,8 @@
 """What a draw makes of random bits: for each kind, how many bits an element takes, and the pure function of them.
 
 Such a function is called with one tensor of 32-bit words (int64 from 0 to 2**32 - 1), or with two, the next two of an
-element; or with one of 16-bit integers with sign. It is called with parts of a draw in any order, or with the whole.
+element; or with one of 16-bit integers with sign. It is called with parts of a draw in any order, or with the whole,
+and returns new memory, but for words, which it may return as they are.
 """
 
 from collections.abc import Callable
@@ -46,7 +47,7 @@ def _words(_: torch.dtype) -> Kind:
 
 
 def _halves(_: torch.dtype) -> Kind:
-    return Kind(16, lambda half: half.to(torch.int16))
+    return Kind(16, lambda half: half.to(torch.int16, copy=True))
 
 
 def _wide(_: torch.dtype) -> Kind:

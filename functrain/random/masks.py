@@ -107,6 +107,8 @@ def _mask_of(key: Tensor, rate: Tensor, shape: tuple[int, ...], dtype: torch.dty
 
 
 def _check_rate(rate: Any) -> None:
+    if type(rate) is float and 0.0 <= rate < 1.0:
+        return
     if isinstance(rate, Tensor):
         if not (rate.is_floating_point() and rate.dim() == 0):
             got = f"{rate.dtype} of shape {tuple(rate.shape)}"

@@ -1,9 +1,9 @@
-"""Philox4x32-10, the counter-based generator under every draw, four times with the same bits.
+"""Philox4x32-10, the counter-based generator under every draw, five times with the same bits.
 
 A block is a function of a counter and a key: four 32-bit words from four and two. `words_of_block` computes one with
-Python's integers; `words_of_blocks` hundreds in a row with integers that hold a word of each; `blocks_in_place` writes
-into buffers that stay in the processor's cache, for many; and `blocks` computes any number with pure tensor operations,
-for traces, transforms and other devices.
+Python's integers; `words_of_blocks` tens in a row with integers that hold a word of each; `workspace` hundreds in kept
+buffers; `blocks_in_place` writes into buffers that stay in the processor's cache, for many; and `blocks` computes any
+number with pure tensor operations, for traces, transforms and other devices.
 
 Words are held in int64 tensors; a product of two 32-bit words wraps there, but its 64 bits are the right ones. Words 0
 and 2 are the rows of one tensor (`even`) and words 1 and 3 of another (`odd`), so one operation serves both.

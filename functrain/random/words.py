@@ -1,12 +1,13 @@
 """The words of a draw, of the keys of a split, and of a folded key, each made in two ways with the same bits.
 
-By pure tensor operations, on any device, in traces and transforms; and quickly on a CPU: up to hundreds of blocks with
-Python's integers, more in buffers that stay in the cache.
+By pure tensor operations, on any device, in traces and transforms; and quickly on a CPU: tens of blocks with Python's
+integers, hundreds in a kept workspace, more in buffers that stay in the cache.
 """
 
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,10 +23,12 @@ from functrain.random.philox import (
     words_of_block,
     words_of_blocks,
 )
+from functrain.random.workspace import with_blocks
 
 FOLD, SPLIT, DRAW = 1 << 28, 2 << 28, 3 << 28
-FEW = 600 if sys.byteorder == "little" else 0
-"""Up to so many blocks, Python's integers are faster than tensor operations on a CPU."""
+FEWEST, FEW = (160, 4000) if sys.byteorder == "little" else (0, 0)
+"""Up to so many blocks, Python's integers are faster on a CPU than tensor operations; and those in a kept workspace
+than those in new buffers."""
 
 CHUNK = 16376
 """Blocks made at a time on a CPU. The buffers, 0.8 MB, stay in the second-level cache; and two rows of them are just
@@ -91,16 +94,37 @@ def _flat(key: Tensor, n: int, domain: int) -> Tensor:
     return words.reshape((*key.shape[:-1], 4 * n))
 
 
-def few(key: Tensor, count: int, bits: int = 32, lane: int = 0) -> tuple[Tensor, ...]:
-    """Return the same for a shape of one axis, by Python's integers; halves of words as int16."""
+def few(key: Tensor, count: int, bits: int, finish: Callable[..., Any], lane: int = 0) -> Any:
+    """Return what a function makes of the same bits for a shape of one axis, quickly, for at most `FEW` blocks.
+
+    Args:
+        key: a single key.
+        count: the number of elements.
+        bits: how many each takes.
+        finish: the function, which must return new memory. It gets halves of words as int16.
+        lane: which of the streams of the key.
+
+    >>> few(torch.tensor([0, 0]), 2, 32, lambda words: words * 2)
+    tensor([6027799666, 6896412410])
+    """
     n, both, domain = blocks_for(count, bits), integers(key), DRAW + lane
-    if n == 1:
-        words = torch.tensor(words_of_block((0, 0, 0, domain), both))
-    else:
-        words = words_of_blocks(n, domain, both).reshape(-1)
+    if n > FEWEST:
+        return with_blocks(n, domain, both, lambda made: finish(*_elements(made.words, count, bits)))
+    words = torch.tensor(words_of_block((0, 0, 0, domain), both)) if n == 1 else words_of_blocks(n, domain, both)
+    return finish(*_elements(words.reshape(-1), count, bits))
+
+
+def _elements(words: Tensor, count: int, bits: int) -> tuple[Tensor, ...]:
+    """Return the elements of a draw, of its words as int32 or int64."""
     if bits == 16:
-        return (words.to(torch.int32).view(torch.int16)[:count],)
-    return (words[:count],) if bits == 32 else words.view(-1, 2)[:count].unbind(-1)
+        return (_first(words.to(torch.int32).view(torch.int16), count),)
+    if words.dtype is torch.int32:
+        words = words.to(torch.int64).bitwise_and_(MASK)
+    return (_first(words, count),) if bits == 32 else words[: 2 * count].view(-1, 2).unbind(-1)
+
+
+def _first(values: Tensor, count: int) -> Tensor:
+    return values if values.shape[0] == count else values[:count]
 
 
 def chunks(key: Tensor, n: int, lane: int = 0) -> Iterator[tuple[int, Tensor]]:
@@ -173,7 +197,10 @@ def children_quickly(key: Tensor, n: int) -> Tensor:
     """
     if n > FEW or key.dim() > 1:
         return children(key, n)
-    return words_of_blocks(n, SPLIT, integers(key))[:, ::2].contiguous()
+    both = integers(key)
+    if n <= FEWEST:
+        return words_of_blocks(n, SPLIT, both)[:, ::2].contiguous()
+    return with_blocks(n, SPLIT, both, lambda made: made.words.view(n, 4)[:, ::2].to(torch.int64) & MASK)
 
 
 def child(key: Tensor, number: int | Tensor, first: int, third: int) -> Tensor:
@@ -221,6 +248,18 @@ def child_quickly(key: Tensor, number: int | Tensor, first: int, third: int) -> 
     """
     if key.dim() > 1 or (isinstance(number, Tensor) and number.dim()):
         return child(key, number, first, third)
-    whole = int(number.item()) if isinstance(number, Tensor) else number
-    counter = (whole & MASK, first, (whole >> 32) & MASK, third)
-    return torch.tensor(words_of_block(counter, integers(key))[::2])
+    return descendant_quickly(key, [(number, first, third)])
+
+
+def descendant_quickly(key: Tensor, steps: Sequence[tuple[int | Tensor, int, int]]) -> Tensor:
+    """Return the child of the child and so on of one key on a CPU, of (number, first, third) each time.
+
+    >>> descendant_quickly(torch.tensor([0, 0]), [(5, 0, FOLD), (6, 0, FOLD)]).shape
+    torch.Size([2])
+    """
+    words = integers(key)
+    for number, first, third in steps:
+        whole = int(number)
+        word0, _, word2, _ = words_of_block((whole & MASK, first, (whole >> 32) & MASK, third), words)
+        words = word0, word2
+    return torch.tensor(words)

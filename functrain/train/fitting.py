@@ -30,6 +30,7 @@ from functrain.train.fit_phase import phase_of
 from functrain.train.learner import Learner, schedules
 from functrain.train.looping.chunks import enter, run_chunk
 from functrain.train.looping.compiling import check_backend, compile_step, is_donated, keep
+from functrain.train.looping.interruption import carry_run
 from functrain.train.looping.phase import Task
 from functrain.train.looping.places import carry_out
 from functrain.train.looping.planning import begin_run, make_plan
@@ -141,7 +142,11 @@ def fit(
     else:
         every = (training, *validations.values())
         run = carry_out(task, begin_run(_in(going_on, here), planned, going_on.key, callbacks, every))
-    warn_if_nothing_was_trained(run, callbacks)
+    try:
+        warn_if_nothing_was_trained(run, callbacks)
+    except BaseException as error:  # Ctrl-C, or a warning that is an error
+        carry_run(error, run)
+        raise
     return run
 
 

@@ -82,7 +82,7 @@ def loop(
     if bool(validations) != (evaluate is not None):
         raise InvalidArgument("pass valid and evaluate together: the batches, and the function that evaluates one")
     if isinstance(state, Saved):
-        options = dict(train=train, valid=valid, evaluate=evaluate, like=like)
+        options = dict(train=training, valid=validations, evaluate=evaluate, like=like)
         state = run_from(step, state, callbacks, options)
     key = _key_of(state, key)
     going_on = state if isinstance(state, Run) else None
@@ -217,10 +217,13 @@ def _as_log(name: str, value: Any) -> Any:
     check_name(name, "the logs of the step")
     if isinstance(value, Measured):
         return value
-    number = torch.as_tensor(value)
-    if number.dim() != 0:
+    try:
+        number = torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):  # it is no number at all
+        number = None
+    if number is None or number.dim() != 0 or number.is_complex():
         raise InvalidArgument(
-            f"the log {name!r} of the step must be a scalar or Measured(metric, accumulator), got "
+            f"the log {name!r} of the step must be a real scalar or Measured(metric, accumulator), got "
             f"{tree.describe(value)}"
         )
     return number.detach()

@@ -134,19 +134,36 @@ def merge_logs(so_far: Mapping[str, Any], logs: dict[str, Any], weights: Tensor)
     """Return what was logged so far, with the logs of some more batches.
 
     Args:
-        so_far: `Measured` by name.
+        so_far: by name the `Mean` of scalars, or `Measured`; so a file, which names no metrics, says which it is.
         logs: by name a tensor of one row a batch, or a `Measured` whose accumulator has one row a batch.
         weights: the weight of each batch, shape (batches,).
+
+    Raises:
+        InvalidArgument: a name was logged as a scalar before, and is `Measured` now, or the reverse.
     """
     for name, rows in logs.items():
         log = rows if isinstance(rows, Measured) else Measured(LOSS, _as_means(rows, weights))
-        accumulator = so_far[name].accumulator if name in so_far else None
+        accumulator = _accumulated(name, so_far, log)
         for k in range(len(weights)):  # one by one, in every chunking
             one = tree.map(lambda column, k=k: column[k], log.accumulator)
             accumulator = one if accumulator is None else log.metric.merge(accumulator, one)
         if accumulator is not None:
-            so_far = {**so_far, name: Measured(log.metric, accumulator)}
+            so_far = {**so_far, name: accumulator if log.metric is LOSS else Measured(log.metric, accumulator)}
     return so_far
+
+
+def _accumulated(name: str, so_far: Mapping[str, Any], log: Measured) -> Any:
+    """Return the accumulator of what was logged by a name so far, or None."""
+    if name not in so_far:
+        return None
+    before = so_far[name]
+    if isinstance(before, Measured) is (log.metric is LOSS):
+        ways = ("Measured", "a scalar") if isinstance(before, Measured) else ("a scalar", "Measured")
+        raise InvalidArgument(
+            f"the step logged {name!r} as {ways[0]} in earlier batches, and logs it as {ways[1]} now; log a name one "
+            "way in all batches, or choose another name"
+        )
+    return before.accumulator if isinstance(before, Measured) else before
 
 
 def _as_means(values: Tensor, weights: Tensor) -> metrics.Mean:
@@ -173,4 +190,4 @@ def without(log: Any, out: Tensor) -> Any:
 
 def compute_logs(so_far: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the values of what was logged, by name."""
-    return {name: log.metric.compute(log.accumulator) for name, log in so_far.items()}
+    return {name: LOSS.compute(log) if isinstance(log, metrics.Mean) else value_of(log) for name, log in so_far.items()}

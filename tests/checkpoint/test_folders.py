@@ -327,3 +327,20 @@ def test_what_is_packed_apart_keeps_strides_and_ties(monkeypatch, small):
     assert (content.packed is None) != small
     assert all(torch.equal(copied, parts.tensors[name]) for name, copied in content.tensors.items())
     assert not any(copied is parts.tensors[name] for name, copied in content.tensors.items())
+
+
+LONG = "x" * 300
+
+
+def test_a_name_that_no_file_system_takes_is_refused_in_words(tmp_path):
+    for act in (
+        lambda: checkpoint.save(tmp_path / LONG, 1),
+        lambda: checkpoint.save(tmp_path / LONG / "a", 1),
+        lambda: checkpoint.add(tmp_path / LONG, 1),
+        lambda: checkpoint.hold(tmp_path / LONG).__enter__(),
+    ):
+        with pytest.raises(CannotSave, match=r"(?i)cannot .*file name too long"):
+            act()
+    for act in (checkpoint.restore, checkpoint.latest, checkpoint.entries):
+        with pytest.raises(NoCheckpoint, match=r"(?i)cannot (open|look into) .*file name too long"):
+            act(tmp_path / LONG)

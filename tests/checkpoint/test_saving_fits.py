@@ -211,7 +211,7 @@ def test_two_callbacks_that_save_into_one_folder(tmp_path, untouched):
 
 def test_a_worker_does_not_hold_the_folder_of_a_run_that_is_gone(tmp_path):
     with checkpoint.hold(tmp_path):
-        (file,) = holding._held
+        ((_, file),) = holding._held
         child = os.fork()
         if child == 0:
             try:
@@ -272,6 +272,14 @@ def test_what_cannot_be_saved_is_found_before_training(tmp_path, untouched):
 def test_arguments(options, message):
     with pytest.raises(InvalidArgument, match=message):
         save_checkpoints("run", **options)
+
+
+def test_a_monitor_that_no_epoch_measures(tmp_path):
+    """The names of what is measured are certain after the first epoch alone."""
+    fit, state = problem(jit=False, epochs=2)
+    with pytest.raises(InvalidArgument, match=r"'valid/no'.* was measured in no epoch .* has .*valid/loss") as caught:
+        fit(state, callbacks=[save_checkpoints(tmp_path, keep_best=1, monitor="valid/no")])
+    assert len(caught.value.run.history) == 1
 
 
 def test_a_monitor_that_is_not_measured(tmp_path):

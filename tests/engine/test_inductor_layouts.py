@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from functrain.engine import jit
+from functrain.engine import grad, jit
 from functrain.engine.backends.inductor import compiling as inductor
+from functrain.engine.backends.inductor.channels import channels_as_they_are, outweighs
 from functrain.engine.backends.inductor.layouts import Layouts, lay_out
 from functrain.engine.tracing.to_graph import trace
 
@@ -60,3 +61,39 @@ def test_conjugated_views_in_and_out(monkeypatch, tmp_path):
         ours, expected = jit(f, backend="inductor")(*arguments), f(*arguments)
         torch.testing.assert_close(ours, expected)
         assert [(o.stride(), o.is_conj()) for o in ours] == [(e.stride(), e.is_conj()) for e in expected]
+
+
+def update(weight, x):
+    def loss(weight):
+        return torch.tanh(torch.conv2d(x, weight, padding=1)).square().sum()
+
+    return weight - 0.1 * grad(loss)(weight)
+
+
+IMAGES = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(2))
+WEIGHT = torch.randn(8, 8, 3, 3, generator=torch.Generator().manual_seed(3)) / 8
+
+
+@pytest.mark.parametrize("size, fewer", [(4, True), (16, False)])
+def test_channels_stay_first_where_weights_outweigh_what_convolutions_return(size, fewer):
+    from torch._inductor import config
+
+    graph = trace(lambda *inputs: [update(*inputs)], [WEIGHT, IMAGES[..., :size, :size].clone()]).gm.graph
+    assert outweighs(graph) is fewer
+    assert config.layout_optimization
+    with channels_as_they_are(graph):
+        assert config.layout_optimization is not fewer
+    with config.patch(force_layout_optimization=True), channels_as_they_are(graph):
+        assert config.layout_optimization
+    assert config.layout_optimization
+
+
+def test_a_graph_without_convolutions_is_left_to_inductor():
+    assert not outweighs(trace(lambda x: [x @ x], [torch.ones(2, 2)]).gm.graph)
+
+
+def test_an_update_of_few_small_images_is_right(monkeypatch, tmp_path):
+    monkeypatch.setenv("FUNCTRAIN_CACHE", str(tmp_path))
+    images = IMAGES[..., :4, :4].clone()
+    made = jit(update, backend="inductor")(WEIGHT, images)
+    assert torch.allclose(made, update(WEIGHT, images), atol=1e-5) and made.stride() == WEIGHT.stride()

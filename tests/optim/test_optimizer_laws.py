@@ -1,7 +1,9 @@
 """The laws of every named optimizer: it converges, is one trace, and has no trouble with what is empty or frozen."""
 
+import ast
 import inspect
 import math
+import re
 
 import pytest
 import torch
@@ -276,6 +278,14 @@ def test_a_number_out_of_range_is_named(name, key, value):
     wrong = rf"^({key}|momentum) must be a" if name == "muon" else rf"^{key} must be a"
     with pytest.raises(InvalidArgument, match=wrong):
         getattr(optim, name)(**{**required(name), key: value})
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_repr_names_arguments(name):
+    """So do `inject` and messages, which call a hyperparameter as the repr does; one of a group has its name before."""
+    shown = re.sub(r"(\w+)\.(\w+)=", r"\1_\2_=", repr(getattr(optim, name)(**required(name))))
+    keys = {key.arg for key in ast.parse(shown, mode="eval").body.keywords}
+    assert {key for key in keys if not key.endswith("_")} <= set(options(name))
 
 
 @pytest.mark.parametrize("name", NAMED)

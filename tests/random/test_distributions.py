@@ -62,7 +62,7 @@ def test_the_largest_normal_draws_are_finite(dtype, largest):
     # The extreme words, through the same function that finishes a draw.
     extremes = torch.tensor([0, MASK])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "few", lambda key, count, bits, lane: (extremes,) * (bits // 32))
+        patch.setattr(drawing, "few", lambda key, count, bits, finish, lane: finish(*(extremes,) * (bits // 32)))
         found = random.normal(random.key(0), 2, dtype).tolist()
     assert found[0] == -found[1] and abs(found[0]) == pytest.approx(largest, abs=0.01)
 

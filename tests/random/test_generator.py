@@ -1,5 +1,7 @@
 """The generator: known answers, and the same blocks in every way of making them."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,8 +9,10 @@ from hypothesis import strategies as st
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain import random
+from functrain.random import workspace
 from functrain.random.philox import MASK, blocks, blocks_in_place, round_keys, words_of_block, words_of_blocks
 from functrain.random.words import DRAW
+from functrain.random.workspace import with_blocks
 from tests.random.draws import DRAWS_OF_A_SHAPE
 
 # The known answers of the reference implementation, Random123's kat_vectors.
@@ -72,6 +76,46 @@ def test_wide_integers_give_the_same_blocks(key, domain, n):
     made = words_of_blocks(n, domain, key)
     assert made.shape == (n, 4) and made.dtype is torch.int64
     assert [tuple(block) for block in made.tolist()] == [words_of_block((i, 0, 0, domain), key) for i in range(n)]
+
+
+def in_a_workspace(n, domain, key):
+    made = with_blocks(n, domain, key, lambda made: made.words.to(torch.int64) & MASK)
+    return [tuple(block) for block in made.view(n, 4).tolist()]
+
+
+@given(words2, word, st.integers(1, 40))
+@settings(max_examples=30, deadline=None)
+def test_a_workspace_gives_the_same_blocks(key, domain, n):
+    wanted = [words_of_block((i, 0, 0, domain), key) for i in range(n)]
+    assert in_a_workspace(n, domain, key) == wanted == in_a_workspace(n, domain, key)
+
+
+def test_no_two_draws_share_a_workspace():
+    alone, inside = in_a_workspace(9, DRAW, (1, 2)), []
+
+    def disturbed(made):
+        before = made.words.clone()
+        inside.append(in_a_workspace(9, DRAW, (3, 4)))  # as from the handler of a signal
+        return torch.equal(before, made.words)
+
+    assert with_blocks(9, DRAW, (1, 2), disturbed)
+    assert inside == [in_a_workspace(9, DRAW, (3, 4))] and inside[0] != alone
+    with ThreadPoolExecutor(4) as threads:
+        assert set(map(tuple, threads.map(lambda _: in_a_workspace(300, DRAW, (1, 2))[:9], range(200)))) == {
+            tuple(alone)
+        }
+
+
+def test_a_workspace_made_in_inference_mode_serves_outside_of_it():
+    with torch.inference_mode():
+        first = in_a_workspace(77, DRAW, (1, 2))
+    assert in_a_workspace(77, DRAW, (1, 2)) == first
+
+
+def test_workspaces_of_many_sizes_are_not_all_kept():
+    for n in range(3000, 3030):
+        in_a_workspace(n, DRAW, (1, 2))
+    assert sum(workspace._free) <= workspace._MOST
 
 
 def test_the_number_of_a_block_goes_on_past_32_bits():

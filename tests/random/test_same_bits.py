@@ -9,7 +9,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from functrain import random
 from functrain.engine import jit
-from functrain.random.words import CHUNK, FEW
+from functrain.random.words import CHUNK, FEW, FEWEST
 
 HALF, BRAIN, DOUBLE = torch.float16, torch.bfloat16, torch.float64
 THREE = torch.tensor([0.5, 0.2, 0.3]).log()
@@ -19,6 +19,7 @@ DRAWS = {
     "bits": lambda key: random.bits(key, (5, 3)),
     "bits of one": lambda key: random.bits(key),
     "bits of none": lambda key: random.bits(key, (0, 3)),
+    "bits of some": lambda key: random.bits(key, 4 * FEWEST + 3),
     "bits of many": lambda key: random.bits(key, MANY),
     "uniform": lambda key: random.uniform(key, (101,)),
     "uniform float64": lambda key: random.uniform(key, (101,), dtype=DOUBLE),
@@ -34,13 +35,16 @@ DRAWS = {
     "truncated_normal float64": lambda key: random.truncated_normal(key, (101,), 5.0, 7.0, DOUBLE),
     "truncated_normal tensor": lambda key: random.truncated_normal(key, (101,), -1.0 - key[0] / 2.0**32, 1.0),
     "bernoulli": lambda key: random.bernoulli(key, 0.3, (MANY,)),
+    "bernoulli of some": lambda key: random.bernoulli(key, 0.3, (8 * FEWEST + 3,)),
     "bernoulli tensor": lambda key: random.bernoulli(key, key[0] / 2.0**32, (101,)),
     "bernoulli tensors": lambda key: random.bernoulli(key, key / 2.0**32),
     "bernoulli of many rates": lambda key: random.bernoulli(key, 0.3, (3, MANY)),
     "bernoulli rounded": lambda key: random.bernoulli(key, 2**-16, (MANY,)),
     "dropout_mask": lambda key: random.dropout_mask(key, 0.1, (MANY,)),
     "dropout_mask of few": lambda key: random.dropout_mask(key, 0.1, (5, 3), DOUBLE),
+    "dropout_mask of some": lambda key: random.dropout_mask(key, 0.1, (8 * FEWEST + 3,)),
     "dropout_mask bfloat16": lambda key: random.dropout_mask(key, 0.1, (101,), BRAIN),
+    "dropout_mask of some, tensor": lambda key: random.dropout_mask(key, key[0] / 2.0**33, (8 * FEWEST + 3,), HALF),
     "dropout_mask tensor": lambda key: random.dropout_mask(key, key[0] / 2.0**33, (MANY,)),
     "randint": lambda key: random.randint(key, (MANY,), -5, 9),
     "randint wide": lambda key: random.randint(key, (101,), -(2**63), 2**63 - 1),
@@ -51,6 +55,7 @@ DRAWS = {
     "categorical of many": lambda key: random.categorical(key, key.float() / 2.0**32, MANY // 2),
     "categorical float64": lambda key: random.categorical(key, (key.double() / 2.0**32).expand(5, 2).T, (4, 5), axis=0),
     "split": lambda key: random.split(key, 3),
+    "split into some": lambda key: random.split(key, FEWEST + 9),
     "split into many": lambda key: random.split(key, FEW + 9),
     "fold_in": lambda key: random.fold_in(key, 3, "a", -5, "b"),
     "fold_in names": lambda key: random.fold_in(key, "a", "b"),
@@ -80,7 +85,7 @@ def test_a_key_gives_the_same_bits_in_every_mode(name):
     assert wanted.numel() < 10 or not torch.equal(wanted[0], wanted[1])
 
 
-@pytest.mark.parametrize("count", [1, 4, 4 * FEW, 4 * FEW + 1, 4 * CHUNK, 4 * CHUNK + 1])
+@pytest.mark.parametrize("count", [1, 4, 4 * FEWEST, 4 * FEWEST + 1, 4 * FEW, 4 * FEW + 1, 4 * CHUNK, 4 * CHUNK + 1])
 def test_the_way_of_drawing_changes_with_the_size_and_the_bits_do_not(count):
     key = random.key(5)
     for draw in (random.bits, random.uniform, random.normal):

@@ -154,5 +154,29 @@ def test_numbers_that_are_none_or_too_large_are_refused():
         ft.fit(learner, state, valid_steps=3, **options)
     with pytest.raises(InvalidArgument, match="steps counts batches, and inputs are the input of the model; got 3"):
         ft.predict(learner, state, some[0][0], steps=3)
-    with pytest.raises(SourceEnded, match="loader gave 6 batches, and 7 were planned"):
+    with pytest.raises(SourceEnded, match="loader gave 6 batches, and 7 were planned; a generator can be gone through"):
         ft.evaluate(learner, state, iter(some), steps=7)
+
+
+class Ending(IterableDataset):
+    """Three batches, and no length: by PyTorch's own idiom, or by none."""
+
+    def __iter__(self):
+        return iter([(torch.ones(2, 4), torch.zeros(2, dtype=torch.int64))] * 3)
+
+
+class EndingWithoutLength(Ending):
+    def __len__(self):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("make", [Ending, EndingWithoutLength, lambda: DataLoader(Ending(), batch_size=None)])
+def test_what_begins_again_and_ends_too_early_is_not_taken_for_a_generator(make):
+    learner, _, _, _ = batches()
+    state = ft.init(learner, ft.random.key(0), next(iter(Ending())))
+    run = ft.fit(learner, state, train=make(), steps=3, jit=False)
+    assert int(run.state.step) == 3
+    with pytest.raises(
+        SourceEnded, match=r"train gave 3 batches, and 4 were planned; \w+ ends there: pass fewer steps"
+    ):
+        ft.fit(learner, state, train=make(), steps=4, jit=False)

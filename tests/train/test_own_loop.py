@@ -152,7 +152,7 @@ def test_wrong_arguments_are_named():
     with pytest.raises(InvalidArgument, match="train has no length"):
         fit(train=iter([1]))
     for log in (torch.ones(2), torch.ones(1)):
-        with pytest.raises(InvalidArgument, match="the log 'loss' of the step must be a scalar or Measured"):
+        with pytest.raises(InvalidArgument, match="the log 'loss' of the step must be a real scalar or Measured"):
             fit(step=lambda state, batch, log=log: (state, {"loss": log}))
     stopped = fit(callbacks=[ft.Callback("stop", {"after_chunk": lambda run: ft.Stop(run, scope="fit")})])
     with pytest.raises(RunMismatch, match="begun with epochs 1, and now epochs 2"):

@@ -6,11 +6,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from functrain.checkpoint.format.descriptors import Opened, close, nothing_opened, open_into, surely
 from functrain.checkpoint.format.elements import HUGE, STORED, advise_huge_pages, as_bytes, lay_out
 from functrain.checkpoint.format.header import MOST_BYTES, PIECE, START, Entry, Header, looks_like, parse
 from functrain.errors import CorruptFile, NewerFormat, NoCheckpoint
@@ -29,28 +31,25 @@ def open_checkpoint(path: Path) -> Iterator[tuple[int, Header, int]]:
         CorruptFile: it is none, or was truncated or altered.
         NewerFormat: a newer functrain saved it.
     """
-    file = _open(path)
-    try:
-        with _naming(path):
-            yield (file, *_read_header(file))
-    finally:
-        os.close(file)
+    place = nothing_opened()
+    with surely(partial(close, place)), _naming(path):
+        file = _open_into(place, path)
+        yield (file, *_read_header(file))
 
 
-def _open(path: Path) -> int:
+def _open_into(place: Opened, path: Path) -> int:
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe is not waited for
+        file = open_into(place, path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe is not waited for
     except FileNotFoundError:
         raise NoCheckpoint(f"there is no file {path}") from None
     except OSError as error:
         raise NoCheckpoint(f"cannot open {path}: {os.strerror(error.errno or 0)}") from None
     mode = os.fstat(file).st_mode
-    if stat.S_ISREG(mode):
-        return file
-    os.close(file)
     if stat.S_ISDIR(mode):
         raise NoCheckpoint(f"{path} is a folder; checkpoint.latest(folder) restores its newest checkpoint")
-    raise NoCheckpoint(f"{path} is no regular file")
+    if not stat.S_ISREG(mode):
+        raise NoCheckpoint(f"{path} is no regular file")
+    return file
 
 
 @contextmanager

@@ -12,11 +12,13 @@ import secrets
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import attrs
 from torch import Tensor
 
+from functrain.checkpoint.format.descriptors import opened, surely
 from functrain.checkpoint.format.elements import as_bytes, as_stored
 from functrain.checkpoint.format.header import MOST_BYTES, PIECE, START, checksums, encode
 from functrain.checkpoint.format.packing import Content
@@ -37,6 +39,15 @@ def check_target(path: Path) -> None:
         ...
     functrain.errors.CannotSave: cannot save nowhere/at/all: there is no folder nowhere/at; make it first
     """
+    try:
+        _check_target(path)
+    except OSError as error:
+        if isinstance(error, CannotSave):
+            raise
+        raise CannotSave(f"cannot save {path}: {_reason(error)}; nothing was overwritten") from error
+
+
+def _check_target(path: Path) -> None:
     folder = path.parent
     if not folder.is_dir():
         reason = "is a file, not a folder" if folder.exists() else None
@@ -60,8 +71,8 @@ def _no_folder(folder: Path) -> str:
 
 
 def _may_be_replaced(path: Path) -> bool:
-    with open(path, "rb") as file:
-        start = file.read(8 + len(START))
+    with opened(path, os.O_RDONLY) as file:
+        start = os.pread(file, 8 + len(START), 0)
     return not start or start[8:] == START
 
 
@@ -130,18 +141,18 @@ def _reason(error: OSError) -> str:
 def _temporary(path: Path) -> Iterator[tuple[int, Path]]:
     """Open a locked file under a temporary name, which is deleted unless it has been renamed."""
     name = path.with_name(f".{_cut(path.name)}.{secrets.token_hex(8)}{LEFT}")
-    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.open(name, flags, 0o666)
-    try:
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW
+    with surely(partial(_delete, name)), opened(name, flags) as file:
         with contextlib.suppress(OSError):  # some file systems have no locks: then leftovers stay
             fcntl.flock(file, fcntl.LOCK_EX)
         if os.fstat(file).st_nlink == 0:
             raise CannotSave(f"cannot save {path}: another process swept its temporary file away; save again")
         yield file, name
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        os.close(file)
+
+
+def _delete(name: Path) -> None:
+    with contextlib.suppress(OSError):  # it was renamed; or it cannot be deleted, and is swept away another time
+        os.unlink(name)
 
 
 def sweep(path: Path) -> None:
@@ -179,13 +190,10 @@ def delete_unless_locked(name: Path) -> None:
 
 
 def _delete_unless_locked(name: Path) -> None:
-    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    try:
+    with opened(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK) as file:
         if stat.S_ISREG(os.fstat(file).st_mode):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(name)
-    finally:
-        os.close(file)
 
 
 def _put(name: Path, path: Path, replace: bool) -> None:
@@ -207,11 +215,8 @@ def sync_folder(folder: Path) -> None:
 
     >>> sync_folder(Path("."))
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
+    with opened(folder, os.O_RDONLY | os.O_DIRECTORY) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_all(file: int, content: Content, length: int) -> None:

@@ -1,6 +1,7 @@
 """What an object itself holds: its fields, its slots and its dict, read without running a property or `__getattr__`."""
 
 import dataclasses
+import threading
 import types
 from typing import Any
 
@@ -60,8 +61,9 @@ def own_dict(value: Any) -> dict[str, Any] | None:
     >>> own_dict(types.SimpleNamespace(a=1)), own_dict(1)
     ({'a': 1}, None)
     """
+    own = threading.local if isinstance(value, threading.local) else object  # the former has a dict for each thread
     try:
-        attributes = object.__getattribute__(value, "__dict__")
+        attributes = own.__getattribute__(value, "__dict__")
     except (AttributeError, TypeError):
         return None
     return attributes if type(attributes) is dict else None

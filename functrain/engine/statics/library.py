@@ -27,7 +27,10 @@ _FOLDERS = (
 )
 
 _OPAQUE = sys.stdlib_module_names | {"torch", "numpy", "builtins"}
-_OPEN = ("types.SimpleNamespace", "argparse.Namespace", "torch.distributions.", "torch.optim.", "torch.utils.data.")
+_OPEN = (
+    *("types.SimpleNamespace", "argparse.Namespace", "_thread._local"),
+    *("torch.distributions.", "torch.optim.", "torch.utils.data."),
+)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -8,7 +8,8 @@ compared at each call. Looked through are, from the function on and however deep
   modules of libraries those of them that are numbers, strings, booleans or None (a flag, `math.pi`);
 - global variables that `globals()["name"]` names, in code that calls `globals`;
 - partials, bound methods and their `self`, wrapped functions, toolz's `curry` and `Compose`, jitted functions;
-- entries of containers; fields of records; attributes, slots and the class of objects, `nn.Module`s among them.
+- entries of containers; fields of records; attributes, slots and the class of objects, `nn.Module`s among them;
+- what context variables hold in the context of the call, and the attributes of a `threading.local` in its thread.
 
 Tensors are compared by identity: they are taken by reference. Objects of users' classes are compared by identity and by
 what they hold, functions by code and by what they close over, all else by type and value (`static_values`).
@@ -23,7 +24,7 @@ What is not seen:
 - functions, classes and containers in the modules of installed packages, their functions' own global variables and the
   variables of their closures, which nobody rebinds;
 - the inside of objects of the standard library, NumPy and PyTorch that are no containers (locks, loggers, files,
-  iterators, generators, context variables, `re` patterns), and what a class written in C keeps to itself: it is theirs,
+  iterators, generators, weak references, `re` patterns), and what a class written in C keeps to itself: it is theirs,
   changes at any time, and may be all of the process. Slots of a class written in Python are seen;
 - the values of tensors, as ever, and attributes set on them; a new `__class__` or `__dict__` of an object; attributes
   set on a function that had none; properties and `__getattr__` are not executed, though their code is looked through;

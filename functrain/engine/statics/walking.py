@@ -6,9 +6,11 @@ can change (a dict, a cell, a user's object) also has its places in the `Look`. 
 
 import array
 import collections
+import contextvars
 import enum
 import functools
 import sys
+import threading
 import types
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -255,6 +257,10 @@ class Walk:
             return Thing(kind, names, [getattr(value, name) for name in names])
         if kind is functools._lru_cache_wrapper:
             return Thing(kind, ["__wrapped__"], [value.__wrapped__])
+        if kind is contextvars.ContextVar:
+            held = _held_here(value)
+            self.look.call(_held_here, value, gives=held)
+            return Thing((kind, value.name), ["value"], [held])
         return None
 
     def _class(self, value: Any, kind: type, path: str) -> Thing | None:
@@ -283,7 +289,7 @@ class Walk:
         if isinstance(value, _LEAVES) or is_opaque(kind):
             return None
         reached = state(value)
-        if not reached and is_library_class(kind):
+        if not reached and is_library_class(kind) and kind is not threading.local:
             return None
         self._look_at_state(value, kind, path)
         reached = {name: part for name, part in reached.items() if self._keep(path, name)} | self._of_class(kind)
@@ -291,6 +297,8 @@ class Walk:
 
     def _look_at_state(self, value: Any, kind: type, path: str) -> None:
         own = own_dict(value)
+        if isinstance(value, threading.local):  # another thread's is another dict
+            self.look.call(own_dict, value, gives=own)
         if own is not None:
             self._look_at(own, dict(own), path)
         for name, slot in slots(kind):
@@ -326,6 +334,10 @@ def content(cell: Any) -> Any:
         return cell.cell_contents
     except ValueError:
         return ABSENT
+
+
+def _held_here(variable: contextvars.ContextVar) -> Any:
+    return variable.get(ABSENT)
 
 
 def _slot(slot: Any, value: Any) -> Any:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.dispatch_state import is_differentiated_by_hand
+from functrain.dispatch_state import is_differentiated_by_hand, is_plain
 from functrain.engine.calling.locks import one_at_a_time
 from functrain.engine.transforms.closing import all_passed_on
-from functrain.engine.transforms.gradients import with_keywords
+from functrain.engine.transforms.gradients import is_taped, with_keywords
 from functrain.engine.transforms.returned import Returning
 from functrain.errors import InvalidArgument, NotATensor, ShapeMismatch, TreeMismatch
 
@@ -43,10 +43,14 @@ def vjp(f: Callable, *primals: Any, has_aux: bool = False) -> tuple:
     f = Returning(f, "vjp", has_aux)
     pulled: Any = torch.func.vjp(f, *all_passed_on(primals), has_aux=has_aux)
     value, pull = pulled[:2]
+    taped = not is_plain() or is_taped(tree.leaves((value, primals)))
 
     def pull_back(cotangents: Any) -> tuple:
         _check_alike("the cotangents", value, cotangents)
-        return pull(all_passed_on(cotangents))
+        # What comes back depends on nothing else, but PyTorch 2.14.1 leaves a history on it where `f` has a gradient
+        # of batch norm inside; a state that is made of it would grow with each step.
+        with nullcontext() if taped or not is_plain() or is_taped(tree.leaves(cotangents)) else torch.no_grad():
+            return pull(all_passed_on(cotangents))
 
     return value, pull_back, *map(f.aux, pulled[2:])
 

@@ -7,8 +7,22 @@ import attrs
 from torch import Tensor
 
 from functrain import tree
-from functrain.errors import NotATensor
+from functrain.errors import InvalidArgument, NotATensor
 from functrain.records import reprs
+
+
+def _check_when(_stop: Any, _attribute: Any, when: Any) -> None:
+    scalar = getattr(when, "shape", None) == () and str(getattr(when, "dtype", "")).removeprefix("torch.") == "bool"
+    if not (isinstance(when, bool) or scalar):
+        raise InvalidArgument(
+            f"when must be a bool, or a boolean tensor without axes, got {tree.describe(when)}; make it one by a "
+            "comparison or by all() or any()"
+        )
+
+
+def _check_reason(_stop: Any, _attribute: Any, reason: Any) -> None:
+    if not isinstance(reason, str):
+        raise InvalidArgument(f"reason must be a string, in words for a person, got {tree.describe(reason)}")
 
 
 @attrs.frozen(repr=False)
@@ -22,15 +36,18 @@ class Stop:
         scope: for a training callback, what is to end; None for what its event usually ends. A fold ignores it.
         reason: for a training callback, why, in words for a person.
 
+    Raises:
+        InvalidArgument: the condition is no truth value, or the reason no string.
+
     >>> fold(lambda total, x: Stop(total) if x < 0 else (total + x, None), 0, [1, 2, -1, 4])[0]
     3
     """
 
     carry: Any
     y: Any = None
-    when: Tensor | bool = True
+    when: Tensor | bool = attrs.field(default=True, validator=_check_when)
     scope: str | None = None
-    reason: str = ""
+    reason: str = attrs.field(default="", validator=_check_reason)
 
     __repr__ = reprs.record
 

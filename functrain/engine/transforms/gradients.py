@@ -66,7 +66,7 @@ def differentiate(f: Callable, args: tuple, argnum: int = 0, has_aux: bool = Fal
     (tensor(9.), tensor(6.))
     """
     args, argnum = all_passed_on(args), _position(argnum, len(args))
-    if _by_plain_autograd() and not _on_tape(tree.leaves(args)):
+    if _by_plain_autograd() and not is_taped(tree.leaves(args)):
         return by_autograd(f, argnum, has_aux, args)
     _check_floating(args[argnum], argnum)
     return by_func(f, argnum, has_aux, args)
@@ -82,7 +82,7 @@ def pull_back(f: Callable[[Any], tuple[Tensor, Tensor | float, Any]], x: Any) ->
     ('aux', tensor([6., 4.]))
     """
     x = all_passed_on(x)
-    if _by_plain_autograd() and not _on_tape(leaves := tree.leaves(x)):
+    if _by_plain_autograd() and not is_taped(leaves := tree.leaves(x)):
         return _pull_back(f, x, leaves, 0)
     _check_floating(x, 0)
 
@@ -171,7 +171,12 @@ class _Within(threading.local):
 _within = _Within()
 
 
-def _on_tape(leaves: list[Any]) -> bool:
+def is_taped(leaves: list[Any]) -> bool:
+    """Return whether PyTorch's autograd records what is done with some of these.
+
+    >>> is_taped([torch.ones(2), 1]), is_taped([torch.ones(2, requires_grad=True)])
+    (False, True)
+    """
     return torch.is_grad_enabled() and True in [leaf.requires_grad for leaf in leaves if isinstance(leaf, Tensor)]
 
 

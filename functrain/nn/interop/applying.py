@@ -14,7 +14,7 @@ from functrain.nn.interop.keeping.copying import fresh
 from functrain.nn.interop.keeping.leaves import BUFFER, gather, spread
 from functrain.nn.interop.keeping.original import Kept
 from functrain.nn.interop.rules.checkpoints import redirect
-from functrain.nn.interop.rules.generators import watch_generators
+from functrain.nn.interop.rules.generators import check_generators, generator_states
 from functrain.nn.interop.rules.norms import cumulative
 from functrain.nn.interop.rules.running import Running
 from functrain.nn.mode import Mode
@@ -78,10 +78,8 @@ class Application:
         return {i: o for i, o in originals.items() if i not in met} if met else originals
 
     def _guard(self) -> None:
-        leaves, guarded = self.kept.leaves, self.run.guarded
-        for name, kind, value in zip(leaves.names, leaves.kinds, self.values, strict=True):
-            if kind != BUFFER:
-                guarded.append((f"the {kind} {name}", value))
+        guarded, values = self.run.guarded, self.values
+        guarded += [(name, values[number]) for name, number in self.kept.leaves.unchanging]
         guarded += [(f"{name}, a tensor that is no buffer,", tensor) for name, tensor in self.kept.fixed.items()]
 
     def guard_input(self, x: Any) -> None:
@@ -96,11 +94,14 @@ class Application:
         """Return f(module), in the mode in which draws come from the key."""
         first = self.run.mode.train not in self.kept.looked
         self.kept.looked.add(self.run.mode.train)
-        with watch_generators(thorough=first), redirect(self), self.run:
+        states = generator_states(thorough=first)
+        with redirect(self), self.run:
             if self.kept.trains_itself and not self.run.mode.train:
                 with torch.no_grad():
                     self.module.train(False)
-            return f(self.module)
+            y = f(self.module)
+        check_generators(states)
+        return y
 
     def buffers(self) -> Buffers:
         """Return the buffers as they are after the call; those that nobody wrote to are the ones passed in."""

@@ -40,7 +40,8 @@ def from_module(
     the names of its `state_dict`; a tied one has its first name alone, and parameters with `requires_grad=False` are
     among the buffers. New values of buffers (the statistics of batch norm) are returned. Whatever draws in the forward
     (dropout, `torch.rand`, attention with dropout, `Normal.rsample`) draws from
-    `fold_in(key, path of the submodule, count of its draws)`. Batch norm heeds the weights of the examples.
+    `fold_in(key, path of the submodule, count of its draws)`. Dropout rounds its probability of keeping to a multiple
+    of 2**-16, as `nn.dropout` does. Batch norm heeds the weights of the examples.
 
     In training each submodule keeps the flag `training` that it had, so a frozen batch norm stays frozen; a module
     that is in evaluation as a whole (as `from_pretrained` returns it) is trained as after `module.train()`. What the

@@ -32,7 +32,8 @@ def from_torch(transform: Transform, state: Mapping[str, Any], params: Any, path
         state: the torch optimizer's `state_dict()`.
         params: the parameters, with which the transform goes on.
         paths: the dotted paths of the parameters in the order in which the torch optimizer was given them; None where
-            that is the order of params, as for the parameters of `nn.from_module(module)` and `module.parameters()`.
+            that is the order of params, as for the parameters of `nn.from_module(module)` and `module.parameters()`, or
+            where it was given them by these names, as `module.named_parameters()`.
 
     Returns:
         The state. Where the torch optimizer has made no step yet, it is `transform.init(params)`.
@@ -54,7 +55,8 @@ def from_torch(transform: Transform, state: Mapping[str, Any], params: Any, path
     ({'buffer': {'weight': tensor([1., 2.])}}, ())
     """
     check_transform(transform)
-    order, numbers = order_of(params, paths), _numbers(state)
+    numbers = _numbers(state)
+    order = order_of(params, _names(state, params) if paths is None else paths)
     if len(numbers) != len(order):
         raise InvalidArgument(f"the torch optimizer has {len(numbers)} parameters, and params has {len(order)}")
     began = transform.init(params)
@@ -162,6 +164,12 @@ def _numbers(state: Any) -> list[int]:
     if not isinstance(state, Mapping) or not {"state", "param_groups"} <= set(state):
         raise InvalidArgument(f"state must be the state_dict() of a torch optimizer, got {type(state).__name__}")
     return [number for group in state["param_groups"] for number in group["params"]]
+
+
+def _names(state: Mapping[str, Any], params: Any) -> list[str] | None:
+    """Return the names that the torch optimizer was given its parameters by, if they are the paths of params."""
+    names = [name for group in state["param_groups"] for name in group.get("param_names") or ()]
+    return names if sorted(names) == sorted(tree.paths(params)) else None
 
 
 def _refuse_sparse(state: Mapping[str, Any]) -> None:

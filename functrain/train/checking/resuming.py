@@ -19,7 +19,7 @@ from functrain.errors import InvalidArgument, NewerFormat, TreeMismatch
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.history import History
 from functrain.train.learner import Learner, metrics_of
-from functrain.train.looping.sources import Source, open_source, source, sources
+from functrain.train.looping.sources import Source, open_source, peek, source, sources
 from functrain.train.run import Cursor, Plan, Run
 from functrain.train.state import TrainState, init
 from functrain.train.stepping.precision import in_precision
@@ -34,7 +34,7 @@ class Likes:
     Attributes:
         state: what was saved of the state -> the state.
         tally: the phase -> a tally of it.
-        logged: (the phase, the state) -> what its steps log, by name.
+        logged: (the phase, the state) -> what its steps log, by name; None where that is scalars.
         example: a batch, or None where none can be had before training.
         callbacks: the callbacks.
         device: where the state goes.
@@ -42,7 +42,7 @@ class Likes:
 
     state: Callable[[Saved], Any]
     tally: Callable[[str], Any]
-    logged: Callable[[str, Any], Mapping[str, Any]]
+    logged: Callable[[str, Any], Mapping[str, Any]] | None
     example: Any
     callbacks: tuple[Callback, ...]
     device: torch.device
@@ -67,7 +67,7 @@ def fit_from(saved: Saved, learner: Learner, training: Source, callbacks: tuple[
         return Tally(metric.init(torch.device("cpu")), Anything())  # pyright: ignore[reportArgumentType]
 
     if _is_run(saved):
-        return _resume(saved, Likes(state, tally, lambda phase, state: {}, example, callbacks, place))
+        return _resume(saved, Likes(state, tally, None, example, callbacks, place))
     if set(fields_of(saved)) >= {field.name for field in attrs.fields(TrainState)}:
         return state(saved)
     raise InvalidArgument(f"state: {saved.path} holds neither a run nor a training state, but {_describe(saved)}")
@@ -89,12 +89,15 @@ def loop_from(
     """
     example = _example(steps["train"][1])
 
-    def logged(phase: str, state: Any) -> dict[str, Any]:
+    def logged(phase: str, state: Any) -> Mapping[str, Any]:
         step, batches = steps[phase]
-        batch = _first_of(batches)
-        result = None if batch is None else step(state, batch)
-        logs = result.y if isinstance(result, Stop) else (result or ((), {}))[1]
-        return {name: log for name, log in (logs or {}).items() if isinstance(log, Measured)}
+        if (batch := peek(batches)) is None:
+            raise InvalidArgument(
+                f"{saved.path} has what was measured of some batches of {phase}, and a file does not name metrics: a "
+                f"batch is needed to ask the step, and {phase} has none left; pass it anew, or as a list"
+            )
+        result = step(state, batch)
+        return (result.y if isinstance(result, Stop) else result[1]) or {}
 
     if not _is_run(saved):
         raise InvalidArgument(
@@ -187,13 +190,6 @@ def _example(source: Source) -> Any:
     return next(open_source(source, random.key(0), 0, 0, None))
 
 
-def _first_of(source: Source) -> Any:
-    """Return the first batch of a source that gives another iterator each time, too."""
-    if not source.begins_anywhere and iter(source.batches) is source.batches:  # a generator, whose batch would be lost
-        return None
-    return next(open_source(source, random.key(0), 0, 0, None))
-
-
 def _device(value: Any) -> torch.device:
     leaves = (leaf for leaf in tree.leaves(value) if isinstance(leaf, Tensor))
     return next((leaf.device for leaf in leaves), torch.device("cpu"))
@@ -265,11 +261,26 @@ def _memories(saved: Saved, callbacks: tuple[Callback, ...], anything: Anything,
 
 
 def _log(saved: Saved, likes: Likes, phase: str, state: Any) -> dict[str, Any]:
-    if not (names := fields_of(saved)):
-        return {}
-    special = likes.logged(phase, state)
-    mean = Measured(LOSS, tree.map(_meta, LOSS.init()))
-    return {name: into(part(saved, name), special.get(name, mean), f"what is logged as {name!r}") for name in names}
+    """Return what was logged: means of scalars, and what was measured, by the metrics that the step logs now."""
+    parts = {name: part(saved, name) for name in fields_of(saved)}
+    measured = [name for name, one in parts.items() if fields_of(one) == ("accumulator",)]
+    now = likes.logged(phase, state) if measured and likes.logged is not None else {}
+    mean = tree.map(_meta, LOSS.init())
+    for name in measured:
+        if not isinstance(now.get(name), Measured):
+            raise TreeMismatch(
+                f"{saved.path} has {name!r} as Measured, and of the first batch this step logs {_logs_in_words(now)}; "
+                "a file does not name metrics, so go on with the step that it was saved with"
+            )
+    return {
+        name: into(one, now.get(name, mean) if name in measured else mean, f"what is logged as {name!r}")
+        for name, one in parts.items()
+    }
+
+
+def _logs_in_words(logs: Mapping[str, Any]) -> str:
+    kinds = (f"{name!r} as {'Measured' if isinstance(log, Measured) else 'a scalar'}" for name, log in logs.items())
+    return ", ".join(kinds) or "nothing"
 
 
 def _move(run: Run, saved: Saved, device: torch.device) -> Run:

@@ -18,7 +18,7 @@ from functrain import data, tree
 from functrain.engine import Stop, fold, scan
 from functrain.train.looping.compiling import compile_step, keep
 from functrain.train.looping.sources import Source, open_source
-from functrain.train.stepping.lending import check_unwritten, lend
+from functrain.train.stepping.lending import check_unwritten, give_back, lend
 from functrain.train.stop import Stops
 from functrain.train.tally import Measured
 
@@ -183,6 +183,10 @@ def run_chunk(feed: Feed, carry: Carry, chunk: Chunk) -> tuple[Carry, Any]:
 # The functions that are called with a chunk
 
 
+def _by_batch(f: Callable) -> Callable[[Carry, Any], tuple[Carry, Any]]:
+    return _one_row(lambda carry, batch: give_back(f(carry, batch), batch))
+
+
 def _one_row(f: Callable) -> Callable[[Carry, Any], tuple[Carry, Any]]:
     """Return the function that advances by one batch, with logs of one row."""
 
@@ -204,7 +208,7 @@ def _without_writing(f: Callable, source: Source) -> Callable[[Carry, Any], Any]
         lent = lend(batch)
         result = f(carry, batch)
         check_unwritten(lent, f"its batch of {source.name}")
-        return result
+        return give_back(result, batch)
 
     return checked
 
@@ -311,7 +315,7 @@ def _until_last(result: Any, row: dict[str, Tensor]) -> Any:
     return Stop(*result, when=row["last"])
 
 
-WAYS: dict[str, Callable[[Callable], Callable]] = {"batch": _one_row, "rows": _by_rows, "chunk": _by_chunk}
+WAYS: dict[str, Callable[[Callable], Callable]] = {"batch": _by_batch, "rows": _by_rows, "chunk": _by_chunk}
 
 
 # The chunks of an epoch

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
+from torch import Tensor
 
 from functrain import tree
 from functrain.engine import Stop
@@ -24,6 +25,9 @@ from functrain.train.stop import Stopped, scope_of
 
 MAY_REPLACE = frozenset(("state", "memory", "history", "logs", "tally", "logged", "row"))
 """What a handler may replace at any host event; the batch too at `begin_batch`."""
+
+_WITH_ROW = ("after_validate", "after_epoch")
+"""The events at which the logs are the row of the epoch."""
 
 _OF_A_BATCH = {"begin_batch": 0, "after_batch": 1, "after_chunk": 1}
 """The events at which a stop is at a batch, and how many batches the cursor is past it."""
@@ -115,11 +119,43 @@ def _stop_of(stop: Stop, event: str, name: str, run: Run) -> Stopped:
 def _check(after: Run, before: Run, event: str, callback: Callback) -> Run:
     may = MAY_REPLACE | {"batch"} if event == "begin_batch" else MAY_REPLACE
     check_changes(after, before, may, event, callback.name)
-    after = with_whole_parts(after, before, event, callback.name)
+    after = _without_history(with_whole_parts(after, before, event, callback.name), before)
     for name, memory in after.memory.items():
         if memory is not before.memory[name]:
             check_memory(memory, name)
+    _check_row(after, before, event, callback)
     return after
+
+
+def _without_history(after: Run, before: Run) -> Run:
+    """Return the run with what a handler put there detached, for an autograd history would grow with each step."""
+    if after.state is before.state and after.memory is before.memory:
+        return after
+    pairs = [(after.state, before.state), *((memory, before.memory[name]) for name, memory in after.memory.items())]
+    if not any(new is not old and _has_history(new) for new, old in pairs):
+        return after
+    state, memory = (tree.map(_plain, part) for part in (after.state, dict(after.memory)))
+    return tree.evolve(after, state=state, memory=memory)
+
+
+def _has_history(value: Any) -> bool:
+    return any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree.leaves(value))
+
+
+def _plain(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf
+
+
+def _check_row(after: Run, before: Run, event: str, callback: Callback) -> None:
+    """Raise where a handler puts into the row of an epoch what a history cannot show and a file cannot hold."""
+    if event not in _WITH_ROW or after.logs is before.logs:
+        return
+    for name, value in after.logs.items():
+        if not isinstance(name, str) or not (value is None or isinstance(value, bool | int | float | str | Tensor)):
+            raise InvalidCallbackResult(
+                f"callback {callback.name!r}, event {event!r}: logs are the epoch's row, numbers and strings by name, "
+                f"and the handler put {name!r}: {tree.describe(value)} there"
+            )
 
 
 def emit_apart(

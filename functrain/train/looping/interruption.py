@@ -67,10 +67,14 @@ def interruptible() -> Iterator[Interruption]:
         yield Interruption()
         return
     interruption = Interruption(earlier)
-    signal.signal(signal.SIGINT, interruption.handle)
     try:
-        yield interruption
-    finally:
+        try:
+            signal.signal(signal.SIGINT, interruption.handle)
+            yield interruption
+        finally:
+            interruption.holding = False
+            signal.signal(signal.SIGINT, earlier)
+    finally:  # again, for Ctrl-C may have come into the first time
         interruption.holding = False
         signal.signal(signal.SIGINT, earlier)
         if interruption.pending is not None:  # the call raised by itself, and this one came meanwhile

@@ -171,7 +171,7 @@ def _begin_batch(task: Task, live: Live, run: Run, chunk: Chunk) -> Run:
     if chunk.batch is None:
         return _at(run, "step")
     if run.batch is None:  # else a run goes on in the middle of its batch, which a handler may have replaced
-        run = tree.evolve(run, batch=chunk.batch)
+        run = tree.evolve(run, batch=_to_show(task, run, chunk.batch))
     if run.cursor.event == "begin_batch":
         run = tree.evolve(run, logs={})
         run = tell(task, live, "begin_batch", run)
@@ -181,6 +181,13 @@ def _begin_batch(task: Task, live: Live, run: Run, chunk: Chunk) -> Run:
             state = task.passed(run.state, 1) if run.phase == "train" else run.state
             run = _at(tree.evolve(run, stopped=None, state=state), "after_batch", 1)
     return run
+
+
+def _to_show(task: Task, run: Run, batch: Any) -> Any:
+    """Return a batch for handlers that may keep it, which its source must not fill with the next one then."""
+    keeping = any(c.keeps_state and c.handles("begin_batch", "after_batch") for c in task.callbacks)
+    again = task.phases[run.phase].feed.source.begins_anywhere
+    return copy_batch(batch) if keeping and not again else batch
 
 
 def _at(run: Run, event: str, done: int = 0) -> Run:

@@ -17,6 +17,8 @@ from typing import Any
 import attrs
 
 from functrain import tree
+from functrain.errors import InvalidCallbackResult
+from functrain.train.events import Callback, naming
 from functrain.train.looping.interruption import Interruption, carry_run, interruptible, run_of
 from functrain.train.looping.phase import Live, Task, at_boundary, run_phase, tell
 from functrain.train.looping.rebuilding import Past
@@ -59,7 +61,8 @@ def _with_resources(task: Task, stack: ExitStack, run: Run) -> Run:
     try:
         for callback in task.callbacks:
             if callback.resource is not None:
-                resources[callback.name] = stack.enter_context(callback.resource(run))
+                with naming(callback.name, "resource"):
+                    resources[callback.name] = stack.enter_context(_opened(callback, run))
         with interruptible() as interruption:
             run = _from_place_to_place(task, Live(interruption, resources, Past(task.callbacks)), run)
     except BaseException as error:
@@ -72,6 +75,16 @@ def _with_resources(task: Task, stack: ExitStack, run: Run) -> Run:
     except BaseException as error:
         carry_run(error, run, task)
         raise
+
+
+def _opened(callback: Callback, run: Run) -> Any:
+    made = callback.resource(run)  # pyright: ignore[reportOptionalCall]
+    if not (hasattr(type(made), "__enter__") and hasattr(type(made), "__exit__")):
+        raise InvalidCallbackResult(
+            f"callback {callback.name!r}: its resource must return a context manager, such as a generator with "
+            f"@contextmanager makes, got {tree.describe(made)}"
+        )
+    return made
 
 
 def _from_place_to_place(task: Task, live: Live, run: Run) -> Run:

@@ -116,5 +116,10 @@ def own(run: Run, callbacks: tuple[Callback, ...]) -> Run:
     0
     """
     traced = {callback.name for callback in callbacks if callback.handles(*STEP_EVENTS)}
-    memory = {name: tree.clone(value) if name in traced else value for name, value in run.memory.items()}
-    return attrs.evolve(run, state=tree.clone(run.state), memory=memory, tally=tree.clone(run.tally))
+    memory = {name: _copy(value) if name in traced else value for name, value in run.memory.items()}
+    return attrs.evolve(run, state=_copy(run.state), memory=memory, tally=_copy(run.tally))
+
+
+def _copy(value: Any) -> Any:
+    """Return a copy, without the autograd history of parameters, which would grow with each step."""
+    return tree.map(lambda leaf: leaf.detach().clone() if isinstance(leaf, Tensor) else leaf, value)

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import Any
 
 import attrs
 from torch import Tensor
 
-from functrain import arguments, data, foreign, tree
+from functrain import arguments, data, foreign, random, tree
 from functrain.data import Batch
 from functrain.errors import InvalidArgument, SourceEnded
 
@@ -22,6 +23,7 @@ class Source:
         length: how many batches an epoch has; None where nobody knows.
         device: where the batches go; None for where they are.
         plain: whether the step takes what the source yields as it is, instead of a `Batch`.
+        begun: the iterator that gives what comes next, where `peek` has begun it; none otherwise.
     """
 
     batches: Any
@@ -29,6 +31,7 @@ class Source:
     length: int | None
     device: Any = None
     plain: bool = False
+    begun: list[Iterator[Any]] = attrs.field(factory=list, eq=False, repr=False)
 
     @property
     def is_loader(self) -> bool:
@@ -57,7 +60,7 @@ class Source:
 
 
 def source(batches: Any, name: str, device: Any = None, plain: bool = False) -> Source:
-    """Return a source of batches.
+    """Return a source of batches; a source is one.
 
     Raises:
         InvalidArgument: it is neither a loader nor an iterable of batches.
@@ -65,6 +68,8 @@ def source(batches: Any, name: str, device: Any = None, plain: bool = False) -> 
     >>> source([(1, 2), (3, 4)], "train").length
     2
     """
+    if isinstance(batches, Source):
+        return batches
     if isinstance(batches, data.Loader):
         return Source(_move(batches, device), name, len(batches), device, plain)
     if not isinstance(batches, Iterable) or isinstance(batches, Tensor | str | Mapping | Batch | data.ArrayDataset):
@@ -74,7 +79,7 @@ def source(batches: Any, name: str, device: Any = None, plain: bool = False) -> 
         )
     try:
         length = len(batches)  # pyright: ignore[reportArgumentType]
-    except TypeError:  # a generator, or a DataLoader over an iterable dataset
+    except (TypeError, NotImplementedError):  # a generator, or a DataLoader over an iterable dataset
         length = None
     if length == 0:
         raise InvalidArgument(f"{name} is empty; an epoch needs at least one batch")
@@ -155,7 +160,7 @@ def open_source(source: Source, key: Tensor, epoch: int, start: int, stop: int |
     elif source.begins_anywhere:
         batches = (source.batches[k] for k in range(start, len(source.batches)))
     else:
-        batches = iter(source.batches)
+        batches = source.begun.pop() if source.begun else iter(source.batches)
     at = start
     while stop is None or at < stop:
         try:
@@ -166,6 +171,21 @@ def open_source(source: Source, key: Tensor, epoch: int, start: int, stop: int |
             return
         yield _prepare(source, batch)
         at += 1
+
+
+def peek(source: Source) -> Any:
+    """Return the batch that a source gives first, or, where it begins as it begins, next; it still gives it. Or None.
+
+    >>> batches = source((k for k in range(3)), "train", plain=True)
+    >>> peek(batches), list(open_source(batches, None, 0, 0, None))
+    (0, [0, 1, 2])
+    """
+    if source.begins_anywhere:
+        return next(open_source(source, random.key(0), 0, 0, None))
+    batches = source.begun.pop() if source.begun else iter(source.batches)
+    first = list(islice(batches, 1))
+    source.begun.append(chain(first, batches))
+    return _prepare(source, first[0]) if first else None
 
 
 def _prepare(source: Source, batch: Any) -> Any:
@@ -243,7 +263,10 @@ def open_inputs(source: Source, key: Tensor) -> Iterator[Any]:
 
 def _end(source: Source, gave: int, stop: int | None) -> None:
     planned = "at least one" if stop is None else str(stop)
-    raise SourceEnded(
-        f"{source.name} gave {gave} batches, and {planned} were planned; a generator can be gone through once: pass "
-        "fewer steps, or something that can be iterated again, such as a DataLoader"
-    )
+    why = f"{type(source.batches).__name__} ends there: pass fewer steps"
+    if isinstance(source.batches, Iterator):
+        why = (
+            "a generator can be gone through once: pass fewer steps, or something that can be iterated again, such as "
+            "a DataLoader"
+        )
+    raise SourceEnded(f"{source.name} gave {gave} batches, and {planned} were planned; {why}")

@@ -1,4 +1,7 @@
-"""What is lent to user code, which must not write to it in place. PyTorch counts the writes to each tensor."""
+"""What is lent to user code, which must not write to it in place, nor give it back as its own.
+
+PyTorch counts the writes to each tensor, and two tensors of one memory have one storage.
+"""
 
 from typing import Any
 
@@ -6,6 +9,8 @@ import attrs
 from torch import Tensor
 
 from functrain import tree
+from functrain.engine import Stop
+from functrain.engine.tracing.abstract_tensor import storage_of
 from functrain.errors import SideEffect
 
 
@@ -74,3 +79,50 @@ def check_unwritten(lent: Lent, what: str) -> None:
             f"a step wrote in place to {what} ({', '.join(written[:3])}), which belongs to who made it: a handler, the "
             "loss, a metric or the step itself; compute a new tensor instead"
         )
+
+
+def give_back(result: Any, batch: Any) -> Any:
+    """Return what a step has returned, with copies of what has the memory of its batch.
+
+    Who made the batch may fill its tensors with the next one, and has them again in the next epoch, when the loop would
+    overwrite what a carry holds. In a trace, too, where a copy is made only then.
+
+    >>> import torch
+    >>> x = torch.zeros(2)
+    >>> carry, logs = give_back((x[:1], None), x)
+    >>> _ = x.add_(1)
+    >>> carry
+    tensor([0.])
+    """
+    memories = {_memory(leaf) for leaf in tree.leaves(batch)} - {None}
+    if isinstance(result, Stop):
+        carry, y = give_back((result.carry, result.y), batch)
+        return attrs.evolve(result, carry=carry, y=y)
+    if not memories or not _shares(result, memories):
+        return result
+    return tree.map(lambda leaf: leaf.clone() if _memory(leaf) in memories else leaf, result)
+
+
+def _memory(leaf: Any) -> int | None:
+    try:
+        return storage_of(leaf)
+    except (NotImplementedError, RuntimeError):  # a sparse one has no storage
+        return None
+
+
+def _shares(value: Any, memories: set[Any]) -> bool:
+    # Quicker than by `tree.leaves`: this runs after each step in plain Python.
+    kind = type(value)
+    if isinstance(value, Tensor):
+        return _memory(value) in memories
+    if kind is dict:
+        parts = value.values()
+    elif kind is tuple or kind is list:
+        parts = value
+    elif value is None or kind in (int, float, str, bool):
+        return False
+    elif attrs.has(kind) and hasattr(value, "__dict__"):
+        parts = vars(value).values()
+    else:  # a leaf, or another kind of node
+        parts = [leaf for leaf in tree.leaves(value) if isinstance(leaf, Tensor)]
+    return any([_shares(part, memories) for part in parts])

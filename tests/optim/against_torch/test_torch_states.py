@@ -120,6 +120,23 @@ def test_there_and_back_is_the_same(name):
     assert not tree.differences(again, state, rtol=1e-6, atol=1e-12)
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_parameters_that_torch_was_given_by_name_are_found_by_name(order):
+    """In any order, in several groups, though all are of one shape."""
+    square = [torch.eye(2).double() * k for k in (1.0, 2.0, 3.0)]
+    params = {"0": {"weight": square[0]}, "1": {"weight": square[1]}, "2": {"weight": square[2]}}
+    leaves = leaves_of(params)
+    named = list(zip(tree.paths(params), leaves, strict=True))
+    groups = [{"params": [named[k] for k in order[:1]]}, {"params": [named[k] for k in order[1:]]}]
+    optimizer = T.Adam(groups, lr=0.05)
+    torch_steps(optimizer, leaves, range(4))
+    params = tree.unflatten(tree.structure(params), [leaf.detach().clone() for leaf in leaves])
+    transform = optim.adam(0.05)
+    after, _ = our_steps(transform, params, optim.from_torch(transform, optimizer.state_dict(), params), range(4, 8))
+    torch_steps(optimizer, leaves, range(4, 8))
+    close(tree.leaves(after), [leaf.detach() for leaf in leaves])
+
+
 COMPLEX = tree.map(lambda p: torch.complex(p, p.flip(0) / 4 if p.dim() else p / 4), BEGIN)
 
 

@@ -166,7 +166,8 @@ def test_donated_memory_is_overwritten_and_nothing_else(name):
     assert tree.equal(gradients, kept)
 
 
-def test_a_training_step_updates_a_large_parameter_as_soon_as_its_gradient_is_there():
+def test_a_training_step_updates_a_large_parameter_as_soon_as_its_gradient_is_there(monkeypatch):
+    monkeypatch.setattr(paths, "SMALL", 1 << 14)
     width = 160
     params = {str(k): torch.randn(width, width) / width**0.5 for k in range(4)}
     transform = FAST["adamw"]
@@ -192,7 +193,8 @@ def test_a_training_step_updates_a_large_parameter_as_soon_as_its_gradient_is_th
 
 
 @pytest.mark.parametrize("gradient, leaves", [(lambda p: 2 * p, [1, 4]), (lambda p: p, [5])], ids=["made", "passed"])
-def test_it_is_one_operation_for_all_leaves_but_large_ones_that_follow_their_gradient(gradient, leaves):
+def test_it_is_one_operation_for_all_leaves_but_large_ones_that_follow_their_gradient(gradient, leaves, monkeypatch):
+    monkeypatch.setattr(paths, "SMALL", 1 << 14)
     transform, params = FAST["adamw"], drawn(0)
 
     def step(carry, g):

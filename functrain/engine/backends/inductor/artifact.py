@@ -30,7 +30,7 @@ from torch.fx import GraphModule
 from functrain.engine.backends.inductor.ownership import objection, own_folder
 from functrain.errors import CacheRefused
 
-FORMAT = 3
+FORMAT = 4
 _LIST = "digests.json"
 _POINTER = "_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR"
 

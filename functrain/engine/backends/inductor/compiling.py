@@ -22,6 +22,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from functrain.dispatch_state import below_autocast, below_autograd
 from functrain.engine.backends.inductor import artifact
+from functrain.engine.backends.inductor.channels import channels_as_they_are
 from functrain.engine.backends.inductor.layouts import Layouts
 from functrain.engine.backends.inductor.origins import kernels, tell_origins
 from functrain.engine.backends.inductor.stages import in_stages, is_apart
@@ -226,7 +227,8 @@ def _by_inductor_warning(work: _Work) -> tuple[Callable[[list], Any], Any]:
 
     wanted = (len(work.examples), sum(kind == "out" for kind, _ in work.places))
     # PyTorch's cache above Inductor's would skip the function in which we take hold of the result.
-    with torch.no_grad(), functorch_config.patch(enable_autograd_cache=False), _failures():
+    cache_off, channels = functorch_config.patch(enable_autograd_cache=False), channels_as_they_are(work.gm.graph)
+    with torch.no_grad(), cache_off, channels, _failures():
         whole = standalone_compile(
             _without_metadata(work.gm),
             _fakes(work.examples),  # pyright: ignore

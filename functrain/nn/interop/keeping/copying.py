@@ -56,6 +56,10 @@ def recipe(walk: Walk, module: torch.nn.Module) -> Recipe:
 
 def _enter(made: Recipe, number: int, thing: Thing, finished: set[int], walk: Walk) -> None:
     source = thing.source
+    if _is_fixed_set(thing):
+        made.containers.append((number, {ref.at for ref in thing.parts}, set.copy))
+        finished.add(number)
+        return
     if thing.late:
         _check_finished(thing, finished, walk)
         made.late.append((number, *_maker(thing)))
@@ -70,6 +74,10 @@ def _enter(made: Recipe, number: int, thing: Thing, finished: set[int], walk: Wa
     for key, ref in zip(thing.keys, thing.parts, strict=True):
         if ref.kind != "fixed":
             (made.links if ref.kind == "made" else made.slots).append((number, key, ref.at))
+
+
+def _is_fixed_set(thing: Thing) -> bool:
+    return type(thing.source) is set and all(ref.kind == "fixed" for ref in thing.parts)
 
 
 def _container(source: Any, keys: list[Any], bare: list[Any]) -> Any:

@@ -28,6 +28,7 @@ class Leaves:
         aliases: further name -> first name, of those tied.
         params: nested dict by name, to the number of each parameter.
         buffers: the same for the others.
+        unchanging: (what a message calls it, number) of each that the forward may not write to.
     """
 
     names: tuple[str, ...]
@@ -37,6 +38,7 @@ class Leaves:
     aliases: Mapping[str, str]
     params: dict[str, Any]
     buffers: dict[str, Any]
+    unchanging: list[tuple[str, int]]
 
 
 def leaves_of(module: torch.nn.Module) -> Leaves:
@@ -69,6 +71,7 @@ def leaves_of(module: torch.nn.Module) -> Leaves:
         aliases,
         nest({name: number for name, number in numbers.items() if kinds[name] == PARAMETER}),
         nest({name: number for name, number in numbers.items() if kinds[name] != PARAMETER}),
+        [(f"the {kinds[name]} {name}", number) for name, number in numbers.items() if kinds[name] != BUFFER],
     )
 
 

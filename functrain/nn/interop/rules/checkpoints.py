@@ -23,15 +23,23 @@ from functrain.nn.interop.keeping.leaves import BUFFER
 _now = threading.local()
 
 
-@contextlib.contextmanager
-def redirect(application: Any) -> Iterator[None]:
+def redirect(application: Any) -> contextlib.AbstractContextManager:
     """Let `torch.utils.checkpoint` inside, in this thread, be that of an application; with None, be PyTorch's."""
-    before = getattr(_now, "application", None)
-    _now.application = application
-    try:
-        yield
-    finally:
-        _now.application = before
+    return _Redirection(application)
+
+
+class _Redirection(contextlib.AbstractContextManager):
+    """A context that is entered at each application, for which a generator would take a microsecond longer."""
+
+    def __init__(self, application: Any) -> None:
+        self._application = application
+
+    def __enter__(self) -> None:
+        self._before = getattr(_now, "application", None)
+        _now.application = self._application
+
+    def __exit__(self, *_: object) -> None:
+        _now.application = self._before
 
 
 def _install() -> None:

@@ -2,8 +2,7 @@
 
 import random as python_random
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,25 +11,33 @@ from functrain.dispatch_state import is_traced, outside_of_transforms
 from functrain.errors import HiddenRandomness
 
 Watched = tuple[str, Callable[[], Any], Callable[[Any], Any]]
+States = list[tuple[Watched, Any]]
 
 
-@contextmanager
-def watch_generators(thorough: bool) -> Iterator[None]:
-    """Raise `HiddenRandomness` where the code inside drew from a global generator, after its state is put back.
+def generator_states(thorough: bool) -> States:
+    """Return the global generators, each with its state.
 
     Args:
         thorough: whether to look at those of Python and NumPy too, whose states take 0.2 ms to copy; PyTorch's takes
             3 microseconds. A trace looks at that itself.
 
-    >>> with watch_generators(thorough=True):
-    ...     torch.rand(1)
+    >>> [name for (name, *_), _ in generator_states(thorough=False)]
+    ["PyTorch's global generator"]
+    """
+    with outside_of_transforms():
+        return [(generator, generator[1]()) for generator in _generators(thorough)]
+
+
+def check_generators(before: States) -> None:
+    """Raise `HiddenRandomness` where a generator has another state than before, after that is put back.
+
+    >>> before = generator_states(thorough=True)
+    >>> _ = torch.rand(1)
+    >>> check_generators(before)
     Traceback (most recent call last):
         ...
     functrain.errors.HiddenRandomness: from_module: the forward draws from, or seeds, PyTorch's global generator, ...
     """
-    with outside_of_transforms():
-        before = [(generator, generator[1]()) for generator in _generators(thorough)]
-    yield
     with outside_of_transforms():
         changed = [name for (name, get, put), state in before if _put_back(state, get, put)]
     if changed:
@@ -50,17 +57,17 @@ def _put_back(state: Any, get: Callable[[], Any], put: Callable[[Any], Any]) -> 
 
 
 def _generators(thorough: bool) -> list[Watched]:
-    watch_generators: list[Watched] = []
+    watched: list[Watched] = []
     if not is_traced():
-        watch_generators.append(("PyTorch's global generator", torch.get_rng_state, torch.set_rng_state))
+        watched.append(("PyTorch's global generator", torch.get_rng_state, torch.set_rng_state))
         if torch.cuda.is_initialized():
-            watch_generators += [_of_cuda(device) for device in range(torch.cuda.device_count())]
+            watched += [_of_cuda(device) for device in range(torch.cuda.device_count())]
     if thorough:
-        watch_generators.append(("Python's module random", python_random.getstate, python_random.setstate))
+        watched.append(("Python's module random", python_random.getstate, python_random.setstate))
     if thorough and "numpy" in sys.modules:
         numpy = sys.modules["numpy"].random
-        watch_generators.append(("NumPy's global generator", numpy.get_state, numpy.set_state))
-    return watch_generators
+        watched.append(("NumPy's global generator", numpy.get_state, numpy.set_state))
+    return watched
 
 
 def _of_cuda(device: int) -> Watched:
@@ -70,7 +77,7 @@ def _of_cuda(device: int) -> Watched:
 
 def _differs(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor):
-        return a.numpy().tobytes() != b.numpy().tobytes()
+        return not torch.equal(a, b)
     if isinstance(a, tuple) and len(a) == 5:  # NumPy's: name, words, position, two of a cached normal draw
         return a[2:] != b[2:] or bool((a[1] != b[1]).any())
     return a != b

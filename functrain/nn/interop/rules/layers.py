@@ -34,10 +34,16 @@ def _result(run: Running, x: Tensor, y: Tensor, inplace: bool, what: str) -> Ten
 
 
 def drop(run: Running, x: Tensor, p: float, shape: Any, what: str = "dropout") -> Tensor:
-    """Return the input with elements set to zero with probability p, and the others divided by 1 - p."""
+    """Return the input with elements set to zero with probability p, and the others divided by 1 - p.
+
+    1 - p is rounded to a multiple of 2**-16, as by `nn.dropout`: a mask of 16 random bits an element.
+    """
     if p == 1:
         return x * torch.zeros((), dtype=x.dtype, device=x.device)
-    return x * (keep_mask(run, what, x, p, shape) / (1 - p))
+    # In float32 for shorter dtypes, where the rounded factor would be off by a constant part.
+    wide = torch.float64 if x.dtype in (torch.float64, torch.complex128) else torch.float32
+    mask = random.dropout_mask(run.key(what), p, tuple(shape), wide).to(x.device)
+    return (x * mask).to(x.dtype)
 
 
 def _of_features(x: Tensor) -> tuple[int, ...]:

@@ -37,6 +37,11 @@ def rule(*functions: Any) -> Callable[[Rule], Rule]:
     return enter
 
 
+_BETWEEN = frozenset(
+    ("torch.nn.functional", "torch.overrides", *(f"{__package__}.{name}" for name in ("running", "layers", "draws")))
+)
+"""The names of the Python modules whose code stands between a draw and the module that asks for it."""
+
 _WRITING = ("inplace", "out")
 """The names of arguments by which functions write to a tensor."""
 
@@ -115,7 +120,8 @@ class Running(TorchFunctionMode):
         frame = sys._getframe(1)
         while frame is not None:
             code = frame.f_code
-            if code.co_argcount:
+            # To look at the arguments of a frame copies all its locals.
+            if code.co_argcount and frame.f_globals.get("__name__") not in _BETWEEN:
                 path = self._paths.get(id(frame.f_locals.get(code.co_varnames[0])))
                 if path is not None:
                     return path
