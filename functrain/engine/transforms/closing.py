@@ -19,7 +19,7 @@ from torch.autograd.function import BackwardCFunction
 from torch.overrides import handle_torch_function
 
 from functrain import tree
-from functrain.dispatch_state import alive, current_level, innermost, level, unseen
+from functrain.dispatch_state import alive, current_level, innermost, is_transformed, level, unseen
 from functrain.engine.tracing.abstract_tensor import Abstract, abstract_as_seen
 from functrain.engine.tracing.recording import Recording, recording
 from functrain.engine.tracing.staying_modes import StayingMode
@@ -92,7 +92,7 @@ class _Question(threading.local):
 
     def begin(self, *_: Any) -> None:
         """Note that the function runs: its context has been made."""
-        self.asked, self.skipped = False, not self.asked
+        self.asked, self.skipped = False, not (self.asked or is_transformed())
 
     def check(self, tensor: Tensor) -> None:
         """Refuse a tensor that a function takes which has not asked: a gradient would not find what stands in for it.
@@ -137,7 +137,8 @@ class _Applications:
                 self._before = vars(Function)["apply"], functorch.unwrap_dead_wrappers
                 Function.apply = _asking_modes(self._before[0])  # pyright: ignore
                 functorch.unwrap_dead_wrappers = lambda args, unwrap=self._before[1]: unwrap(_question.pass_on(args))
-                BackwardCFunction.__init__ = lambda *_: _question.begin()
+                if not isinstance(self._before[0], classmethod):  # written in C
+                    BackwardCFunction.__init__ = lambda *_: _question.begin()  # pyright: ignore
             self._count += 1
 
     def end(self) -> None:
@@ -145,7 +146,8 @@ class _Applications:
             self._count -= 1
             if self._count == 0:
                 Function.apply, functorch.unwrap_dead_wrappers = self._before
-                del BackwardCFunction.__init__
+                if "__init__" in vars(BackwardCFunction):
+                    del BackwardCFunction.__init__
 
 
 _applications = _Applications()
