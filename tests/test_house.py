@@ -20,6 +20,7 @@ LEVELS = {
     "arguments": 0.1,
     "records": 0.02,
     "foreign": 0.05,
+    "dispatch_contexts": 0.01,
     "dispatch_state": 0,
     "norms": 0,
     "operators": 0,

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from functrain.dispatch_state import below_autograd
+from functrain.dispatch_contexts import below_autograd
 from functrain.random.philox import MASK, MULTIPLIERS, ROUNDS, WEYL
 
 _MOST = 1 << 15

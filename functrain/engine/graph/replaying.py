@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.fx import GraphModule
 
-from functrain.dispatch_state import as_recorded
+from functrain.dispatch_contexts import as_recorded
 
 
 def replay(gm: GraphModule) -> Callable[[list[Tensor]], list[Tensor]]:

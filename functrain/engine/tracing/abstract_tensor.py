@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
-from functrain.dispatch_state import dispatch_modes, outside_of_trace, unseen
+from functrain.dispatch_contexts import outside_of_trace, unseen
+from functrain.dispatch_state import dispatch_modes
 from functrain.engine.tracing.meta.geometry import map_tensors, tensors_in
 from functrain.engine.tracing.refusals import Refused
 from functrain.errors import LeakedTensor

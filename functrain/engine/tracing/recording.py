@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import (
     _get_current_dispatch_mode_stack,
 )
 
-from functrain.dispatch_state import outside_of_trace, unseen
+from functrain.dispatch_contexts import outside_of_trace, unseen
 from functrain.engine.tracing.abstract_tensor import Abstract, abstract, abstract_as_seen, settle, storage_of
 from functrain.engine.tracing.asking import evaluate
 from functrain.engine.tracing.lazy_module import call_node, graph_module

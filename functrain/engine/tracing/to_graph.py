@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from functrain.dispatch_state import innermost, unseen
+from functrain.dispatch_contexts import unseen
+from functrain.dispatch_state import innermost
 from functrain.engine.tracing.compiling_flag import compiling
+from functrain.engine.tracing.modes.watching import Watching
 from functrain.engine.tracing.recording import Recording, record_apart
 from functrain.engine.tracing.refusals import in_words
-from functrain.engine.tracing.watching import Watching
 
 
 @attrs.frozen

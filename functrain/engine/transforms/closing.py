@@ -19,10 +19,11 @@ from torch.autograd.function import BackwardCFunction
 from torch.overrides import handle_torch_function
 
 from functrain import tree
-from functrain.dispatch_state import alive, current_level, innermost, is_transformed, level, unseen
+from functrain.dispatch_contexts import unseen
+from functrain.dispatch_state import alive, current_level, innermost, is_transformed, level
 from functrain.engine.tracing.abstract_tensor import Abstract, abstract_as_seen
+from functrain.engine.tracing.modes.staying_modes import StayingMode
 from functrain.engine.tracing.recording import Recording, recording
-from functrain.engine.tracing.staying_modes import StayingMode
 from functrain.engine.tracing.to_graph import trace
 from functrain.errors import InvalidArgument
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.dispatch_state import current_level, level
-from functrain.engine.tracing.staying_modes import StayingMode
+from functrain.engine.tracing.modes.staying_modes import StayingMode
 from functrain.errors import InvalidArgument
 
 LOST = (

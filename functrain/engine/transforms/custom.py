@@ -17,8 +17,8 @@ from functrain.dispatch_state import (
     is_differentiated_besides,
     is_transformed,
 )
+from functrain.engine.tracing.modes.watching import watch_again
 from functrain.engine.tracing.own_functions import in_all_batches
-from functrain.engine.tracing.watching import watch_again
 from functrain.engine.transforms.closing import Closed, Filling, all_passed_on, closures
 from functrain.engine.transforms.closures_refused import LOST, ClosuresRefused
 from functrain.engine.transforms.mapped_rows import current_rows, rows_again

@@ -14,16 +14,17 @@ from torch import Tensor
 from torch.overrides import _get_current_function_mode_stack
 
 from functrain import tree
-from functrain.dispatch_state import innermost, unseen
+from functrain.dispatch_contexts import unseen
+from functrain.dispatch_state import innermost
 from functrain.engine.tracing.abstract_tensor import storage_of
 from functrain.engine.tracing.meta.geometry import tensors_in
+from functrain.engine.tracing.modes.staying_modes import StayingMode, answers_itself
 from functrain.engine.tracing.own_functions import APPLIED, in_modes, within
 from functrain.engine.tracing.refusals import Refused
 from functrain.engine.tracing.rows.by_masks import BY_MASKS
 from functrain.engine.tracing.rows.copied_rows import CopiedRows, index_of
 from functrain.engine.tracing.rows.filling import is_mapped
 from functrain.engine.tracing.rows.indexing import get_item, is_number, is_row, set_item
-from functrain.engine.tracing.staying_modes import StayingMode, answers_itself
 from functrain.errors import SideEffect
 
 _OPERATORS = "add and floordiv lshift mod mul or pow rshift sub truediv xor"

@@ -25,8 +25,8 @@ from functrain.dispatch_state import (
     level,
     without_tangent,
 )
+from functrain.engine.tracing.modes.watching import watch_again
 from functrain.engine.tracing.recording import is_recorded
-from functrain.engine.tracing.watching import watch_again
 from functrain.engine.transforms.closing import Filling, all_passed_on, closures
 from functrain.engine.transforms.closures_refused import ClosuresRefused
 from functrain.engine.transforms.mapped_rows import current_rows, rows_again

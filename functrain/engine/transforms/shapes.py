@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
-from functrain.dispatch_state import unseen
+from functrain.dispatch_contexts import unseen
 from functrain.engine.tracing.abstract_tensor import abstract, abstract_as_seen
 from functrain.engine.tracing.to_graph import trace
 from functrain.records import reprs

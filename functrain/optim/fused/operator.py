@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.dispatch_state import below_autograd, is_differentiated_by_hand, is_transformed
+from functrain.dispatch_contexts import below_autograd
+from functrain.dispatch_state import is_differentiated_by_hand, is_transformed
 from functrain.operators import KERNELS, LAYOUTS, OVERWRITING, PURE
 
 functions: Any = torch._C._VariableFunctions  # pyright: ignore

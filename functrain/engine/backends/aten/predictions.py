@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from functrain.dispatch_state import as_recorded
+from functrain.dispatch_contexts import as_recorded
 from functrain.engine.graph.aliasing import aliases
 from functrain.engine.tracing.meta.trial_run import layout_of, learn, trial_run
 

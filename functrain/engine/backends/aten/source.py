@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.dispatch_state import below_autocast, below_autograd, gradients_on
+from functrain.dispatch_contexts import below_autocast, below_autograd, gradients_on
 from functrain.engine.backends.aten.direct import quickest
 from functrain.engine.backends.aten.memory_plan import IN_PLACE, NEVER, MemoryPlan, make_plan
 from functrain.engine.backends.aten.predictions import check, check_ahead, is_predicted

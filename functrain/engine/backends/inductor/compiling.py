@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 
-from functrain.dispatch_state import below_autocast, below_autograd
+from functrain.dispatch_contexts import below_autocast, below_autograd
 from functrain.engine.backends.inductor import artifact
 from functrain.engine.backends.inductor.channels import channels_as_they_are
 from functrain.engine.backends.inductor.layouts import Layouts

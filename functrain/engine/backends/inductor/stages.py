@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.fx.passes.split_module import split_module
 
-from functrain.dispatch_state import as_recorded
+from functrain.dispatch_contexts import as_recorded
 from functrain.engine.graph.in_place import InPlace
 from functrain.engine.graph.passes.hoisting import hoist
 from functrain.engine.graph.queries import copy, output_of, placeholders

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.dispatch_state import as_recorded
+from functrain.dispatch_contexts import as_recorded
 from functrain.engine.graph.aliasing import Aliasing, laid_out_by_storage
 from functrain.engine.graph.checks import Checks, holds_checks, is_check, refuses
 from functrain.engine.graph.queries import attribute, outputs, replace

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.dispatch_state import below_autocast, below_autograd, gradients_on
+from functrain.dispatch_contexts import below_autocast, below_autograd, gradients_on
 from functrain.engine.tracing.meta.convolution_rules import CONVOLUTIONS, convolution
 from functrain.engine.tracing.meta.geometry import map_tensors, tensors_in
 from functrain.engine.tracing.meta.operation_rules import RULES

@@ -6,7 +6,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.dispatch_state import outside_of_trace
+from functrain.dispatch_contexts import outside_of_trace
 from functrain.engine.tracing.meta.geometry import extent, map_tensors, offset_of, tensors_in
 from functrain.engine.tracing.refusals import Refused
 

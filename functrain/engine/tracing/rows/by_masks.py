@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from functrain.engine.tracing.own_functions import in_all_batches
-from functrain.engine.tracing.rows.filling import counted, is_mapped
+from functrain.engine.tracing.rows.filling import is_mapped, order_of_true
 from functrain.engine.tracing.rows.indexing import is_mask, is_number, set_where
 
 
@@ -40,17 +40,19 @@ def _fill(func: Any, input: Tensor, mask: Tensor, value: Any) -> Tensor:
 
 
 def _scatter_(_: Any, input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
-    return input.copy_(_scattered(input, mask.expand(input.shape), source))
+    return input.copy_(_in_order(input, mask.expand(input.shape), source))
 
 
 def _scatter(_: Any, input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     x, mask = torch.broadcast_tensors(input, mask)
-    return _scattered(x, mask, source)
+    return _in_order(x, mask, source)
 
 
-def _scattered(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
+def _in_order(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     n = source.numel()
-    order = counted(mask, 0, n, f"masked_scatter: a mask is true at more places than the source has elements, {n}")
+    order = order_of_true(
+        mask, 0, n, f"masked_scatter: a mask is true at more places than the source has elements, {n}"
+    )
     if n == 0:
         return x
     return torch.where(mask, source.reshape(-1)[order].reshape(mask.shape), x)

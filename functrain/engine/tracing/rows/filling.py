@@ -1,7 +1,7 @@
 """Writes where a mask is true, under `vmap`: of each example other elements are written, and another number of them.
 
 They are made with `torch.where`, element by element. Where a value has one element for each that is written, these are
-counted.
+order_of_true.
 """
 
 from typing import Any
@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.dispatch_state import innermost, unseen, vectorizing_levels
+from functrain.dispatch_contexts import unseen
+from functrain.dispatch_state import innermost, vectorizing_levels
 
 
 def is_mapped(*values: Any) -> bool:
@@ -86,13 +87,13 @@ def _at_elements(value: Tensor, mask: Tensor, after: int) -> Tensor:
     n, before, behind = value.shape[axis], value.shape[:axis], value.shape[axis + 1 :]
     if n == 1:
         return value.reshape((*before, *(1,) * mask.dim(), *behind))
-    order = counted(mask, n, n, f"shape mismatch: a value of {n} elements is written to another number of them")
+    order = order_of_true(mask, n, n, f"shape mismatch: a value of {n} elements is written to another number of them")
     if n == 0:
         return value.new_zeros((*before, *(1,) * mask.dim(), *behind))
     return value.index_select(axis, order).reshape((*before, *mask.shape, *behind))
 
 
-def counted(mask: Tensor, least: int, most: int, otherwise: str) -> Tensor:
+def order_of_true(mask: Tensor, least: int, most: int, otherwise: str) -> Tensor:
     """Return for each place of a mask the number of places before it that are true, as a vector.
 
     Args:
@@ -101,7 +102,7 @@ def counted(mask: Tensor, least: int, most: int, otherwise: str) -> Tensor:
         most: how many may be true.
         otherwise: what is said then.
 
-    >>> counted(torch.tensor([[True, False], [True, True]]), 0, 4, "too many")
+    >>> order_of_true(torch.tensor([[True, False], [True, True]]), 0, 4, "too many")
     tensor([0, 0, 1, 2])
     """
     ends = mask.reshape(-1).cumsum(0)

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain.dispatch_state import innermost, unseen
+from functrain.dispatch_contexts import unseen
+from functrain.dispatch_state import innermost
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.refusals import Refused
 from functrain.engine.tracing.rows.copied_rows import index_of

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from functrain import tree
-from functrain.dispatch_state import autocast_state, unseen
+from functrain.dispatch_contexts import autocast_state, unseen
 from functrain.engine.graph.queries import output_of, placeholders
 from functrain.engine.graph.scan_node import value_of
 from functrain.engine.tracing.abstract_tensor import abstract

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd import Variable
 from torch.fx import Graph, Node
 
-from functrain.dispatch_state import unseen
+from functrain.dispatch_contexts import unseen
 from functrain.engine.graph.passes.functionalizing import functionalize
 from functrain.engine.graph.passes.simplifying import remove_dead
 from functrain.engine.graph.queries import outputs, placeholders

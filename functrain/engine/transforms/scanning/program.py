@@ -10,7 +10,8 @@ import attrs
 from torch import Tensor
 from torch.fx import GraphModule
 
-from functrain.dispatch_state import current_level, unseen
+from functrain.dispatch_contexts import unseen
+from functrain.dispatch_state import current_level
 from functrain.engine.graph.passes.functionalizing import functionalize
 from functrain.engine.graph.queries import copy, output_of, placeholders
 from functrain.engine.graph.scan_node import Kind, Loop, lift_constants, unalias, value_of

@@ -12,6 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
+from functrain.dispatch_contexts import outside_of_transforms, unseen
 from functrain.dispatch_state import (
     alive,
     current_level,
@@ -19,8 +20,6 @@ from functrain.dispatch_state import (
     forward_levels,
     is_differentiated_besides,
     layers,
-    outside_of_transforms,
-    unseen,
     vectorizing_levels,
 )
 from functrain.engine.transforms.closing import pass_on

@@ -7,7 +7,8 @@ import attrs
 import torch
 from torch import Tensor
 
-from functrain.dispatch_state import is_batched_here, unseen
+from functrain.dispatch_contexts import unseen
+from functrain.dispatch_state import is_batched_here
 from functrain.engine.tracing.abstract_tensor import abstract
 from functrain.engine.tracing.to_graph import trace
 from functrain.engine.transforms.scanning.masking import mask_steps

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from functrain.dispatch_state import is_traced, outside_of_transforms
+from functrain.dispatch_contexts import outside_of_transforms
+from functrain.dispatch_state import is_traced
 from functrain.errors import HiddenRandomness
 
 Watched = tuple[str, Callable[[], Any], Callable[[Any], Any]]

@@ -14,24 +14,23 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import _get_current_function_mode_stack
 
+from functrain.dispatch_contexts import outside_of_trace, unseen
 from functrain.dispatch_state import (
     dispatch_modes,
     innermost,
     is_differentiated_by_hand,
     keeps_for_gradients_otherwise,
-    outside_of_trace,
-    unseen,
     vectorizing_levels,
 )
-from functrain.engine.tracing import readers
 from functrain.engine.tracing.abstract_tensor import Abstract
 from functrain.engine.tracing.asking import MOST_ELEMENTS
+from functrain.engine.tracing.modes import readers
+from functrain.engine.tracing.modes.staying_modes import StayingMode, answers_itself
 from functrain.engine.tracing.own_functions import APPLIED, in_modes, within
 from functrain.engine.tracing.recording import Recording, recording
 from functrain.engine.tracing.refusals import Refused
 from functrain.engine.tracing.rows.by_masks import BY_MASKS
 from functrain.engine.tracing.rows.indexing import get_item, set_item
-from functrain.engine.tracing.staying_modes import StayingMode, answers_itself
 
 
 class Watching(StayingMode):
