@@ -21,6 +21,7 @@ from functrain.dispatch_state import (
     derivative_along,
     forward_derivatives_on,
     is_differentiated_besides,
+    is_differentiated_by_hand,
     is_transformed,
     level,
     without_tangent,
@@ -68,7 +69,8 @@ def remat(f: Callable) -> Callable:
         args, kwargs = all_passed_on(args), all_passed_on(kwargs)
         if is_transformed() or (is_recorded() and torch.is_grad_enabled()):
             return _transform(f, args, kwargs, discovers=get_proxy_mode() is None)
-        if get_proxy_mode() is None and torch.is_grad_enabled():
+        # Under forward derivatives taken by hand it runs as it is, in more memory: PyTorch's checkpoint has none (2.11)
+        if get_proxy_mode() is None and torch.is_grad_enabled() and not is_differentiated_by_hand():
             return _checkpoint(partial(f, **kwargs) if kwargs else f, args)
         return f(*args, **kwargs)
 
