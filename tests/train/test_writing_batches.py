@@ -1,12 +1,13 @@
 """What writes to a batch in place writes to nobody's data: the numbers of a pure one, or an error in words."""
 
+import collections
 import re
 
 import pytest
 import torch
 
 import functrain as ft
-from functrain import data, losses, metrics, nn, optim
+from functrain import data, losses, metrics, nn, optim, random, tree
 from functrain.errors import SideEffect
 
 X, Y = torch.linspace(1.0, 4.0, 8)[:, None], torch.full((8, 1), 5.0)
@@ -100,6 +101,28 @@ def test_a_step_of_ones_own_that_writes_leaves_the_dataset_alone(mine, jit):
     loader = data.loader(mine, data.sequential(4))
     run = ft.loop(step, torch.zeros(()), key=ft.random.key(0), train=loader, epochs=2, jit=jit)
     assert float(run.state) == pytest.approx(float(4 * X.sum()))
+
+
+Named = collections.namedtuple("Named", "x y")
+KINDS = {
+    "dict": lambda x, y: {"x": x, "y": y},
+    "ordered": lambda x, y: collections.OrderedDict(x=x, y=y),
+    "with a default": lambda x, y: collections.defaultdict(list, x=x, y=y),
+    "named": Named,
+    "nested": lambda x, y: (y, [{"inner": Named(x, y)}]),
+    "record": tree.node(type("Record", (), {"__annotations__": {"x": torch.Tensor, "y": torch.Tensor}})),
+}
+
+
+@pytest.mark.parametrize("jit", ["aten", False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_that_writes_to_a_batch_of_any_kind_is_refused(kind, jit):
+    def step(state, batch):
+        return state + tree.leaves(batch)[0].add_(1).sum(), {}
+
+    batch = KINDS[kind](torch.ones(3), torch.zeros(3))
+    with pytest.raises(SideEffect, match="in place"):
+        ft.loop(step, torch.tensor(0.0), train=[batch], epochs=1, jit=jit, key=random.key(0))
 
 
 @pytest.mark.parametrize("compiled", [True, False])
