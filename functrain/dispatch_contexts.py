@@ -1,6 +1,6 @@
 """How to step out of what PyTorch is doing to the running code: below autograd and autocast, outside of a transform.
 
-The private interfaces that answer this live here and in `dispatch_state`.
+The private interfaces for this live here and in `dispatch_state`, which answers where the code is.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
 """What PyTorch is doing to the running code: tracing, transforming, running it. `dispatch_contexts` steps out of that.
 
-The private interfaces that answer this live here alone; `tests/engine/test_private_interfaces.py` says when one has
-moved.
+The private interfaces that answer this live in these two alone; `tests/engine/test_private_interfaces.py` says when
+one has moved.
 """
 
 import contextlib

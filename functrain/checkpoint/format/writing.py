@@ -39,12 +39,8 @@ def check_target(path: Path) -> None:
         ...
     functrain.errors.CannotSave: cannot save nowhere/at/all: there is no folder nowhere/at; make it first
     """
-    try:
+    with _in_words(f"cannot save {path}", "; nothing was overwritten"):
         _check_target(path)
-    except OSError as error:
-        if isinstance(error, CannotSave):
-            raise
-        raise CannotSave(f"cannot save {path}: {_reason(error)}; nothing was overwritten") from error
 
 
 def _check_target(path: Path) -> None:
@@ -83,13 +79,8 @@ def check_writable(folder: Path) -> None:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     check_writable(Path(folder))
     """
-    try:
-        with _temporary(folder / "checkpoint-probe"):
-            pass
-    except OSError as error:
-        if isinstance(error, CannotSave):
-            raise
-        raise CannotSave(f"cannot save into {folder}: {_reason(error)}") from error
+    with _in_words(f"cannot save into {folder}"), _temporary(folder / "checkpoint-probe"):
+        pass
 
 
 def write(path: Path, content: Content, replace: bool = True) -> None:
@@ -108,22 +99,28 @@ def write(path: Path, content: Content, replace: bool = True) -> None:
     length = _length_of_header(content)
     if length - 8 > MOST_BYTES:
         raise CannotSave(f"cannot save {path}: its header would have {length} bytes, and {MOST_BYTES} are the most")
-    try:
-        with _temporary(path) as (file, name):
-            _write_all(file, content, length)
-            os.fsync(file)
-            _put(name, path, replace)
-            sync_folder(path.parent)
-    except OSError as error:
-        if isinstance(error, CannotSave):
-            raise
-        raise CannotSave(f"cannot save {path}: {_reason(error)}; nothing was overwritten") from error
+    with _in_words(f"cannot save {path}", "; nothing was overwritten"), _temporary(path) as (file, name):
+        _write_all(file, content, length)
+        os.fsync(file)
+        _put(name, path, replace)
+        sync_folder(path.parent)
 
 
 def _length_of_header(content: Content) -> int:
     if content.packed is None:
         return len(encode(content.header))
     return 8 + int.from_bytes(content.packed[:8], "little")
+
+
+@contextlib.contextmanager
+def _in_words(what: str, end: str = "") -> Iterator[None]:
+    """Raise as `CannotSave`, in words, what the system refuses."""
+    try:
+        yield
+    except CannotSave:
+        raise
+    except OSError as error:
+        raise CannotSave(f"{what}: {_reason(error)}{end}") from error
 
 
 def _reason(error: OSError) -> str:

@@ -1,7 +1,7 @@
 """Writes where a mask is true, under `vmap`: of each example other elements are written, and another number of them.
 
 They are made with `torch.where`, element by element. Where a value has one element for each that is written, these are
-order_of_true.
+counted.
 """
 
 from typing import Any
