@@ -5,7 +5,7 @@ from functrain.data.bunch import Bunch, loaders, one_batch
 from functrain.data.collate import Padded, pad, stack
 from functrain.data.dataset import ArrayDataset, Dataset, MappedDataset, example, gather, map_input
 from functrain.data.idx import read_idx
-from functrain.data.loading import Loader, batches, index_block, is_resident, loader, yields_views
+from functrain.data.loading import Loader, batches, index_block, is_resident, loader, may_refill, yields_views
 from functrain.data.mnist_files import mnist, mnist_test
 from functrain.data.normalize import Normalizer, fit_normalizer
 from functrain.data.sampler import Sampler, indices, pads, sequential, shuffled, steps_per_epoch
@@ -33,6 +33,7 @@ __all__ = [
     "loader",
     "loaders",
     "map_input",
+    "may_refill",
     "mnist",
     "mnist_test",
     "one_batch",

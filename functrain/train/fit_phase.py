@@ -83,7 +83,11 @@ def _logs(learner: Learner, step: Any, wanted: bool) -> dict[str, Any] | None:
     shown = {**batch_values(step), **hyper_values(learner, step)} if wanted else {}
     weight = step.batch.weight
     rows = tree.leaves(step.batch.input)[0].shape[0]
-    total = torch.full_like(step.state.step, rows, dtype=torch.float64) if weight is None else weight.sum().double()
+    total = (
+        torch.full_like(step.state.step, rows, dtype=torch.float64)
+        if weight is None
+        else weight.sum(dtype=torch.float64)
+    )
     logged = step.logged
     if step.halt is not None:  # what a stopped batch has logged does not count
         out = step.halt.when & ~step.halt.kept

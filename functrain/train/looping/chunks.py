@@ -201,8 +201,10 @@ def _without_writing(f: Callable, source: Source) -> Callable[[Carry, Any], Any]
 
     A write to a batch of views goes to a copy, one to a batch of the user's own is refused.
     """
+    if source.yields_views:
+        return lambda carry, batch: f(carry, tree.clone(batch))
     if source.is_loader:
-        return f if not source.yields_views else lambda carry, batch: f(carry, tree.clone(batch))
+        return f if not source.may_refill else lambda carry, batch: give_back(f(carry, batch), batch)
 
     def checked(carry: Carry, batch: Any) -> Any:
         lent = lend(batch)
