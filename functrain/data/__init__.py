@@ -1,6 +1,6 @@
 """Data: datasets, samplers and the loader that makes batches of them, from any epoch and step on."""
 
-from functrain.data.batch import Batch, as_batch
+from functrain.data.batch import Batch, as_batch, first_tensor
 from functrain.data.bunch import Bunch, loaders, one_batch
 from functrain.data.collate import Padded, pad, stack
 from functrain.data.dataset import ArrayDataset, Dataset, MappedDataset, example, gather, map_input
@@ -25,6 +25,7 @@ __all__ = [
     "batches",
     "digits",
     "example",
+    "first_tensor",
     "fit_normalizer",
     "gather",
     "index_block",

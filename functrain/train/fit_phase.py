@@ -82,7 +82,7 @@ def _logs(learner: Learner, step: Any, wanted: bool) -> dict[str, Any] | None:
         return None
     shown = {**batch_values(step), **hyper_values(learner, step)} if wanted else {}
     weight = step.batch.weight
-    rows = tree.leaves(step.batch.input)[0].shape[0]
+    rows = data.first_tensor(step.batch.input).shape[0]
     total = (
         torch.full_like(step.state.step, rows, dtype=torch.float64)
         if weight is None
