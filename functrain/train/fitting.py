@@ -45,6 +45,7 @@ from functrain.train.looping.sources import (
 )
 from functrain.train.run import Plan, Run
 from functrain.train.state import TrainState, data_key, plan, progress_of
+from functrain.train.stepping.detaching import without_history
 from functrain.train.stepping.lending import give_back
 from functrain.train.stepping.precision import in_precision
 from functrain.train.stepping.step import train_step
@@ -318,7 +319,7 @@ def overfit_batch(
     if jit:
         step = keep(learner, ("overfit", jit), lambda: engine.jit(train_step(learner), donate=0, backend=str(jit)))
         state = tree.clone(state)
-    return fold(lambda state, _: step(state, batch), plan(state, steps), range(steps))
+    return fold(lambda state, _: without_history(step(state, batch)), plan(state, steps), range(steps))
 
 
 def batch_at(run: Run, train: Any, valid: Any = None) -> data.Batch:
