@@ -1,7 +1,9 @@
 """The batch: what one step of training or evaluation looks at."""
 
+import dataclasses
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -121,6 +123,20 @@ def _is_weight(weight: Any, what: str) -> bool:
     return True
 
 
+def first_tensor(part: Any) -> Any:
+    """Return the first tensor of a tree that has rows, which says how many there are, and on which device.
+
+    A scalar where there is none of these; None where there is no tensor.
+
+    >>> first_tensor({"mask": None, "scale": torch.tensor(2.0), "tokens": torch.zeros(3, 2)}).shape[0]
+    3
+    """
+    if isinstance(part, Tensor):
+        return part
+    tensors = [leaf for leaf in tree.leaves(part) if isinstance(leaf, Tensor)]
+    return next((leaf for leaf in tensors if leaf.dim()), tensors[0] if tensors else None)
+
+
 def _pad(weight: Tensor | None, padding: Tensor) -> Tensor:
     if weight is None:
         return padding
@@ -160,9 +176,11 @@ def _is_none(target: Any) -> bool:
 
 
 def _rows(part: Any, what: str, name: str) -> int:
-    first = part if isinstance(part, Tensor) else next((x for x in tree.leaves(part) if isinstance(x, Tensor)), None)
+    first = first_tensor(part)
     if first is None:
-        raise NotATensor(f"{what}: {name} holds no tensor, got {_describe(part)}; convert it with torch.as_tensor")
+        record = attrs.has(type(part)) or dataclasses.is_dataclass(part)
+        remedy = "make its class a node with tree.node, or pass a dict" if record else "convert it with torch.as_tensor"
+        raise NotATensor(f"{what}: {name} holds no tensor, got {_describe(part)}; {remedy}")
     if first.dim() == 0:
         raise ShapeMismatch(f"{what}: {name} is a scalar; a batch has its examples along the first axis")
     return first.shape[0]

@@ -10,7 +10,7 @@ from torch import Tensor
 from functrain import foreign, random, tree
 from functrain.data import sampler as samplers
 from functrain.data.batch import Batch, as_batch, check_weight, parts, shaped_batch
-from functrain.data.collate import stack
+from functrain.data.collate import pad, stack
 from functrain.data.dataset import ArrayDataset, Dataset, gather
 from functrain.data.sampler import Sampler
 from functrain.errors import InvalidArgument
@@ -183,6 +183,16 @@ def yields_views(loader: Loader) -> bool:
     (True, False)
     """
     return is_resident(loader) and loader.sampler.order is samplers.in_order
+
+
+def may_refill(loader: Loader) -> bool:
+    """Return whether the batches may come in one memory, one after the other: from code of the user's own.
+
+    >>> rows = ArrayDataset((torch.zeros(10, 2), torch.zeros(10)))
+    >>> may_refill(loader(rows, samplers.sequential(3))), may_refill(loader(rows, samplers.sequential(3), list))
+    (False, True)
+    """
+    return loader.collate not in (stack, pad) or loader.transform is not None
 
 
 def _in_views(loader: Loader, rows: ArrayDataset, start: int) -> Iterator[Batch]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from functrain import data, tree
+from functrain import data
 from functrain.engine import Stop
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.learner import Learner, metrics_of
@@ -14,6 +14,7 @@ from functrain.train.looping.compiling import identity, keep
 from functrain.train.looping.phase import Phase
 from functrain.train.looping.sources import Source
 from functrain.train.run import Run
+from functrain.train.stepping.detaching import without_history
 from functrain.train.stepping.record import batch_values, begin, hyper_values
 from functrain.train.stepping.step import eval_stages, train_stages
 from functrain.train.stop import Stops
@@ -67,12 +68,12 @@ def _advancing(
     def advance(carry: Carry, batch: data.Batch) -> Any:
         done = stages(begin(learner, carry.state, batch, kind, carry.memory, carry.tally, metric, waits))
         state = done.state if kind == "train" else carry.state
-        logs = _logs(learner, done, wants_logs)
+        state, memory, added, logs = without_history((state, done.memory, done.tally, _logs(learner, done, wants_logs)))
         if done.halt is None or not stops.end_more_than_a_batch():
-            return Carry(state, done.memory, done.tally, carry.stop, carry.done), logs
+            return Carry(state, memory, added, carry.stop, carry.done), logs
         number = done.halt.number
         counted = carry.done + ((number == 0) | done.halt.done)
-        return Stop(Carry(state, done.memory, done.tally, number, counted), logs, when=number > 0)
+        return Stop(Carry(state, memory, added, number, counted), logs, when=number > 0)
 
     return advance
 
@@ -82,8 +83,12 @@ def _logs(learner: Learner, step: Any, wanted: bool) -> dict[str, Any] | None:
         return None
     shown = {**batch_values(step), **hyper_values(learner, step)} if wanted else {}
     weight = step.batch.weight
-    rows = tree.leaves(step.batch.input)[0].shape[0]
-    total = torch.full_like(step.state.step, rows, dtype=torch.float64) if weight is None else weight.sum().double()
+    rows = data.first_tensor(step.batch.input).shape[0]
+    total = (
+        torch.full_like(step.state.step, rows, dtype=torch.float64)
+        if weight is None
+        else weight.sum(dtype=torch.float64)
+    )
     logged = step.logged
     if step.halt is not None:  # what a stopped batch has logged does not count
         out = step.halt.when & ~step.halt.kept

@@ -45,6 +45,8 @@ from functrain.train.looping.sources import (
 )
 from functrain.train.run import Plan, Run
 from functrain.train.state import TrainState, data_key, plan, progress_of
+from functrain.train.stepping.detaching import without_history
+from functrain.train.stepping.lending import give_back
 from functrain.train.stepping.precision import in_precision
 from functrain.train.stepping.step import train_step
 from functrain.train.tally import compute_logs, merge_logs
@@ -287,7 +289,8 @@ def predict(
                 return run(state.params, state.buffers, x if device is None else tree.to(x, device))
         one = taking(source(inputs, "inputs", device, plain=not isinstance(inputs, data.Loader)), steps, "steps")
         check_padded_predictions(plain.model, state, one)
-        parts = [run(state.params, state.buffers, x) for x in open_inputs(one, key)]
+        # A prediction may be a view of its input, whose memory the source may fill with the next one.
+        parts = [give_back((run(state.params, state.buffers, x), None), x)[0] for x in open_inputs(one, key)]
     parts[-1] = without_padding(parts[-1], one)
     return tree.map(lambda *some: torch.cat(some), *parts)
 
@@ -316,7 +319,7 @@ def overfit_batch(
     if jit:
         step = keep(learner, ("overfit", jit), lambda: engine.jit(train_step(learner), donate=0, backend=str(jit)))
         state = tree.clone(state)
-    return fold(lambda state, _: step(state, batch), plan(state, steps), range(steps))
+    return fold(lambda state, _: without_history(step(state, batch)), plan(state, steps), range(steps))
 
 
 def batch_at(run: Run, train: Any, valid: Any = None) -> data.Batch:

@@ -19,6 +19,7 @@ from functrain.train.looping.places import carry_out
 from functrain.train.looping.planning import begin_run, make_plan
 from functrain.train.looping.sources import Source, source, sources
 from functrain.train.run import Run
+from functrain.train.stepping.detaching import without_history
 from functrain.train.stop import Stopped, Stops, scope_of
 from functrain.train.tally import Measured, check_name, value_of
 
@@ -166,7 +167,7 @@ def _advancing(step: Callable[[Any, Any], Any], stops: Stops) -> Callable[[Carry
     def advance(carry: Carry, batch: Any) -> Any:
         result = step(carry.state, batch)
         stop = result if isinstance(result, Stop) else None
-        state, logs = _unpack(result, carry.state)
+        state, logs = without_history(_unpack(result, carry.state))
         logs = {} if logs is None else {name: _as_log(name, value) for name, value in logs.items()}
         y = (
             {

@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import attrs
 import pytest
 import torch
 from toolz import pipe
@@ -30,6 +31,13 @@ ARRAYS = {
     "mask": (X, Y, ELEMENTS > 3),
     "batch with elements": Batch({"a": X, "b": Y}, (Y, None), ELEMENTS),
 }
+
+
+@attrs.frozen
+class Record:
+    """A record of a user's own, which is no node of a tree."""
+
+    tokens: torch.Tensor
 
 
 def triple(arrays):
@@ -229,6 +237,7 @@ def test_weights_that_are_none_are_refused_before_training(wrong):
     ("call", "error", "message"),
     [
         (lambda: as_batch((None, Y)), NotATensor, "a batch: input holds no tensor, got NoneType"),
+        (lambda: as_batch((Record(Y), Y)), NotATensor, "a node with tree.node, or pass a dict"),
         (lambda: as_batch((X, None, Y[:3])), ShapeMismatch, r"weight must have shape \(7,\), one for a row, or"),
         (lambda: as_batch((X, {"a": None, "b": Y[:3]})), ShapeMismatch, "7 rows of input and 3 rows of target"),
         (

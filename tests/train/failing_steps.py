@@ -104,12 +104,26 @@ KINDS = {
 
 
 def loader(arrays, way):
-    """Return the arrays as batches: gathered inside the call, of a dataset that is not of arrays, or in a list."""
+    """Return the arrays as batches: gathered inside the call, in a list, or in tensors that are filled again."""
     rows = data.ArrayDataset(arrays)
     if way == "arrays":
         return data.loader(rows, data.sequential(SIZE))
     batches = [rows[k : k + SIZE] for k in range(0, SIZE * BATCHES, SIZE)]
+    if way == "collated":
+        return data.loader(batches, data.sequential(1), collate=_refilling(batches[0]))
     return batches if way == "list" else Anew(batches)
+
+
+def _refilling(batch):
+    """Return a collate function that puts one batch after the other into the same tensors."""
+    buffers = tuple(leaf.clone() for leaf in batch)
+
+    def collate(examples):
+        for buffer, leaf in zip(buffers, examples[0], strict=True):
+            buffer.copy_(leaf)
+        return buffers
+
+    return collate
 
 
 class Anew:

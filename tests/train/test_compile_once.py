@@ -1,6 +1,7 @@
 """What was traced for a learner is found again, for as long as the learner lives and no longer."""
 
 import copy
+import functools
 import gc
 import pickle
 import weakref
@@ -154,6 +155,71 @@ def test_a_copy_of_a_learner_begins_without_what_was_kept():
     assert "_compiled" not in vars(attrs.evolve(learner))
     keep = vars(learner)["_compiled"]
     assert vars(copy.deepcopy(keep))["functions"] == {} == vars(pickle.loads(pickle.dumps(keep)))["functions"]
+
+
+class Adding:
+    """Steps of one's own that differ by what their object holds."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, total, batch):
+        return total + self.factor * batch.sum(), None
+
+    def step(self, total, batch):
+        return self(total, batch)
+
+    @classmethod
+    def shared(cls, total, batch):
+        return total + cls.factor * batch.sum(), None
+
+    factor = 4.0
+
+
+class Twice(Adding):
+    factor = 8.0
+
+
+def copied(one):
+    other = copy.copy(one)
+    other.factor = 2.0
+    return other
+
+
+def wrapping(one):
+    @functools.wraps(one)
+    def step(total, batch):
+        return total + 2.0 * batch.sum(), None
+
+    return step
+
+
+def total(step):
+    batches = [torch.ones(2)] * 3
+    return float(ft.loop(step, torch.tensor(0.0), key=ft.random.key(0), train=batches, epochs=1).state)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "totals"),
+    [
+        (lambda: Adding(1.0).step, lambda one: Adding(2.0).step, (6.0, 12.0)),
+        (lambda: Adding(1.0), copied, (6.0, 12.0)),
+        (lambda: Adding(1.0).step, lambda one: copied(one.__self__).step, (6.0, 12.0)),
+        (lambda: Adding(1.0).step, wrapping, (6.0, 12.0)),
+        (lambda: Adding(1.0), wrapping, (6.0, 12.0)),
+        (lambda: Adding.shared, lambda one: Twice.shared, (24.0, 48.0)),
+    ],
+    ids=["methods", "copies", "methods of copies", "wraps of a method", "wraps of an object", "class methods"],
+)
+def test_what_takes_over_the_dictionary_of_a_step_is_a_step_of_its_own(one, other, totals, traces):
+    copy.copy(Adding(0.0))  # which writes to the class, and jit sees that
+    first = one()
+    assert total(first) == totals[0]
+    second = other(first)
+    assert total(second) == totals[1]
+    assert (total(first), total(second)) == totals
+    if not isinstance(getattr(first, "__self__", None), type):  # a class has no dictionary to write to
+        assert len(traces) == 2
 
 
 def test_there_is_an_end_to_what_is_kept():

@@ -4,6 +4,8 @@ So a source may fill one tensor with one batch after the other, and a list is th
 """
 
 import math
+from functools import partial
+from itertools import count
 
 import pytest
 import torch
@@ -42,7 +44,39 @@ class WithLength(Refilled):
         return len(BATCHES)
 
 
-SOURCES = [Refilled, lambda: Refilled(2), WithLength, lambda: iter(Refilled())]
+def refill(_key, batch, filled):
+    for buffer, tensor in zip(filled, (batch.input, batch.target), strict=True):
+        buffer.copy_(tensor)
+    return filled
+
+
+def collating(buffers=1):
+    """A loader whose collate function fills as many buffers."""
+    filled = [tuple(map(torch.empty_like, BATCHES[0])) for _ in range(buffers)]
+    calls = count()
+
+    def collate(examples):
+        return refill(None, data.Batch(*examples[0]), filled[next(calls) % buffers])
+
+    return data.loader(fresh(), data.sequential(1), collate=collate)
+
+
+def transforming(order=data.sequential):
+    """A loader over arrays whose transform fills one buffer."""
+    arrays = tuple(map(torch.cat, zip(*BATCHES, strict=True)))
+    filled = tuple(map(torch.empty_like, BATCHES[0]))
+    return data.loader(data.ArrayDataset(arrays), order(4), transform=partial(refill, filled=filled))
+
+
+SOURCES = [
+    Refilled,
+    lambda: Refilled(2),
+    WithLength,
+    lambda: iter(Refilled()),
+    collating,
+    lambda: collating(2),
+    transforming,
+]
 
 
 def fresh():
@@ -82,6 +116,35 @@ def test_a_fit_is_the_same_whatever_becomes_of_its_batches(jit, chunk, callbacks
         run = fitted(make, jit, chunk, CALLBACKS[callbacks]())
         assert list(run.history) == list(expected.history)
         assert tree.equal((run.state, dict(run.memory)), (expected.state, dict(expected.memory)))
+
+
+@pytest.mark.parametrize("jit", [False, "aten"])
+@pytest.mark.parametrize("source", SOURCES)
+def test_predictions_that_are_views_of_the_inputs_are_each_of_their_batch(source, jit):
+    def halves(x):
+        return {"left": x[:, :1], "right": [x[:, 1:]]}
+
+    learner = ft.Learner(nn.serial(halves), lambda p, t: p["left"], optim.sgd(0.1))
+    state = ft.init(learner, ft.random.key(0), BATCHES[0])
+    predicted = ft.predict(learner, state, source(), jit=jit, steps=len(BATCHES))
+    assert torch.equal(torch.cat([predicted["left"], *predicted["right"]], 1), X.flatten(0, 1))
+
+
+@pytest.mark.parametrize("jit", [False, "aten"])
+@pytest.mark.parametrize("source", [collating, transforming, WithLength])
+@pytest.mark.parametrize("event", ["begin_batch", "after_batch"])
+def test_a_run_that_stopped_at_a_batch_has_that_batch_whatever_its_source_makes_then(source, event, jit):
+    def stop(run):
+        return ft.Stop(run, scope="fit", when=run.step == (3 if event == "begin_batch" else 4))
+
+    learner = ft.Learner(nn.dense(2), losses.cross_entropy, optim.sgd(0.1))
+    state = ft.init(learner, ft.random.key(0), BATCHES[0])
+    stopping = [ft.Callback("stop", {event: stop}, keeps_state=False)]
+    batches = source()
+    run = ft.fit(learner, state, train=batches, steps=len(BATCHES), jit=jit, callbacks=stopping)
+    expected = (X[3], BATCHES[3][1])
+    ft.predict(learner, state, batches)
+    assert all(map(torch.equal, (run.point.batch.input, run.point.batch.target), expected))
 
 
 def own_step(carry, batch):

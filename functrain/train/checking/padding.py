@@ -113,7 +113,7 @@ def _probes(state: TrainState, source: Source, callbacks: tuple[Callback, ...]) 
 
 
 def _ones_like(rows: data.Batch) -> Tensor:
-    return torch.ones(_rows(rows), device=tree.leaves(rows.input)[0].device)
+    return torch.ones(_rows(rows), device=data.first_tensor(rows.input).device)
 
 
 def _rows_that_count(source: Source, prepared: Callable[[data.Batch], data.Batch]) -> data.Batch | None:
@@ -139,7 +139,7 @@ def _pad(rows: data.Batch, head: int, size: int, shift: int) -> data.Batch:
     n = _rows(rows)
     others = [(head + shift * (k + 1) + k) % n if shift else head - 1 for k in range(size - head)]
     batch = _take(rows, torch.tensor([*range(head), *others]))
-    weight = (torch.arange(size) < head).float().to(tree.leaves(batch.input)[0].device)
+    weight = (torch.arange(size) < head).float().to(data.first_tensor(batch.input).device)
     return as_batch(batch, padding=weight)
 
 
@@ -186,7 +186,7 @@ def _with_targets_in_range(batch: data.Batch) -> data.Batch:
 
 
 def _rows(batch: data.Batch) -> int:
-    return next(leaf.shape[0] for leaf in tree.leaves(batch.input) if isinstance(leaf, Tensor))
+    return data.first_tensor(batch.input).shape[0]
 
 
 def _take(batch: data.Batch, index: Tensor) -> data.Batch:

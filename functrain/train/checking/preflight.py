@@ -173,7 +173,7 @@ def _check(learner: Learner, state: TrainState, batch: data.Batch, train: bool) 
     step = forward(apply_model(learner.model))(begin(learner, state, batch, "valid"))
     prediction, target = step.prediction, step.batch.target
     result = learner.loss(prediction, target)
-    rows = tree.leaves(batch.input)[0].shape[0]
+    rows = data.first_tensor(batch.input).shape[0]
     values = result if isinstance(result, Tensor) else losses.by_name(result)["loss"]
     _check_values(values, rows)
     _check_parts(learner, result)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from functrain import data, tree
 from functrain.engine import Stop, fold, scan
-from functrain.train.looping.compiling import compile_step, keep
+from functrain.train.looping.compiling import compile_step, identity, keep
 from functrain.train.looping.sources import Source, open_source
 from functrain.train.stepping.lending import check_unwritten, give_back, lend
 from functrain.train.stop import Stops
@@ -140,7 +140,7 @@ def feed(
 
     def make(kind: str, backend: str, donate: bool = donate) -> Callable:
         # With the sizes, so that a sweep over them makes several functions of few traces, not one of many.
-        key = (advance.key, kind, backend, donate, source.batch_size, chunk if kind == "chunk" else 1)
+        key = (identity(advance), kind, backend, donate, source.batch_size, chunk if kind == "chunk" else 1)
         return keep(advance.owner, key, lambda: compile_step(WAYS[kind](advance.f), donate, backend))
 
     def again(carry: Carry, *inputs: Any) -> tuple[Carry, Any]:
@@ -201,8 +201,10 @@ def _without_writing(f: Callable, source: Source) -> Callable[[Carry, Any], Any]
 
     A write to a batch of views goes to a copy, one to a batch of the user's own is refused.
     """
+    if source.yields_views:
+        return lambda carry, batch: f(carry, tree.clone(batch))
     if source.is_loader:
-        return f if not source.yields_views else lambda carry, batch: f(carry, tree.clone(batch))
+        return f if not source.may_refill else lambda carry, batch: give_back(f(carry, batch), batch)
 
     def checked(carry: Carry, batch: Any) -> Any:
         lent = lend(batch)

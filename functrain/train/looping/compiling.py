@@ -5,9 +5,11 @@ keeps either alive, and both go together. A key is made of what the function was
 phase, the backend. What a function closes over further inside is compared by `jit` at each call.
 """
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from contextvars import ContextVar
+from types import MethodType
 from typing import Any
 
 import attrs
@@ -28,15 +30,19 @@ MOST = 32
 _NAME = "_compiled"
 
 
+_LOCK = threading.RLock()
+"""For threads that fit one learner at once: it is held while a function is looked up, and not while one is made."""
+
+
 @attrs.frozen(slots=False)
 class _Kept:
-    """What is kept for one object. A copy of the object begins without it.
+    """What is kept for one object, which it knows: a copy of the object, or what wraps it, begins without it.
 
     A record without fields, so that `jit`, which looks through whatever a function can reach, sees nothing of it.
     """
 
     def __attrs_post_init__(self) -> None:
-        vars(self)["functions"] = OrderedDict()
+        vars(self).update(owner=None, functions=OrderedDict())
 
     def __reduce__(self) -> tuple:
         return _Kept, ()
@@ -45,21 +51,38 @@ class _Kept:
 def keep(owner: Any, key: Hashable, make: Callable[[], Any]) -> Any:
     """Return what `make` returns, the same as last time for this owner and key.
 
+    What belongs to a bound method is kept with its object. Of threads that come at once the first gives all of them
+    what it has made: who shares a compiled function must share the table of its stops.
+
     >>> class Owner: pass
     >>> owner = Owner()
     >>> keep(owner, "key", list) is keep(owner, "key", list)
     True
     """
-    try:
-        functions = vars(vars(owner).setdefault(_NAME, _Kept()))["functions"]
-    except TypeError:  # it has no dictionary
+    if isinstance(owner, MethodType):  # whose dictionary is that of the function, the same for all objects
+        owner, key = owner.__self__, (_Same(owner.__func__), key)
+    if not isinstance(getattr(owner, "__dict__", None), dict):
         return make()
-    if key not in functions:
-        functions[key] = make()
+    with _LOCK:
+        functions = _functions_of(owner)
+        if key in functions:
+            functions.move_to_end(key)
+            return functions[key]
+    made = make()
+    with _LOCK:
+        kept = functions.setdefault(key, made)
+        functions.move_to_end(key)
         while len(functions) > MOST:
             functions.popitem(last=False)
-    functions.move_to_end(key)
-    return functions[key]
+    return kept
+
+
+def _functions_of(owner: Any) -> OrderedDict[Hashable, Any]:
+    kept = vars(owner).get(_NAME)
+    if not isinstance(kept, _Kept) or vars(kept)["owner"] is not owner:  # `copy` and `wraps` take whole dictionaries
+        kept = vars(owner)[_NAME] = _Kept()
+        vars(kept)["owner"] = owner
+    return vars(kept)["functions"]
 
 
 def identity(value: Any) -> Hashable:

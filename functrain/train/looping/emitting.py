@@ -20,6 +20,7 @@ from functrain.train.events import (
     with_whole_parts,
 )
 from functrain.train.run import Run
+from functrain.train.stepping.detaching import without_history
 from functrain.train.stepping.lending import Lent, lend
 from functrain.train.stop import Stopped, scope_of
 
@@ -128,22 +129,9 @@ def _check(after: Run, before: Run, event: str, callback: Callback) -> Run:
 
 
 def _without_history(after: Run, before: Run) -> Run:
-    """Return the run with what a handler put there detached, for an autograd history would grow with each step."""
-    if after.state is before.state and after.memory is before.memory:
-        return after
-    pairs = [(after.state, before.state), *((memory, before.memory[name]) for name, memory in after.memory.items())]
-    if not any(new is not old and _has_history(new) for new, old in pairs):
-        return after
-    state, memory = (tree.map(_plain, part) for part in (after.state, dict(after.memory)))
-    return tree.evolve(after, state=state, memory=memory)
-
-
-def _has_history(value: Any) -> bool:
-    return any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree.leaves(value))
-
-
-def _plain(leaf: Any) -> Any:
-    return leaf.detach() if isinstance(leaf, Tensor) and leaf.requires_grad else leaf
+    old, new = vars(before), vars(after)
+    replaced = {name: without_history(new[name]) for name in MAY_REPLACE if new[name] is not old[name]}
+    return tree.evolve(after, **replaced) if replaced else after
 
 
 def _check_row(after: Run, before: Run, event: str, callback: Callback) -> None:

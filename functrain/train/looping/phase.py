@@ -137,11 +137,14 @@ def _fold_over_chunks(task: Task, live: Live, phase: Phase, run: Run) -> Run:
 def _to_fetch_anew(phase: Phase, run: Run) -> Run:
     """Return the run without the batch under way that nobody has looked at, where the source gives it again.
 
-    So who has mended the data that a step failed at, or stopped at, goes on with what they are now.
+    So who has mended the data that a step failed at, or stopped at, goes on with what they are now. A batch that stays
+    has memory of its own, which the source does not fill with the next one.
     """
     feed = phase.feed
-    if run.cursor.event != "step" or feed.shown or not feed.source.begins_anywhere:
+    if run.batch is None:
         return run
+    if run.cursor.event != "step" or feed.shown or not feed.source.begins_anywhere:
+        return tree.evolve(run, batch=copy_batch(run.batch)) if feed.source.may_refill else run
     return tree.evolve(run, batch=None)
 
 
@@ -161,7 +164,7 @@ def _note_call(task: Task, live: Live, phase: Phase, run: Run, chunk: Chunk) -> 
     if task.device.type != "cpu":
         return
     inputs = _inputs(run, chunk)
-    if not phase.feed.source.begins_anywhere:  # it may fill one tensor with one batch after the other
+    if phase.feed.source.may_refill:
         inputs = tuple(map(copy_batch, inputs))
     live.past.before(run, _call(phase.feed, chunk), inputs)
 
@@ -186,8 +189,7 @@ def _begin_batch(task: Task, live: Live, run: Run, chunk: Chunk) -> Run:
 def _to_show(task: Task, run: Run, batch: Any) -> Any:
     """Return a batch for handlers that may keep it, which its source must not fill with the next one then."""
     keeping = any(c.keeps_state and c.handles("begin_batch", "after_batch") for c in task.callbacks)
-    again = task.phases[run.phase].feed.source.begins_anywhere
-    return copy_batch(batch) if keeping and not again else batch
+    return copy_batch(batch) if keeping and task.phases[run.phase].feed.source.may_refill else batch
 
 
 def _at(run: Run, event: str, done: int = 0) -> Run:

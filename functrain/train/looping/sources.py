@@ -54,6 +54,11 @@ class Source:
         return self.is_loader and data.yields_views(self.batches)
 
     @property
+    def may_refill(self) -> bool:
+        """Whether it may fill one tensor with one batch after the other: where who makes them is no code of ours."""
+        return data.may_refill(self.batches) if self.is_loader else not self.begins_anywhere
+
+    @property
     def batch_size(self) -> int | None:
         """The rows of a full batch; None where nobody knows."""
         return self.batches.sampler.batch_size if self.is_loader else getattr(self.batches, "batch_size", None)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from functrain import losses, nn, optim, tree, weighted
-from functrain.data import Batch
+from functrain.data import Batch, first_tensor
 from functrain.dispatch_state import is_batched_here
 from functrain.engine import vmap
 from functrain.engine.transforms.gradients import differentiate
@@ -98,7 +98,7 @@ class _Rows:
 
     def __init__(self, batch: Batch) -> None:
         self._leaves, self._structure = tree.flatten(batch)
-        self.count = tree.leaves(batch.input)[0].shape[0]
+        self.count = first_tensor(batch.input).shape[0]
         self._mapped = [isinstance(leaf, Tensor) and leaf.shape[:1] == (self.count,) for leaf in self._leaves]
         self.tensors = [leaf for leaf, mapped in zip(self._leaves, self._mapped, strict=True) if mapped]
         self.device = self.tensors[0].device

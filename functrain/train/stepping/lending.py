@@ -47,18 +47,24 @@ def lend(parts: Any) -> Lent:
     >>> lent.writes()
     ['x']
     """
-    tensors = [tensor for tensor in _tensors_of(parts) if not tensor.is_inference()]  # whose writes nobody counts
+    tensors = [tensor for tensor in tensors_of(parts) if not tensor.is_inference()]  # whose writes nobody counts
     return Lent(parts, tensors, [tensor._version for tensor in tensors])
 
 
-def _tensors_of(value: Any) -> list[Tensor]:
+def tensors_of(value: Any) -> list[Tensor]:
+    """Return the tensors of a tree, in a third of the time of `tree.leaves`.
+
+    >>> import torch
+    >>> tensors_of({"x": [torch.zeros(2)], "n": 1})
+    [tensor([0., 0.])]
+    """
     tensors: list[Tensor] = []
     _collect(value, tensors)
     return tensors
 
 
 def _collect(value: Any, tensors: list[Tensor]) -> None:
-    # In a third of the time of `tree.leaves`: this runs before each handler, and after each step in plain Python.
+    # This runs before each handler, and after each step in plain Python.
     kind = type(value)
     if isinstance(value, Tensor):
         tensors.append(value)
@@ -102,11 +108,11 @@ def give_back(result: Any, batch: Any) -> Any:
     >>> carry
     tensor([0.])
     """
-    memories = {_memory(tensor) for tensor in _tensors_of(batch)} - {None}
+    memories = {_memory(tensor) for tensor in tensors_of(batch)} - {None}
     if isinstance(result, Stop):
         carry, y = give_back((result.carry, result.y), batch)
         return attrs.evolve(result, carry=carry, y=y)
-    if memories.isdisjoint(map(_memory, _tensors_of(result))):
+    if memories.isdisjoint(map(_memory, tensors_of(result))):
         return result
     return tree.map(
         lambda leaf: leaf.clone() if isinstance(leaf, Tensor) and _memory(leaf) in memories else leaf, result

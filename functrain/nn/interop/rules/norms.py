@@ -84,6 +84,7 @@ def _over_batch(run: Running, values: Tensor, momentum: float) -> tuple[Tensor, 
     if weight is None:
         return values.mean(0), momentum, 1
     _check_rows(run, values, weight)
+    weight = weight.double()  # a sum in float16 may be infinite
     total = weight.sum()
     share = (weight / torch.where(total > 0, total, 1.0)).to(values.dtype)
     return share @ values.masked_fill((weight == 0).unsqueeze(1), 0), momentum, total > 0
