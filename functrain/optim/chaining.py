@@ -51,6 +51,8 @@ def chain(*transforms: Transform) -> Transform:
         return _through_gates(transforms, updates, state, params, context)
 
     def fused(updates: Any, state: tuple, params: Any, context: Context) -> tuple[Any, tuple]:
+        if len(state) != len(transforms):
+            raise ValueError("the state is not of so many pieces")  # in words: `explain_failure`
         if begin:
             check_gradients(updates, params)
         updates, before = _through(updating[:begin], updates, state[:begin], params, context)

@@ -3,11 +3,11 @@
 from typing import Any
 
 from functrain import tree
-from functrain.errors import TreeMismatch
+from functrain.errors import DtypeMismatch, TreeMismatch
 from functrain.optim.arithmetic import add_to_param
 from functrain.optim.context import BEGINNING, Context, check_has
-from functrain.optim.shapes import check_gradients, refuse_sparse
-from functrain.optim.transform import Transform
+from functrain.optim.shapes import check_gradients, check_kinds
+from functrain.optim.transform import Transform, explain_failure
 from functrain.schedule import Number
 
 
@@ -41,8 +41,8 @@ def step(
             check_has(context, transform.needs)
         try:
             return transform.fused(grads, opt_state, params, context)
-        except RuntimeError:
-            refuse_sparse(grads)
+        except Exception as error:
+            explain_failure(transform, error, grads, opt_state, params)
             raise
     updates, opt_state = transform.update(grads, opt_state, params, context)
     return apply_updates(params, updates), opt_state
@@ -53,6 +53,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
 
     Raises:
         TreeMismatch: the updates have not the structure and the shapes of the parameters.
+        DtypeMismatch: an update is complex where its parameter is real.
 
     >>> import torch
     >>> apply_updates({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([0.5, -0.5])})
@@ -70,6 +71,7 @@ def add_scaled(params: Any, updates: Any, factor: Number, what: str) -> Any:
     """
     try:
         return tree.map(lambda p, u: add_to_param(p, u, factor), params, updates)
-    except TreeMismatch:
+    except (TreeMismatch, DtypeMismatch):
         check_gradients(updates, params, what)
+        check_kinds(updates, params, what)
         raise

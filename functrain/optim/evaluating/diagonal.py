@@ -102,8 +102,12 @@ def hutchinson(params: Any, context: Context) -> Any:
         return params
 
     r = random_signs(params, context)
+
+    def gradients(params: Any) -> Any:
+        return tree.map(lambda p, g: g, params, evaluate(params)[1])  # their keys may stand in another order
+
     # Clones, for inside of `cond` the parameters are closed over, and a gradient within another takes none of those.
-    _, pull = vjp(lambda params: evaluate(params)[1], tree.clone(params))
+    _, pull = vjp(gradients, tree.clone(params))
     return tree.map(lambda product, r: product * r, pull(r)[0], r)
 
 

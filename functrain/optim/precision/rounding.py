@@ -82,8 +82,12 @@ def round_stochastically(transform: Transform) -> Transform:
 
         return tree.map_with_path(added, params, wide, changed), state
 
+    def init(params: Any) -> Any:
+        tree.check_tensors(params, "the parameters")
+        return transform.init(tree.map(_wide, params))
+
     return Transform(
-        lambda params: transform.init(tree.map(_wide, params)),
+        init,
         update,
         transform.hypers,
         made=transform.made,

@@ -5,6 +5,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import EllipsisType
 from typing import Any
 
+from torch import Tensor
+
 from functrain import tree
 from functrain.errors import InvalidArgument
 
@@ -34,6 +36,8 @@ def claims(groups: Collection[str], where: Mapping[str, Where]) -> Callable[[Any
 
     def owners(params: Any) -> Owners:
         leaves, structure = tree.flatten(params)
+        if not all(isinstance(leaf, Tensor) for leaf in leaves):
+            tree.check_tensors(params, "the parameters")
         key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         if key not in seen:
             if len(seen) >= MOST_KEPT:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import functrain as ft
-from functrain import data, nn, optim, random, tree
+from functrain import data, nn, optim, random, schedule, tree
 from functrain.errors import DtypeMismatch, InvalidArgument
 
 DOUBLE, KEY = torch.float64, random.key(3)
@@ -219,3 +219,20 @@ def test_sm3_keeps_a_number_for_each_index_of_each_axis():
 def test_a_mean_that_looks_ahead_has_no_debias():
     with pytest.raises(InvalidArgument, match="nesterov and debias exclude each other"):
         optim.ema(0.9, nesterov=True, debias=True)
+
+
+@pytest.mark.parametrize(
+    "at_zero", [0.0, torch.tensor(0.0), schedule.constant(0.0)], ids=["number", "tensor", "schedule"]
+)
+@pytest.mark.parametrize(
+    "piece", [optim.clip, optim.clip_by_global_norm, optim.clip_by_block_norm, optim.clip_by_block_rms, optim.clip_by_unit_norm]
+)  # fmt: skip
+def test_a_limit_of_zero_leaves_zeros_and_no_nan(piece, at_zero):
+    gradients = {"none": torch.zeros(2, 2), "some": torch.ones(2, 2)}
+    assert tree.equal(passed(piece(at_zero), gradients), tree.zeros_like(gradients))
+    assert tree.equal(passed(piece(at_zero), {"none": torch.zeros(2)}), {"none": torch.zeros(2)})
+
+
+def test_a_simplex_has_a_finite_total():
+    with pytest.raises(InvalidArgument, match="total must be a finite number"):
+        optim.keep_on_simplex(math.inf)
