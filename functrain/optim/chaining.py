@@ -98,6 +98,8 @@ def named_chain(transforms: Mapping[str, Transform]) -> Transform:
     >>> list(both.hypers), list(both.init({}))
     (['clip.max_norm', 'descent.momentum', 'descent.lr'], ['clip', 'descent'])
     """
+    if not isinstance(transforms, Mapping):
+        raise InvalidArgument(f"named_chain needs a dict of transforms by name, got {transforms!r}")
     for name, transform in transforms.items():
         if not isinstance(name, str):
             raise InvalidArgument(f"the pieces of named_chain must have strings as names, got {name!r}")

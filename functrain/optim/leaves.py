@@ -71,6 +71,8 @@ def per_leaf(
     makers = dict(slots) if isinstance(slots, Mapping) else dict.fromkeys(slots, torch.zeros_like)
     hypers, shared, sums = dict(hypers or {}), dict(shared or {}), dict(sums or {})
     width = len(makers) + counts + len(shared)
+    if not callable(formula):
+        raise InvalidArgument(f"formula must be a function of (now, gradient, parameter, *slots), got {formula!r}")
     if "count" in makers:
         raise InvalidArgument('a slot must not be called "count", which is what counts updates')
 

@@ -1,9 +1,11 @@
-"""The order of a tree's leaves in a vector, which must not depend on the order of the keys of its dicts."""
+"""Which leaf is which: an order that does not depend on that of the keys of dicts, and a path that no other has."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from functrain import tree
+from functrain.errors import DuplicateName
 
 
 def ordered_leaves(values: Any) -> list[Any]:
@@ -32,9 +34,38 @@ def refill(like: Any, leaves: Sequence[Any]) -> Any:
     return tree.unflatten(structure, [at[k] for k in range(len(leaves))])
 
 
+def own_paths(paths: Iterable[str]) -> list[str]:
+    """Return the paths of leaves after checking that each leaf has one of its own.
+
+    Raises:
+        DuplicateName: two leaves have one path, as in {"a.b": ..., "a": {"b": ...}}.
+
+    >>> own_paths(["a.b", "c"])
+    ['a.b', 'c']
+    """
+    listed = list(paths)
+    if len(set(listed)) < len(listed):
+        twice = [path for path, count in Counter(listed).items() if count > 1]
+        raise DuplicateName(
+            f"two leaves have the path {twice[0]!r}, by which parameters are told apart; give the keys of the tree "
+            "other names, without a dot"
+        )
+    return listed
+
+
+def map_by_path(f: Callable, values: Any, *rest: Any) -> Any:
+    """Return the tree of f(path, leaf, *leaves of the rest), where each leaf has a path of its own, to draw by.
+
+    >>> map_by_path(lambda path, leaf: f"{path}={leaf}", {"a": {"b": 1}})
+    {'a': {'b': 'a.b=1'}}
+    """
+    own_paths(tree.paths(values))
+    return tree.map_with_path(f, values, *rest)
+
+
 def _collect(values: Any, collected: list[Any]) -> None:
     if isinstance(values, dict):
-        for key in sorted(values, key=str):
+        for key in sorted(values, key=lambda key: (str(key), type(key).__name__)):
             _collect(values[key], collected)
     elif isinstance(values, (list, tuple)):
         for branch in values:

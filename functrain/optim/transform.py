@@ -181,6 +181,8 @@ def named(name: str, transform: Transform) -> Transform:
     >>> sorted(optim.chain(named("first", optim.scale(0.5)), named("second", optim.scale(0.1))).hypers)
     ['first.factor', 'second.factor']
     """
+    if not isinstance(name, str):
+        raise InvalidArgument(f"name must be a string, got {name!r}")
     hypers = {f"{name}.{hyper}": value for hyper, value in transform.hypers.items()}
     return attrs.evolve(transform, hypers=hypers, label=lambda: f"named({name!r}, {transform!r})", pieces=transform)
 
@@ -196,6 +198,7 @@ def hyperparameters(transform: Transform, progress: Any = None) -> dict[str, Any
     >>> hyperparameters(optim.sgd(lr=schedule.linear(0.1, 0.3), momentum=0.9), Context(position=0.5))
     {'momentum': 0.9, 'lr': 0.2}
     """
+    check_transform(transform)
     progress = BEGINNING if progress is None else progress
     return {name: schedule.value(hyper, progress) for name, hyper in transform.hypers.items()}
 

@@ -12,6 +12,7 @@ from functrain.optim.arithmetic import lerp
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated
 from functrain.optim.hypers import check_fixed, nonnegative, positive
+from functrain.optim.ordering import own_paths
 from functrain.optim.searching import search
 from functrain.optim.shapes import check_gradients, check_state, device, wide_copy
 from functrain.optim.transform import Transform, made_by
@@ -129,6 +130,7 @@ def evaluation_params(opt_state: Any, params: Any) -> Any:
             "evaluation_params: the state is that of an optimizer whose parameters themselves are evaluated; it holds "
             "no state of schedule_free or lookahead"
         )
+    own_paths(tree.paths(params))
     here = dict(tree.leaves_with_path(params))
     for state in states:
         # By path, for inside of `partition` the parameters of a group are a flat dict.

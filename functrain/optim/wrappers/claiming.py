@@ -9,6 +9,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.errors import InvalidArgument
+from functrain.optim.ordering import own_paths
 
 Where = str | Sequence[str] | Callable[[str, Any], bool] | EllipsisType
 """What a group claims: patterns of dotted paths, a predicate of (path, leaf), or `...` for the rest."""
@@ -42,7 +43,7 @@ def claims(groups: Collection[str], where: Mapping[str, Where]) -> Callable[[Any
         if key not in seen:
             if len(seen) >= MOST_KEPT:
                 seen.clear()
-            paths = tree.paths(tree.unflatten(structure, range(len(leaves))))
+            paths = own_paths(tree.paths(tree.unflatten(structure, range(len(leaves)))))
             seen[key] = _owners(where, rest, list(zip(paths, leaves, strict=True)))
         return seen[key]
 
