@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from functrain.dispatch_state import is_transformed
-from functrain.errors import TreeMismatch
+from functrain.errors import DtypeMismatch, TreeMismatch
 from functrain.schedule import Hyper, Number
 
 
@@ -40,11 +40,15 @@ def times(a: Tensor, factor: Number) -> Tensor:
 def plus(a: Tensor, b: Tensor, factor: Number) -> Tensor:
     """Return a + factor * b, in one operation when the factor is a number.
 
+    A b of a shorter dtype is widened first, as that operation does, so that its product does not overflow.
+
     >>> plus(torch.ones(2), torch.ones(2), 0.5)
     tensor([1.5000, 1.5000])
     """
     # No addcmul for tensors: under vmap its result takes the dtype of the float64 factor.
-    return a + times(b, factor) if isinstance(factor, Tensor) else torch.add(a, b, alpha=factor)
+    if not isinstance(factor, Tensor):
+        return torch.add(a, b, alpha=factor)
+    return a + times(b if b.dtype is a.dtype else b.to(torch.promote_types(a.dtype, b.dtype)), factor)
 
 
 def plus_square(a: Tensor, b: Tensor, factor: Number) -> Tensor:
@@ -148,6 +152,7 @@ def add_to_param(param: Tensor, update: Tensor, factor: Number = 1) -> Tensor:
 
     Raises:
         TreeMismatch: the shapes differ; what broadcasts would give wrong parameters silently.
+        DtypeMismatch: the update is complex and the parameter is not.
 
     >>> add_to_param(torch.ones(2), torch.ones(2), -0.5)
     tensor([0.5000, 0.5000])
@@ -155,4 +160,8 @@ def add_to_param(param: Tensor, update: Tensor, factor: Number = 1) -> Tensor:
     if param.shape != getattr(update, "shape", None):
         raise TreeMismatch("the updates must have the shapes of the parameters")  # by path: `check_gradients`
     after = plus(param, update, factor)
-    return after if after.dtype == param.dtype else after.to(param.dtype)
+    if after.dtype == param.dtype:
+        return after
+    if after.is_complex():  # casting would leave out what is imaginary
+        raise DtypeMismatch(f"an update must be of the kind of its parameter, which is real, and is {update.dtype}")
+    return after.to(param.dtype)

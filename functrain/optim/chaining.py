@@ -51,6 +51,8 @@ def chain(*transforms: Transform) -> Transform:
         return _through_gates(transforms, updates, state, params, context)
 
     def fused(updates: Any, state: tuple, params: Any, context: Context) -> tuple[Any, tuple]:
+        if len(state) != len(transforms):
+            raise ValueError("the state is not of so many pieces")  # in words: `explain_failure`
         if begin:
             check_gradients(updates, params)
         updates, before = _through(updating[:begin], updates, state[:begin], params, context)
@@ -96,6 +98,8 @@ def named_chain(transforms: Mapping[str, Transform]) -> Transform:
     >>> list(both.hypers), list(both.init({}))
     (['clip.max_norm', 'descent.momentum', 'descent.lr'], ['clip', 'descent'])
     """
+    if not isinstance(transforms, Mapping):
+        raise InvalidArgument(f"named_chain needs a dict of transforms by name, got {transforms!r}")
     for name, transform in transforms.items():
         if not isinstance(name, str):
             raise InvalidArgument(f"the pieces of named_chain must have strings as names, got {name!r}")

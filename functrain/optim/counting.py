@@ -8,7 +8,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.dispatch_state import is_plain
-from functrain.optim.transform import Transform
+from functrain.optim.transform import Transform, check_transform
 
 
 def updates_made(transform: Transform, opt_state: Any) -> Tensor | None:
@@ -30,6 +30,7 @@ def updates_made(transform: Transform, opt_state: Any) -> Tensor | None:
     >>> updates_made(transform, state), updates_made(optim.sgd(0.1), ((),))
     (tensor(2), None)
     """
+    check_transform(transform)
     return None if transform.made is None else transform.made(opt_state)
 
 

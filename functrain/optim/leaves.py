@@ -70,6 +70,9 @@ def per_leaf(
     """
     makers = dict(slots) if isinstance(slots, Mapping) else dict.fromkeys(slots, torch.zeros_like)
     hypers, shared, sums = dict(hypers or {}), dict(shared or {}), dict(sums or {})
+    width = len(makers) + counts + len(shared)
+    if not callable(formula):
+        raise InvalidArgument(f"formula must be a function of (now, gradient, parameter, *slots), got {formula!r}")
     if "count" in makers:
         raise InvalidArgument('a slot must not be called "count", which is what counts updates')
 
@@ -83,6 +86,8 @@ def per_leaf(
         return kept or ()
 
     def update(updates: Any, state: Any, params: Any, context: Context) -> tuple[Any, Any]:
+        if len(state) != width:
+            raise ValueError("the state has other slots than the transform")  # in words: `explain_failure`
         now = SimpleNamespace(**{key: schedule.value(hyper, context) for key, hyper in hypers.items()})
         kept: dict[str, Any] = {}
         if counts:

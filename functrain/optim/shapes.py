@@ -20,14 +20,19 @@ def check_gradients(updates: Any, params: Any, what: str = "the gradients") -> N
       w: expected float32(2,), got float32(2, 1)
     """
     # Shapes as well: those that broadcast would pass through the arithmetic and give wrong parameters silently.
-    if not _are_alike(updates, params):
+    if not are_alike(updates, params):
         tree.check_same(params, updates, what, "the parameters")
         raise TreeMismatch(f"{what} differ from the parameters in the types of their branches")
 
 
-def _are_alike(a: Any, b: Any) -> bool:
+def are_alike(a: Any, b: Any) -> bool:
+    """Return whether two trees have the same structure, with tensors of the same shapes.
+
+    >>> are_alike({"a": torch.ones(2), "b": ()}, {"b": (), "a": torch.zeros(2)}), are_alike((), ((),))
+    (True, False)
+    """
     if type(a) is dict:
-        return type(b) is dict and a.keys() == b.keys() and False not in [_are_alike(a[key], b[key]) for key in a]
+        return type(b) is dict and a.keys() == b.keys() and False not in [are_alike(a[key], b[key]) for key in a]
     if type(a) is Tensor:
         return isinstance(b, Tensor) and a.shape == b.shape
     try:
@@ -52,10 +57,10 @@ def explain_mismatch(updates: Any, params: Any, states: Mapping[str, tuple[Any, 
         )
 
 
-def refuse_sparse(updates: Any) -> None:
+def check_dense(updates: Any) -> None:
     """Raise `InvalidArgument` where a gradient is a sparse tensor; for after something else has gone wrong.
 
-    >>> refuse_sparse({"w": torch.zeros(2)})
+    >>> check_dense({"w": torch.zeros(2)})
     """
     for path, leaf in tree.leaves_with_path(updates):
         if isinstance(leaf, Tensor) and leaf.layout is not torch.strided:
@@ -64,6 +69,25 @@ def refuse_sparse(updates: Any) -> None:
                 "torch.nn.Embedding(sparse=True) makes it; leave that out, or convert it with to_dense(). There is no "
                 "like of torch.optim.SparseAdam here: a moment that stands still where a row has no gradient is of no "
                 "dense formula"
+            )
+
+
+def check_kinds(updates: Any, params: Any, what: str = "the gradients") -> None:
+    """Raise `DtypeMismatch` where a gradient is not of the kind of its parameter: complex, or without a fraction.
+
+    `what` names the gradients in the message.
+
+    >>> check_kinds({"w": torch.zeros(2)}, {"w": torch.ones(2, dtype=torch.float64)})
+    """
+    here = dict(tree.leaves_with_path(params))
+    for path, leaf in tree.leaves_with_path(updates):
+        param = here.get(path)
+        if not isinstance(leaf, Tensor) or not isinstance(param, Tensor):
+            continue
+        if (leaf.is_complex() and not param.is_complex()) or not (leaf.is_floating_point() or leaf.is_complex()):
+            raise DtypeMismatch(
+                f"{what} must be of the kind of their parameters, but {path or 'the one'} is {tree.describe(leaf)}, "
+                f"and the parameter {tree.describe(param)}"
             )
 
 
@@ -77,7 +101,7 @@ def check_state(part: Any, params: Any) -> None:
 for other parameters?), but:
       w: expected float32(3,), got float32(2,)
     """
-    if not _are_alike(part, params):
+    if not are_alike(part, params):
         explain_mismatch(params, params, {"part": (params, part)})
 
 
@@ -99,6 +123,16 @@ it in the model's buffers
             raise DtypeMismatch(
                 f"parameters must be {kinds} tensors, but {path or 'the one'} is {tree.describe(leaf)}; {remedy}"
             )
+
+
+def wide_copy(params: Any) -> Any:
+    """Return copies of some parameters, in float32 at least, after checking that they are tensors.
+
+    >>> wide_copy({"w": torch.ones(2, dtype=torch.bfloat16)})
+    {'w': tensor([1., 1.])}
+    """
+    tree.check_tensors(params, "the parameters")
+    return tree.map(lambda p: p.to(torch.promote_types(p.dtype, torch.float32), copy=True), params)
 
 
 def counter(params: Any) -> Tensor:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from functrain import tree
-from functrain.errors import TreeMismatch
+from functrain.errors import DtypeMismatch, InvalidArgument, TreeMismatch
 from functrain.optim.arithmetic import add_to_param
 from functrain.optim.context import BEGINNING, Context, check_has
-from functrain.optim.shapes import check_gradients, refuse_sparse
-from functrain.optim.transform import Transform
+from functrain.optim.shapes import check_gradients, check_kinds
+from functrain.optim.transform import Transform, check_transform, explain_failure
 from functrain.schedule import Number
 
 
@@ -27,7 +27,7 @@ def step(
 
     Raises:
         TreeMismatch: gradients, parameters and state do not fit.
-        InvalidArgument: the context lacks what the transform needs.
+        InvalidArgument: the context lacks what the transform needs, is none, or the transform is none.
 
     >>> import torch
     >>> from functrain import optim
@@ -36,16 +36,23 @@ def step(
     >>> params
     {'w': tensor([3.])}
     """
+    if not isinstance(transform, Transform) or not isinstance(context, Context):
+        _check_arguments(transform, context)
     if transform.fused is not None:
         if transform.needs:
             check_has(context, transform.needs)
         try:
             return transform.fused(grads, opt_state, params, context)
-        except RuntimeError:
-            refuse_sparse(grads)
+        except Exception as error:
+            explain_failure(transform, error, grads, opt_state, params)
             raise
     updates, opt_state = transform.update(grads, opt_state, params, context)
     return apply_updates(params, updates), opt_state
+
+
+def _check_arguments(transform: Any, context: Any) -> None:
+    check_transform(transform)
+    raise InvalidArgument(f"context must be an optim.Context, such as optim.Context(position=0.5), got {context!r}")
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
@@ -53,6 +60,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
 
     Raises:
         TreeMismatch: the updates have not the structure and the shapes of the parameters.
+        DtypeMismatch: an update is complex where its parameter is real.
 
     >>> import torch
     >>> apply_updates({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([0.5, -0.5])})
@@ -70,6 +78,7 @@ def add_scaled(params: Any, updates: Any, factor: Number, what: str) -> Any:
     """
     try:
         return tree.map(lambda p, u: add_to_param(p, u, factor), params, updates)
-    except TreeMismatch:
+    except (TreeMismatch, DtypeMismatch):
         check_gradients(updates, params, what)
+        check_kinds(updates, params, what)
         raise

@@ -6,10 +6,10 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from functrain import foreign, schedule
-from functrain.errors import InvalidArgument
+from functrain import foreign, schedule, tree
+from functrain.errors import FunctrainError, InvalidArgument, TreeMismatch
 from functrain.optim.context import BEGINNING, Context, check_has, check_needs
-from functrain.optim.shapes import refuse_sparse
+from functrain.optim.shapes import are_alike, check_dense, check_kinds
 from functrain.records import pickling, reprs
 from functrain.schedule import Hyper
 
@@ -80,8 +80,8 @@ class Transform:
             check_has(context, self.needs)
         try:
             return self._update(updates, state, params, context)
-        except RuntimeError:
-            refuse_sparse(updates)
+        except Exception as error:
+            explain_failure(self, error, updates, state, params)
             raise
 
     __reduce_ex__ = pickling.reduce
@@ -92,6 +92,34 @@ class Transform:
             return self.label()
         hypers = sorted(self.hypers.items(), key=lambda pair: pair[0] != "lr")  # as people write them: lr first
         return f"{self.label}({', '.join(f'{name}={reprs.short(hyper)}' for name, hyper in hypers)})"
+
+
+def explain_failure(transform: Transform, error: Exception, updates: Any, state: Any, params: Any) -> None:
+    """Raise what says why an update failed, where the gradients or the state are the reason; else return.
+
+    Raises:
+        InvalidArgument: a gradient is sparse.
+        DtypeMismatch: a gradient is no tensor, or of a kind that does not fit its parameter.
+        TreeMismatch: the state is of another transform, or of other parameters.
+    """
+    if isinstance(error, FunctrainError):
+        return
+    if isinstance(error, RuntimeError):
+        check_dense(updates)
+    check_kinds(updates, params)
+    _check_own(transform, state, params)
+
+
+def _check_own(transform: Transform, state: Any, params: Any) -> None:
+    try:
+        began = transform.init(params)
+    except Exception:  # what is wrong with the parameters themselves is said by the error that came first
+        return
+    if are_alike(began, state):
+        return
+    own = f"that of {transform!r} (was it made by its init, for these parameters?)"
+    tree.check_same(began, state, "the optimizer state", own)
+    raise TreeMismatch(f"the optimizer state must have the structure of {own}, and differs in its branches")
 
 
 def stateless(
@@ -153,6 +181,8 @@ def named(name: str, transform: Transform) -> Transform:
     >>> sorted(optim.chain(named("first", optim.scale(0.5)), named("second", optim.scale(0.1))).hypers)
     ['first.factor', 'second.factor']
     """
+    if not isinstance(name, str):
+        raise InvalidArgument(f"name must be a string, got {name!r}")
     hypers = {f"{name}.{hyper}": value for hyper, value in transform.hypers.items()}
     return attrs.evolve(transform, hypers=hypers, label=lambda: f"named({name!r}, {transform!r})", pieces=transform)
 
@@ -168,8 +198,23 @@ def hyperparameters(transform: Transform, progress: Any = None) -> dict[str, Any
     >>> hyperparameters(optim.sgd(lr=schedule.linear(0.1, 0.3), momentum=0.9), Context(position=0.5))
     {'momentum': 0.9, 'lr': 0.2}
     """
+    check_transform(transform)
     progress = BEGINNING if progress is None else progress
     return {name: schedule.value(hyper, progress) for name, hyper in transform.hypers.items()}
+
+
+def made_by(make: Any, *args: Any, **kwargs: Any) -> Transform:
+    """Return what a function that makes transforms returns, after checking that it is such a function.
+
+    >>> from functrain import optim
+    >>> made_by(optim.sgd, lr=0.1)
+    sgd(lr=0.1)
+    """
+    if isinstance(make, Transform) or not callable(make):
+        raise InvalidArgument(
+            f"make must be a function that returns a transform, such as optim.sgd, got {foreign.in_words(make)}"
+        )
+    return check_transform(make(*args, **kwargs), "what make returns")
 
 
 def check_transform(transform: Any, what: str = "transform") -> Transform:

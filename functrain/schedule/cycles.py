@@ -12,7 +12,7 @@ from functrain import arguments
 from functrain.errors import InvalidArgument
 from functrain.schedule.hyper import Number, Schedule, is_number
 from functrain.schedule.phases import join, slack
-from functrain.schedule.shapes import cosine, exponential
+from functrain.schedule.shapes import cosine, endpoint, exponential
 from functrain.schedule.stairs import check_factor, floor, step
 
 Shape = Callable[[float, float], Schedule]
@@ -80,8 +80,9 @@ def cosine_restarts(
     arguments.whole("cycles", cycles)
     check_factor("growth", growth)
     check_factor("decay", decay)
+    first = endpoint("start", start)
     lengths = [growth**cycle for cycle in range(cycles)]
-    falls = [cosine(start * decay**cycle, end) for cycle in range(cycles)]
+    falls = [cosine(first * decay**cycle, end) for cycle in range(cycles)]
     return join([length / math.fsum(lengths) for length in lengths], falls)
 
 
@@ -109,10 +110,7 @@ def triangular(low: float, high: float, cycles: float = 1, part: float = 0.5) ->
         raise InvalidArgument(f"cycles must be a number of at least 1, got {cycles!r}")
     if not is_number(part) or not 0 < part < 1:
         raise InvalidArgument(f"part must be a fraction of a cycle in (0, 1), got {part!r}")
-    for name, number in (("low", low), ("high", high)):
-        if not is_number(number) or math.isinf(number):
-            raise InvalidArgument(f"{name} must be a finite number, got {number!r}")
-    return Schedule(_Triangles(float(low), float(high), cycles, part))
+    return Schedule(_Triangles(_check_finite("low", low), _check_finite("high", high), cycles, part))
 
 
 def triangular2(low: float, high: float, cycles: float = 1, part: float = 0.5) -> Schedule:
@@ -122,7 +120,7 @@ def triangular2(low: float, high: float, cycles: float = 1, part: float = 0.5) -
     >>> waves(0.25), waves(0.5), waves(0.75)
     (1.0, 0.0, 0.5)
     """
-    waves = triangular(0.0, high - low, cycles, part)
+    waves = _height(low, high, cycles, part)
     return low + waves * step(1.0, 1 / cycles, 0.5)
 
 
@@ -144,7 +142,17 @@ def exp_range(low: float, high: float, cycles: float = 1, part: float = 0.5, dec
     (0.0, 0.1, 0.0)
     """
     check_factor("decay", decay)
-    return low + triangular(0.0, high - low, cycles, part) * exponential(1.0, decay)
+    return _check_finite("low", low) + _height(low, high, cycles, part) * exponential(1.0, decay)
+
+
+def _height(low: float, high: float, cycles: float, part: float) -> Schedule:
+    return triangular(0.0, _check_finite("high", high) - _check_finite("low", low), cycles, part)
+
+
+def _check_finite(name: str, number: Any) -> float:
+    if not is_number(number) or math.isinf(number):
+        raise InvalidArgument(f"{name} must be a finite number, got {number!r}")
+    return float(number)
 
 
 @attrs.frozen

@@ -65,7 +65,8 @@ class Schedule:
 
     Raises:
         InvalidArgument: it is called with a position outside [0, 1], or its clock is "progress". (The values of a
-            tensor are looked at only on the CPU, and only while nothing traces or transforms the running code.)
+            tensor are looked at only on the CPU, and only while nothing traces or transforms the running code.) Or f
+            gives what is no real number, or of another shape than the position; True and False count as 1 and 0.
 
     >>> halving = Schedule(lambda position: 1 - 0.5 * position)
     >>> halving(0.5)
@@ -86,12 +87,12 @@ class Schedule:
                 f"{self} looks at more than a position; evaluate it by schedule.value(it, schedule.Progress(...))"
             )
         if isinstance(position, Tensor):
-            return self.f(_check_tensor(position))
+            return _check_value(self, self.f(_check_tensor(position)), position.shape)
         if type(position) is not float:
             position = _as_float(position)
         if not 0.0 <= position <= 1.0:
             raise InvalidArgument(f"position must be in [0, 1], the fraction of training done, got {position!r}")
-        return self.f(position)
+        return _check_value(self, self.f(position), ())
 
     def __add__(self, other: "Hyper") -> "Schedule":
         return _combine("+", self, other)
@@ -162,6 +163,21 @@ def _updates_to_show(schedule: Schedule) -> float | None:
     return getattr(schedule.f, "updates_to_show", None)
 
 
+def _check_value(schedule: Schedule, made: Any, shape: tuple[int, ...]) -> Number:
+    """Return what a schedule gave, after checking that it is a number for each position."""
+    # What broadcasts would give a scalar parameter an axis, or each element of an array a value of its own.
+    if isinstance(made, Tensor):
+        if made.shape in ((), shape) and not made.is_complex():
+            return made.double() if made.dtype is torch.bool else made
+    elif isinstance(made, numbers.Real):
+        return float(made) if isinstance(made, bool) else made  # pyright: ignore
+    got = tree.describe(made) if isinstance(made, Tensor) else repr(made)
+    raise InvalidArgument(
+        f"the schedule {schedule} must give a real number at a position, or a tensor of the shape of the positions, "
+        f"here {tuple(shape)}; it gave {got}"
+    )
+
+
 def _as_float(position: Any) -> float:
     if not is_number(position):
         raise InvalidArgument(f"position must be a number in [0, 1] or a tensor of such, got {position!r}")
@@ -220,7 +236,8 @@ def value(hyper: Hyper, progress: Any) -> Number:
     if hyper.clock == "position":
         return hyper(progress.position)
     if hyper.clock == "progress":
-        return hyper.f(progress)
+        clocks = progress.position, progress.updates, progress.epoch
+        return _check_value(hyper, hyper.f(progress), max((getattr(c, "shape", ()) for c in clocks), key=len))
     count = progress.updates if hyper.clock == "updates" else progress.epoch
     if isinstance(count, Tensor):
         # In float64 whatever the counter is: float32 cannot tell neighbouring updates of a long run apart.

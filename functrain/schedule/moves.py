@@ -13,7 +13,7 @@ from functrain.errors import InvalidArgument
 from functrain.records import reprs
 from functrain.schedule.cycles import Shape
 from functrain.schedule.hyper import Number, Schedule, is_number
-from functrain.schedule.phases import check_by_position, join
+from functrain.schedule.phases import as_tuple, check_by_position, join
 from functrain.schedule.shapes import linear
 from functrain.schedule.stairs import check_as_many, check_milestones, widths
 
@@ -35,7 +35,7 @@ def interpolate(milestones: Sequence[float], values: Sequence[float], shape: Sha
     >>> broken(0.125), broken(0.25), broken(0.625), broken(1.0)
     (0.5, 1.0, 0.75, 0.5)
     """
-    values, edges = tuple(values), check_milestones(milestones)
+    values, edges = as_tuple("values", values), check_milestones(milestones)
     check_as_many("values", len(values), len(edges) + 2, "two more than milestones")
     return join(widths((0.0, *edges, 1.0)), [shape(a, b) for a, b in itertools.pairwise(values)])
 

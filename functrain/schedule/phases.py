@@ -3,7 +3,7 @@
 import itertools
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -82,7 +82,7 @@ def join(parts: Sequence[float], schedules: Sequence[Schedule]) -> Schedule:
     >>> phases(0.0), phases(0.3), phases(1.0)
     (0.3, 0.6, 0.2)
     """
-    parts, schedules = tuple(parts), tuple(schedules)
+    parts, schedules = as_tuple("parts", parts), as_tuple("schedules", schedules)
     if not parts or len(parts) != len(schedules):
         raise InvalidArgument(
             f"join needs one part for each schedule and at least one, got {len(parts)} parts and "
@@ -97,6 +97,17 @@ def join(parts: Sequence[float], schedules: Sequence[Schedule]) -> Schedule:
         check_by_position(f"schedules[{i}]", schedule)
     edges = (0.0, *itertools.accumulate(parts[:-1]), 1.0)
     return Schedule(_Phases(parts, schedules, edges))
+
+
+def as_tuple(name: str, values: Any) -> tuple:
+    """Return a list as a tuple, after checking that it is one; `name` is the argument's.
+
+    >>> as_tuple("milestones", [0.3, 0.6])
+    (0.3, 0.6)
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidArgument(f"{name} must be a list, got {reprs.short(values)}")
+    return tuple(values)
 
 
 def check_by_position(name: str, schedule: Any) -> None:

@@ -78,7 +78,7 @@ def annealer(f: Callable[..., Number]) -> Callable[..., Schedule]:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         start, end, *options = bound.args
-        formula = _Annealed(factory, _endpoint("start", start), _endpoint("end", end), tuple(options))
+        formula = _Annealed(factory, endpoint("start", start), endpoint("end", end), tuple(options))
         formula(0.0)
         return Schedule(formula)
 
@@ -86,7 +86,12 @@ def annealer(f: Callable[..., Number]) -> Callable[..., Schedule]:
     return factory
 
 
-def _endpoint(name: str, number: Any) -> Number:
+def endpoint(name: str, number: Any) -> Number:
+    """Return a number between which a schedule goes, after checking that it is one.
+
+    >>> endpoint("start", 1)
+    1.0
+    """
     if isinstance(number, Tensor):
         return number
     if not is_number(number) or math.isinf(number):
@@ -110,7 +115,7 @@ def constant(value: float) -> Schedule:
     >>> constant(0.3)(0.7)
     0.3
     """
-    return Schedule(_Constant(_endpoint("value", value)))
+    return Schedule(_Constant(endpoint("value", value)))
 
 
 @annealer

@@ -12,8 +12,8 @@ from torch import Tensor
 from functrain.errors import InvalidArgument
 from functrain.records import reprs
 from functrain.schedule.hyper import Number, Schedule, is_number
-from functrain.schedule.phases import check_by_position, join, slack
-from functrain.schedule.shapes import constant
+from functrain.schedule.phases import as_tuple, check_by_position, join, slack
+from functrain.schedule.shapes import constant, endpoint
 
 
 def piecewise_constant(milestones: Sequence[float], values: Sequence[float]) -> Schedule:
@@ -30,7 +30,7 @@ def piecewise_constant(milestones: Sequence[float], values: Sequence[float]) -> 
     >>> drops(0.49), drops(0.5), drops(0.75), drops(1.0)
     (0.1, 0.01, 0.001, 0.001)
     """
-    values = tuple(values)
+    values = as_tuple("values", values)
     edges = check_milestones(milestones)
     check_as_many("values", len(values), len(edges) + 1, "one more than milestones")
     return join(widths((0.0, *edges, 1.0)), [constant(each) for each in values])
@@ -52,9 +52,10 @@ def multistep(start: float, milestones: Sequence[float], factor: float = 0.1) ->
     (1.0, 0.5, 0.25)
     """
     check_factor("factor", factor)
-    edges = sorted(set(milestones))
-    counts = itertools.accumulate((list(milestones).count(edge) for edge in edges), initial=0)
-    return piecewise_constant(edges, [start * factor**count for count in counts])
+    begin, places = endpoint("start", start), as_tuple("milestones", milestones)
+    edges = sorted(set(places))
+    counts = itertools.accumulate((places.count(edge) for edge in edges), initial=0)
+    return piecewise_constant(edges, [begin * factor**count for count in counts])
 
 
 def staircase(stairs: float, schedule: Schedule) -> Schedule:
@@ -111,7 +112,7 @@ def check_milestones(milestones: Sequence[float]) -> tuple[float, ...]:
     >>> check_milestones([0.3, 0.6])
     (0.3, 0.6)
     """
-    edges = tuple(milestones)
+    edges = as_tuple("milestones", milestones)
     for edge in edges:
         if not is_number(edge) or not 0 < edge < 1:
             raise InvalidArgument(

@@ -1,6 +1,7 @@
 """The wrappers: what each adds to the transform inside, and what it refuses."""
 
 import math
+from collections import OrderedDict, defaultdict, namedtuple
 from functools import partial
 
 import pytest
@@ -189,6 +190,22 @@ def test_numbers_are_found_anywhere_in_a_state_and_the_learner():
     assert tree.structure(edited) == tree.structure(state.opt_state)
 
 
+Pair = namedtuple("Pair", "weight bias")
+
+
+@pytest.mark.parametrize(
+    "kind", [Pair, OrderedDict, lambda **leaves: defaultdict(dict, leaves), lambda **p: [*p.values()]]
+)
+def test_what_is_edited_leaves_the_branches_of_the_parameters(kind):
+    params = kind(weight=torch.ones(2, 1), bias=torch.ones(2))
+    edited = optim.chain(optim.clip_by_global_norm(9.0), optim.inject(optim.adam, lr=0.1))
+    state = edited.init(params)
+    after = optim.edit_injected(state, lr=0.25)
+    assert tree.structure(after) == tree.structure(state) and optim.read_injected(after)["lr"] == 0.25
+    moved, _ = optim.step(edited, params, after, params)
+    assert not tree.differences(moved, tree.map(lambda p: p - 0.25, params), atol=1e-6)
+
+
 def test_an_edited_number_out_of_range_is_refused_in_the_next_update():
     edited, params = optim.inject(optim.sgd, lr=0.1), draw(0)
     state = optim.edit_injected(edited.init(params), lr=-1.0)
@@ -208,6 +225,7 @@ def test_the_repr_says_what_is_inside():
 
 
 LR = optim.inject(optim.sgd, lr=0.1).init({})
+IN_A_GROUP = optim.partition({"a": optim.lookahead(2, 0.5, optim.accumulate(2, SGD))}, {"a": "a"})
 REFUSED = [
     (partial(optim.named_chain, {1: SGD}), "must have strings as names, got 1"),
     (partial(optim.named_chain, {"a": optim.sgd}), "piece 'a' of named_chain must be a Transform"),
@@ -229,13 +247,23 @@ REFUSED = [
     (partial(optim.lookahead, 5, -0.5), "slow_lr must be a number of at least 0"),
     (partial(optim.lookahead, 5, 0.5, optim.sgd), "transform must be a Transform"),
     (partial(optim.apply_if_finite, -1), "most must be a whole number of calls, at least 0, got -1"),
+    (partial(optim.apply_if_finite(1, optim.accumulate(2, SGD)).init, {}), "accumulate.* adds gradients up"),
+    (partial(optim.apply_if_finite(1, optim.chain(optim.accumulate(2, SGD))).init, {}), "it inside, accumulate"),
+    (partial(optim.apply_if_finite(1, IN_A_GROUP).init, {"a": torch.ones(1)}), "or skip_nonfinite around"),
     (partial(optim.flatten, optim.sgd), "transform must be a Transform"),
     (partial(optim.inject, optim.sgd, lr=schedule.constant(1)), "inject needs an argument that is a float"),
     (partial(optim.inject, optim.sgd, lr=-0.1), "lr must be a number of at least 0"),
+    (
+        partial(optim.inject, SGD, lr=0.1),
+        "make must be a function that returns a transform, such as optim.sgd, got sgd",
+    ),
+    (partial(optim.schedule_free, SGD, lr=0.1), "make must be a function that returns a transform"),
+    (partial(optim.discriminative, SGD, {"a": 0.1}, {"a": ...}), "make must be a function that returns a transform"),
     (partial(optim.inject, lambda lr: lr, lr=0.1), "what make returns must be a Transform"),
     (partial(optim.edit_injected, LR, rate=0.1), "holds no hyperparameter 'rate'; it has lr"),
     (partial(optim.edit_injected, SGD.init({}), lr=0.1), "it has none; the optimizer must be made by optim.inject"),
     (partial(optim.edit_injected, LR, lr=math.inf), "lr must be a finite number, got inf"),
+    (partial(optim.edit_injected, LR, lr=torch.tensor(math.inf)), r"lr must be a finite number, got tensor\(inf\)"),
     (partial(optim.edit_injected, LR, lr="0.1"), "lr must be a number"),
     (partial(optim.read_injected, (LR, LR)), "the state holds two hyperparameters 'lr'"),
     (partial(optim.reduce_on_plateau, 1.0), r"factor must be a number in \(0, 1\), got 1.0"),

@@ -94,3 +94,48 @@ def test_check_hyper_reads_no_value_of_a_traced_tensor():
 def test_check_hyper_says_what_it_wants(hyper, limits, message):
     with pytest.raises(InvalidArgument, match=message):
         schedule.check_hyper("rate", hyper, **limits)
+
+
+# What a schedule of one's own gives.
+
+ODD = {
+    "None": (lambda position: None, "it gave None"),
+    "a word": (lambda position: "0.1", "it gave '0.1'"),
+    "a complex number": (lambda position: 1j, "it gave 1j"),
+    "an array": (lambda position: np.array(0.1), r"it gave array\(0.1\)"),
+    "a vector": (lambda position: torch.tensor([0.1]), r"it gave float32\(1,\)"),
+    "a complex tensor": (lambda position: torch.tensor(1j), r"it gave complex64\(\)"),
+    "a schedule": (lambda position: LINE, "it gave linear"),
+}
+
+
+@pytest.mark.parametrize("clock", ["position", "updates", "epochs", "progress"])
+@pytest.mark.parametrize("name", ODD)
+def test_what_is_no_number_is_refused_with_the_schedule(name, clock):
+    f, message = ODD[name]
+    odd = schedule.Schedule(f, clock)
+    for progress in (Progress(0.5, 1, 0.5), Progress(torch.tensor(0.5), torch.tensor(1), torch.tensor(0.5))):
+        with pytest.raises(InvalidArgument, match=f"^the schedule .*lambda.* must give a real number.*; {message}"):
+            schedule.value(odd, progress)
+    with pytest.raises(InvalidArgument, match=r"the schedule .* must give a real number"):
+        schedule.value(odd + 1 if name in ("a vector", "a complex number") else odd, Progress(0.5))
+
+
+@pytest.mark.parametrize("value", [1, np.float32(0.5), torch.tensor(2), torch.tensor(0.5, dtype=torch.float16)])
+def test_what_is_a_number_stays_as_it_is(value):
+    given = schedule.value(schedule.Schedule(lambda position: value), Progress(0.5))
+    assert given is value
+
+
+def test_a_choice_is_1_or_0():
+    late = schedule.Schedule(lambda position: position > 0.5)
+    assert (late(0.2), late(0.7)) == (0.0, 1.0) and type(late(0.7)) is float
+    assert torch.equal(late(torch.tensor([0.2, 0.7])), torch.tensor([0.0, 1.0], dtype=torch.float64))
+
+
+def test_positions_of_any_shape_have_values_of_it():
+    rows = torch.tensor([[0.0, 0.5], [0.25, 1.0]])
+    assert torch.equal(LINE(rows), rows) and schedule.constant(0.5)(rows).shape == rows.shape
+    wrong = schedule.Schedule(lambda position: position[..., None])
+    with pytest.raises(InvalidArgument, match=r"here \(2, 2\); it gave float32\(2, 2, 1\)"):
+        wrong(rows)

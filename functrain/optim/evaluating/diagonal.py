@@ -9,8 +9,9 @@ from functrain import arguments, random, schedule, tree
 from functrain.engine import cond, vjp
 from functrain.optim.arithmetic import lerp, scalar_like, unhide
 from functrain.optim.context import Context
-from functrain.optim.hypers import decays, nonnegative
+from functrain.optim.hypers import decays, nonnegative, positive
 from functrain.optim.leaves import per_leaf
+from functrain.optim.ordering import map_by_path
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper
 
@@ -65,7 +66,7 @@ def scale_by_sophia(
         u = m * now.factor / torch.maximum(h * now.gamma, scalar_like(g, now.eps))
         return unhide(torch.minimum(torch.maximum(u, -limit), limit), m), m, h
 
-    hypers = decays(b1=b1, b2=b2) | nonnegative(eps=eps, gamma=gamma, most=most)
+    hypers = decays(b1=b1, b2=b2) | positive(eps=eps) | nonnegative(gamma=gamma, most=most)
     clipped = per_leaf("scale_by_sophia", formula, hypers, ["mean", "hessian"], counts=True, once=once, real=True)
 
     def update(updates: Any, state: Any, params: Any, context: Context) -> tuple[Any, Any]:
@@ -102,8 +103,12 @@ def hutchinson(params: Any, context: Context) -> Any:
         return params
 
     r = random_signs(params, context)
+
+    def gradients(params: Any) -> Any:
+        return tree.map(lambda p, g: g, params, evaluate(params)[1])  # their keys may stand in another order
+
     # Clones, for inside of `cond` the parameters are closed over, and a gradient within another takes none of those.
-    _, pull = vjp(lambda params: evaluate(params)[1], tree.clone(params))
+    _, pull = vjp(gradients, tree.clone(params))
     return tree.map(lambda product, r: product * r, pull(r)[0], r)
 
 
@@ -119,4 +124,4 @@ def random_signs(params: Any, context: Context) -> Any:
         drawn = random.bernoulli(random.fold_in(context.key, "hutchinson", path), 0.5, tuple(p.shape))  # pyright: ignore
         return torch.where(drawn, 1.0, -1.0).to(p.dtype)
 
-    return tree.map_with_path(draw, params)
+    return map_by_path(draw, params)

@@ -150,7 +150,7 @@ def adafactor(
         decay_power: at most 0, the power of t in the weight of new squares.
         eps: keeps the divisor away from zero; None for the resolution of the dtype in which it is computed.
         least: at least 0, the least size of a parameter that counts.
-        threshold: above 0, the RMS of updates that are not shortened.
+        threshold: at least 0, the RMS of updates that are not shortened.
         weight_decay: at least 0, decoupled, multiplied by `lr`.
         maximize: whether to climb instead.
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from functrain import arguments, random, tree
 from functrain.optim.context import Context
+from functrain.optim.ordering import map_by_path
 from functrain.optim.shapes import check_gradients
 from functrain.optim.transform import Transform, check_transform
 
@@ -80,10 +81,14 @@ def round_stochastically(transform: Transform) -> Transform:
             # The difference of neighbours is exact in float32, and so is its sum with the parameter.
             return round_by_chance(random.fold_in(key, path), before + u, p.dtype).float() - before
 
-        return tree.map_with_path(added, params, wide, changed), state
+        return map_by_path(added, params, wide, changed), state
+
+    def init(params: Any) -> Any:
+        tree.check_tensors(params, "the parameters")
+        return transform.init(tree.map(_wide, params))
 
     return Transform(
-        lambda params: transform.init(tree.map(_wide, params)),
+        init,
         update,
         transform.hypers,
         made=transform.made,
@@ -132,7 +137,7 @@ def short_state(transform: Transform, dtype: torch.dtype = torch.bfloat16) -> Tr
 
     def update(updates: Any, state: Shortened, params: Any, context: Context) -> tuple[Any, Shortened]:
         changed, inner = transform.update(updates, tree.map(_widen, state.inner), params, context)
-        return changed, Shortened(tree.map_with_path(partial(_shorten, context.key, dtype), inner, state.inner))
+        return changed, Shortened(map_by_path(partial(_shorten, context.key, dtype), inner, state.inner))
 
     def _widen(leaf: Tensor) -> Tensor:
         return leaf.float() if leaf.dtype is dtype and leaf.dim() > 0 else leaf

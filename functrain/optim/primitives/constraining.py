@@ -12,6 +12,7 @@ from torch import Tensor
 from functrain import schedule
 from functrain.errors import InvalidArgument
 from functrain.optim.arithmetic import length, scalar_like, unhide
+from functrain.optim.hypers import nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper, Schedule
@@ -115,7 +116,7 @@ def keep_on_simplex(total: Hyper = 1.0) -> Transform:
         total: at least 0; the hyperparameter "total".
 
     Raises:
-        InvalidArgument: the total is no number, or negative.
+        InvalidArgument: the total is no finite number, or negative.
         DtypeMismatch: in `init`, a parameter is complex.
 
     >>> keep_on_simplex().update({"w": torch.tensor([0.5, 0.7])}, (), {"w": torch.zeros(2)})[0]
@@ -125,7 +126,7 @@ def keep_on_simplex(total: Hyper = 1.0) -> Transform:
     def onto(now, x: Tensor) -> Tensor:
         return _on_simplex(x, scalar_like(x, now.total))
 
-    return _keeping("keep_on_simplex", onto, {"total": schedule.check_hyper("total", total, minimum=0)})
+    return _keeping("keep_on_simplex", onto, nonnegative(total=total))
 
 
 def _radius(radius: Hyper) -> dict[str, Hyper]:

@@ -5,11 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from functrain import random, tree
+from functrain import random
 from functrain.optim.arithmetic import plus
 from functrain.optim.context import Context
 from functrain.optim.hypers import nonnegative
 from functrain.optim.leaves import per_leaf
+from functrain.optim.ordering import map_by_path
 from functrain.optim.transform import Transform
 from functrain.schedule import Hyper
 
@@ -45,7 +46,7 @@ def add_noise(eta: Hyper = 0.01, gamma: Hyper = 0.55, name: str = "add_noise") -
 
     def update(updates: Any, state: Any, params: Any, context: Context) -> tuple[Any, Any]:
         key: Any = context.key
-        noise = tree.map_with_path(lambda path, leaf: _normal(random.fold_in(key, name, path), leaf), updates)
+        noise = map_by_path(lambda path, leaf: _normal(random.fold_in(key, name, path), leaf), updates)
         return piece.update(updates, state, noise, context)
 
     return Transform(piece.init, update, piece.hypers, needs=("key",), label="add_noise")

@@ -1,6 +1,7 @@
 """Updates of matrices whose singular values are all about 1: Muon."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from functrain.errors import InvalidArgument, ShapeMismatch
 from functrain.optim.hypers import check_fixed
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
+from functrain.schedule.hyper import is_number
 
 QUINTIC = (3.4445, -4.775, 2.0315)
 """Coefficients that raise small singular values quickly, and bring all near 1 instead of to it."""
@@ -33,7 +35,7 @@ def orthogonalize(
         dtype: in which to compute; None for the dtype of the gradient.
 
     Raises:
-        InvalidArgument: there are not three coefficients, or steps is no whole number.
+        InvalidArgument: there are not three coefficients, steps is no whole number, or dtype is none.
         DtypeMismatch: in `init`, a parameter is complex.
         ShapeMismatch: in `update`, something is no matrix.
 
@@ -42,10 +44,12 @@ def orthogonalize(
     >>> torch.linalg.svdvals(updates["w"]).round(decimals=1)
     tensor([1.1000, 0.7000])
     """
-    if len(coefficients) != 3:
+    if not isinstance(coefficients, Sequence) or len(coefficients) != 3 or not all(map(is_number, coefficients)):
         raise InvalidArgument(f"coefficients must be three numbers, got {coefficients!r}")
     arguments.whole("steps", steps, 0)
     check_fixed(eps=eps)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InvalidArgument(f"dtype must be a floating-point torch.dtype, or None for the gradient's, got {dtype!r}")
 
     def formula(now, g: Tensor, p: Tensor) -> Tensor:
         if g.dim() != 2:

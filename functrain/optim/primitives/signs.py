@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
+from functrain.errors import InvalidArgument
 from functrain.optim.arithmetic import lerp, scalar_like, sign
-from functrain.optim.hypers import check_fixed, decays, nonnegative
+from functrain.optim.hypers import check_fixed, decays, finite, nonnegative
 from functrain.optim.leaves import per_leaf
 from functrain.optim.transform import Transform
-from functrain.schedule import Hyper, Number, check_hyper
+from functrain.schedule import Hyper, Number, Schedule, check_hyper
 
 
 def scale_by_lion(b1: Hyper = 0.9, b2: Hyper = 0.99) -> Transform:
@@ -55,10 +56,10 @@ def scale_by_rprop(
     It needs gradients of all examples.
 
     Args:
-        initial: the first step size, above 0.
+        initial: the first step size, at least 0.
         shrink: in [0, 1); the hyperparameter "shrink".
         grow: at least 1; the hyperparameter "grow".
-        least: the smallest step size; the hyperparameter "least".
+        least: the smallest step size, at most `most`; the hyperparameter "least".
         most: the largest step size; the hyperparameter "most".
 
     Raises:
@@ -80,6 +81,8 @@ def scale_by_rprop(
         return way * size, way, size
 
     hypers = decays(shrink=shrink) | nonnegative(least=least, most=most)
-    hypers["grow"] = check_hyper("grow", grow, minimum=1)
+    hypers |= finite(grow=check_hyper("grow", grow, minimum=1))
+    if not any(isinstance(limit, (Schedule, Tensor)) for limit in (least, most)) and least > most:  # pyright: ignore
+        raise InvalidArgument(f"least must be at most most, got least={least!r}, most={most!r}")
     slots = {"sign": torch.zeros_like, "size": lambda p: torch.zeros_like(p) + beginning}
     return per_leaf("scale_by_rprop", formula, hypers, slots)

@@ -10,6 +10,7 @@ from functrain.errors import InvalidArgument
 from functrain.optim.arithmetic import root
 from functrain.optim.context import Context, Examples
 from functrain.optim.hypers import nonnegative
+from functrain.optim.ordering import map_by_path
 from functrain.optim.transform import Transform, stateless
 from functrain.schedule import Hyper
 
@@ -122,7 +123,7 @@ def add_private_noise(max_norm: Hyper, noise_multiplier: Hyper, lot_size: int | 
             after = (real + z * spread).to(real.dtype)
             return torch.view_as_complex(after) if g.is_complex() else after
 
-        return tree.map_with_path(noisy, updates)
+        return map_by_path(noisy, updates)
 
     needs = ("key",) if lot_size is not None else ("key", "examples")
     return stateless(f, hypers, needs=needs, label="add_private_noise")

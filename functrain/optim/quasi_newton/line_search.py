@@ -13,6 +13,7 @@ from functrain.optim.hypers import check_fixed, nonnegative
 from functrain.optim.quasi_newton.vectors import ravel, unravel
 from functrain.optim.transform import Transform, check_transform
 from functrain.schedule import Hyper
+from functrain.schedule.hyper import is_number
 
 BRACKETING, ZOOMING, DONE = 0, 1, 2
 
@@ -90,7 +91,7 @@ def strong_wolfe(
     check_transform(transform)
     arguments.whole("max_steps", max_steps)
     check_fixed(tolerance=tolerance)
-    if not 0 < c1 < c2 < 1:
+    if not (is_number(c1) and is_number(c2) and 0 < c1 < c2 < 1):
         raise InvalidArgument(f"c1 and c2 must be numbers with 0 < c1 < c2 < 1, got {c1!r} and {c2!r}")
 
     def update(updates: Any, state: Any, params: Any, context: Context) -> tuple[Any, Any]:

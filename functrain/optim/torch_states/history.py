@@ -8,6 +8,7 @@ from torch import Tensor
 
 from functrain import tree
 from functrain.errors import InvalidArgument
+from functrain.optim.ordering import ordered_leaves, refill
 from functrain.optim.quasi_newton.curvature import Memory
 from functrain.optim.quasi_newton.vectors import ravel
 
@@ -79,8 +80,10 @@ def write_memory(memory: Memory, params: Any, order: Sequence[str]) -> dict[str,
 
 def _columns(params: Any, order: Sequence[str]) -> Tensor:
     """Return where in our vector the elements of its vector stand."""
-    numbers, begin = {}, 0
-    for path, leaf in tree.leaves_with_path(params):
+    numbers, begin = [], 0
+    for leaf in ordered_leaves(params):
         size = leaf.numel() * (2 if leaf.is_complex() else 1)
-        numbers[path], begin = torch.arange(begin, begin + size, device=leaf.device), begin + size
-    return torch.cat([numbers[path] for path in order])
+        numbers.append(torch.arange(begin, begin + size, device=leaf.device))
+        begin += size
+    by_path = dict(tree.leaves_with_path(refill(params, numbers)))
+    return torch.cat([by_path[path] for path in order])

@@ -5,6 +5,7 @@ from typing import Any
 
 from functrain import tree
 from functrain.errors import InvalidArgument
+from functrain.optim.ordering import own_paths
 
 
 def order_of(params: Any, paths: Sequence[str] | None) -> list[str]:
@@ -14,7 +15,7 @@ def order_of(params: Any, paths: Sequence[str] | None) -> list[str]:
     >>> order_of({"a": torch.ones(1), "b": torch.ones(1)}, ["b", "a"])
     ['b', 'a']
     """
-    own = tree.paths(params)
+    own = own_paths(tree.paths(params))
     if paths is not None and sorted(paths) != sorted(own):
         wrong = sorted(set(paths) ^ set(own)) or list(paths)
         raise InvalidArgument(f"paths must be those of params, each once; they differ in {', '.join(wrong[:10])}")

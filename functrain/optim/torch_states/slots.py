@@ -56,11 +56,15 @@ def visit(transform: Transform, state: Any, paths: Sequence[str], f: Visit) -> A
         return {name: visit(piece, state[name], _own(state[name], paths), f) for name, piece in pieces.items()}
     if isinstance(pieces, tuple) and type(state) is tuple and len(pieces) == len(state):
         return tuple(visit(piece, one, paths, f) for piece, one in zip(pieces, state, strict=True))
-    if state == ():
+    if state == () and not pieces:
         return ()
-    if isinstance(state, Memory) or (isinstance(state, dict) and transform.label in SLOTS):
+    if isinstance(state, Memory) or (isinstance(state, dict) and state.keys() - {"count"} == _kept_by(transform)):
         return f(transform, state, paths)
     raise InvalidArgument(_refusal(transform, state))
+
+
+def _kept_by(transform: Transform) -> set[str] | None:
+    return set(SLOTS[transform.label]) if isinstance(transform.label, str) and transform.label in SLOTS else None
 
 
 def _own(state: Any, paths: Sequence[str]) -> Sequence[str]:
@@ -76,9 +80,10 @@ def _is_slot(slot: Any) -> bool:
 
 
 def _refusal(transform: Transform, state: Any) -> str:
-    if isinstance(transform.pieces, tuple | Mapping) or type(state) is tuple:
+    if isinstance(transform.pieces, tuple | Mapping) or _kept_by(transform) is not None:
         return f"the state is not of {transform!r}; give the one that its init or its last step returned"
     if isinstance(state, dict) and isinstance(transform.label, str):
         keeps = ", ".join(name for name in state if name != "count") or "count"
         return f"torch.optim has the states of {ALL}, and {transform!r} keeps {keeps}"
-    return f"the state of a chain is wanted, and this holds {type(state).__name__}; take the optimizer inside"
+    held = type(state).__name__ if tree.is_node(type(state)) else f"that of {transform!r}"
+    return f"the state of a chain is wanted, and this holds {held}; take the optimizer inside"

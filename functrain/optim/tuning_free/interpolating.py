@@ -12,9 +12,10 @@ from functrain.optim.arithmetic import lerp
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated
 from functrain.optim.hypers import check_fixed, nonnegative, positive
+from functrain.optim.ordering import own_paths
 from functrain.optim.searching import search
-from functrain.optim.shapes import check_gradients, check_state, device
-from functrain.optim.transform import Transform, check_transform
+from functrain.optim.shapes import check_gradients, check_state, device, wide_copy
+from functrain.optim.transform import Transform, made_by
 from functrain.optim.wrappers.looking_ahead import LookedAhead
 from functrain.records import reprs
 from functrain.schedule import Hyper, Number
@@ -65,7 +66,7 @@ def schedule_free(make: Callable[[Hyper], Transform], lr: Hyper, b1: Number = 0.
     >>> params, evaluation_params(state, params)
     ({'w': tensor([1.4500])}, {'w': tensor([1.5000])})
     """
-    transform = check_transform(make(nonnegative(lr=lr)["lr"]), "what make returns")
+    transform = made_by(make, nonnegative(lr=lr)["lr"])
     check_fixed(b1=b1, power=power)
     positive(b1=b1)
     if isinstance(b1, Tensor) or b1 >= 1:
@@ -74,7 +75,7 @@ def schedule_free(make: Callable[[Hyper], Transform], lr: Hyper, b1: Number = 0.
 
     def init(params: Any) -> ScheduleFree:
         zero = torch.zeros((), dtype=torch.float64, device=device(params))
-        wide = tree.map(lambda p: p.to(torch.promote_types(p.dtype, torch.float32), copy=True), params)
+        wide = wide_copy(params)
         return ScheduleFree(zero + b1, zero, zero.clone(), wide, transform.init(params))
 
     def update(updates: Any, state: ScheduleFree, params: Any, context: Context) -> tuple[Any, ScheduleFree]:
@@ -129,6 +130,7 @@ def evaluation_params(opt_state: Any, params: Any) -> Any:
             "evaluation_params: the state is that of an optimizer whose parameters themselves are evaluated; it holds "
             "no state of schedule_free or lookahead"
         )
+    own_paths(tree.paths(params))
     here = dict(tree.leaves_with_path(params))
     for state in states:
         # By path, for inside of `partition` the parameters of a group are a flat dict.

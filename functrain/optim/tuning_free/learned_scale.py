@@ -10,7 +10,7 @@ from functrain.optim.arithmetic import root
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated
 from functrain.optim.hypers import check_fixed, nonnegative, positive
-from functrain.optim.shapes import check_gradients, check_state, check_trainable, device
+from functrain.optim.shapes import check_gradients, check_state, check_trainable, device, wide_copy
 from functrain.optim.transform import Transform, check_transform
 from functrain.optim.tuning_free.polyak import dot, squared_norm
 from functrain.schedule import Hyper, Number
@@ -76,7 +76,7 @@ def mechanize(
     def init(params: Any) -> Mechanized:
         check_trainable(params)
         zero = torch.zeros(memories, dtype=torch.float64, device=device(params))
-        wide = tree.map(lambda p: p.to(torch.promote_types(p.dtype, torch.float32), copy=True), params)
+        wide = wide_copy(params)
         return Mechanized(zero + initial, zero, zero.clone(), zero.clone(), wide, transform.init(params))
 
     def update(updates: Any, state: Mechanized, params: Any, context: Context) -> tuple[Any, Mechanized]:

@@ -101,6 +101,7 @@ def accumulate(k: int, transform: Transform | None = None) -> Any:
 
 
 def _init(transform: Transform, params: Any) -> Accumulated:
+    tree.check_tensors(params, "the parameters")
     zero = torch.zeros((), dtype=torch.float64, device=device(params))
     total = tree.map(lambda p: torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32)), params)
     return Accumulated(counter(params), counter(params), zero, zero.clone(), total, transform.init(params))

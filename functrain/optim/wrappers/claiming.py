@@ -5,8 +5,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import EllipsisType
 from typing import Any
 
+from torch import Tensor
+
 from functrain import tree
 from functrain.errors import InvalidArgument
+from functrain.optim.ordering import own_paths
 
 Where = str | Sequence[str] | Callable[[str, Any], bool] | EllipsisType
 """What a group claims: patterns of dotted paths, a predicate of (path, leaf), or `...` for the rest."""
@@ -34,11 +37,13 @@ def claims(groups: Collection[str], where: Mapping[str, Where]) -> Callable[[Any
 
     def owners(params: Any) -> Owners:
         leaves, structure = tree.flatten(params)
+        if not all(isinstance(leaf, Tensor) for leaf in leaves):
+            tree.check_tensors(params, "the parameters")
         key = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
         if key not in seen:
             if len(seen) >= MOST_KEPT:
                 seen.clear()
-            paths = tree.paths(tree.unflatten(structure, range(len(leaves))))
+            paths = own_paths(tree.paths(tree.unflatten(structure, range(len(leaves)))))
             seen[key] = _owners(where, rest, list(zip(paths, leaves, strict=True)))
         return seen[key]
 

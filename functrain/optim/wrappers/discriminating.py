@@ -8,7 +8,7 @@ from torch import Tensor
 
 from functrain.errors import InvalidArgument
 from functrain.optim.hypers import nonnegative
-from functrain.optim.transform import Transform
+from functrain.optim.transform import Transform, made_by
 from functrain.optim.wrappers.claiming import Where
 from functrain.optim.wrappers.partitioning import partition
 from functrain.schedule import Hyper, Schedule
@@ -40,7 +40,7 @@ def discriminative(
     >>> tuned.update(params, tuned.init(params), params)[0]
     {'0': {'bias': tensor([-0.0100])}, '1': {'bias': tensor([-0.1000])}}
     """
-    return partition({name: make(lr) for name, lr in lrs.items()}, where)
+    return partition({name: made_by(make, lr) for name, lr in lrs.items()}, where)
 
 
 def spread(

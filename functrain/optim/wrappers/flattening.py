@@ -7,7 +7,8 @@ import torch
 
 from functrain import tree
 from functrain.optim.context import Context
-from functrain.optim.shapes import check_gradients, check_trainable
+from functrain.optim.ordering import ordered_leaves, refill
+from functrain.optim.shapes import check_gradients, check_kinds, check_trainable
 from functrain.optim.stepping import step
 from functrain.optim.transform import Transform, check_transform
 
@@ -38,6 +39,7 @@ def flatten(transform: Transform) -> Transform:
 
     def through(f: Any, updates: Any, state: Any, params: Any, context: Context) -> tuple[Any, Any]:
         check_gradients(updates, params)
+        check_kinds(updates, params)  # as casting would leave out what is imaginary
         in_order = tree.map(lambda p, g: g.to(p.dtype), params, updates)
         flat, state = f(transform, _vectors(in_order), state, _vectors(params), _flat_evaluate(context, params))
         return _arrays(flat, params), state
@@ -59,18 +61,19 @@ def flatten(transform: Transform) -> Transform:
 
 def _vectors(arrays: Any) -> dict[str, torch.Tensor]:
     by_dtype: dict[str, list[torch.Tensor]] = {}
-    for leaf in tree.leaves(arrays):
+    for leaf in ordered_leaves(arrays):
         by_dtype.setdefault(_name(leaf), []).append(leaf.reshape(-1))
     return {name: torch.cat(leaves) for name, leaves in by_dtype.items()}
 
 
 def _arrays(vectors: dict[str, torch.Tensor], like: Any) -> Any:
     sizes: dict[str, list[int]] = {}
-    for leaf in tree.leaves(like):
+    leaves = ordered_leaves(like)
+    for leaf in leaves:
         sizes.setdefault(_name(leaf), []).append(leaf.numel())
     # Clones, because pieces of one vector would share its memory.
     pieces = {name: iter(vectors[name].split(each)) for name, each in sizes.items()}
-    return tree.map(lambda leaf: next(pieces[_name(leaf)]).reshape(leaf.shape).clone(), like)
+    return refill(like, [next(pieces[_name(leaf)]).reshape(leaf.shape).clone() for leaf in leaves])
 
 
 def _flat_evaluate(context: Context, like: Any) -> Context:

@@ -108,6 +108,9 @@ def unfreeze_gradually(transform: Transform, groups: Sequence[Where], milestones
     {'0': {'bias': tensor([-0.5000])}, '1': {'bias': tensor([-0.5000])}}
     """
     check_transform(transform)
+    for name, values in (("groups", groups), ("milestones", milestones)):
+        if isinstance(values, str) or not isinstance(values, Sequence):
+            raise InvalidArgument(f"{name} must be a list, got {values!r}")
     groups, milestones = list(groups), list(milestones)
     if not groups or len(milestones) != len(groups) - 1:
         raise InvalidArgument(

@@ -1,5 +1,6 @@
 """Hyperparameters in the state, where they are read and edited by name while training goes on."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,11 @@ from torch import Tensor
 from functrain import schedule, tree
 from functrain.errors import InvalidArgument
 from functrain.optim.context import Context
+from functrain.optim.searching import search
 from functrain.optim.shapes import device
-from functrain.optim.transform import Transform, check_transform
+from functrain.optim.transform import Transform, made_by
 from functrain.records import reprs
+from functrain.schedule.hyper import is_readable
 
 
 @tree.node
@@ -55,7 +58,7 @@ def inject(make: Callable[..., Transform], **hypers: Any) -> Transform:
     fixed = {name: hyper for name, hyper in hypers.items() if name not in numbers}
     if not numbers:
         raise InvalidArgument(f"inject needs an argument that is a float, such as lr=0.1; got {sorted(hypers)}")
-    check_transform(make(**hypers), "what make returns")
+    made_by(make, **hypers)
 
     def with_(values: dict[str, Tensor]) -> Transform:
         return make(**fixed, **values)
@@ -136,7 +139,7 @@ def edit_injected(opt_state: Any, **hypers: float | Tensor) -> Any:
             has = ", ".join(present) or "none; the optimizer must be made by optim.inject"
             raise InvalidArgument(f"the state holds no hyperparameter {name!r}; it has {has}")
         schedule.check_hyper(name, value)
-        if isinstance(value, schedule.Schedule) or (not isinstance(value, Tensor) and abs(value) == float("inf")):
+        if isinstance(value, schedule.Schedule) or not _is_finite(value):
             raise InvalidArgument(f"{name} must be a finite number, got {value!r}")
 
     def edit(state: Injected) -> Injected:
@@ -144,6 +147,12 @@ def edit_injected(opt_state: Any, **hypers: float | Tensor) -> Any:
         return Injected(new, _each(edit, state.inner))
 
     return _each(edit, opt_state)
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not is_readable(value) or bool(value.isfinite())
+    return math.isfinite(value)
 
 
 def _like(old: Tensor, value: float | Tensor) -> Tensor:
@@ -154,6 +163,8 @@ def _each(f: Callable[[Injected], Injected], state: Any) -> Any:
     """Return a state in which each outermost `Injected` went through f."""
     if isinstance(state, Injected):
         return f(state)
+    if not search(state, Injected):  # so that what is like the parameters, of whatever branches, stays as it is
+        return state
     if isinstance(state, dict):
         return {key: _each(f, part) for key, part in state.items()}
     if isinstance(state, (list, tuple)):

@@ -11,7 +11,7 @@ from functrain.optim.arithmetic import plus
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated
 from functrain.optim.hypers import nonnegative
-from functrain.optim.shapes import counter
+from functrain.optim.shapes import counter, wide_copy
 from functrain.optim.stepping import apply_updates
 from functrain.optim.transform import Transform, check_transform
 from functrain.records import reprs
@@ -69,7 +69,7 @@ def lookahead(k: int, slow_lr: Hyper = 0.5, transform: Transform | None = None) 
     made = transform.made
 
     def init(params: Any) -> LookedAhead:
-        wide = tree.map(lambda p: p.to(torch.promote_types(p.dtype, torch.float32), copy=True), params)
+        wide = wide_copy(params)
         return LookedAhead(counter(params), wide, transform.init(params))
 
     def update(updates: Any, state: LookedAhead, params: Any, context: Context) -> tuple[Any, LookedAhead]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from functrain import tree
+from functrain.engine.tracing.recording import is_recorded
 from functrain.optim.context import Context, Examples
 from functrain.optim.counting import has_updated
 from functrain.optim.shapes import check_gradients, counter
@@ -121,7 +122,9 @@ def _of_group(
     leaves, structure = tree.flatten(params)
 
     def evaluate(part: dict[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-        here = [part[path] if owner == name else leaf for (owner, path), leaf in zip(owned, leaves, strict=True)]
+        # Clones in a trace, for the same reason as in `hutchinson`: what is closed over inside of `cond`.
+        others = [leaf.clone() for leaf in leaves] if is_recorded() else leaves
+        here = [part[path] if owner == name else leaf for (owner, path), leaf in zip(owned, others, strict=True)]
         loss, grads = whole(tree.unflatten(structure, here))
         grads = tree.map(lambda p, g: g, params, grads)  # in the parameters' order
         return loss, _split(grads, owned, dict.fromkeys(owner for owner, _ in owned)).get(name, {})

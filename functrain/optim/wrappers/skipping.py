@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 
 from functrain import arguments, tree
+from functrain.errors import InvalidArgument
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated, only_where
+from functrain.optim.searching import search
 from functrain.optim.shapes import counter, device
 from functrain.optim.transform import Transform, check_transform
+from functrain.optim.wrappers.accumulation import Accumulated
 
 
 @tree.node
@@ -98,12 +101,16 @@ def apply_if_finite(most: int, transform: Transform | None = None) -> Any:
     Where the updates that the transform inside makes hold NaN or an infinity, there is no update and its state stays.
     After `most` such calls in a row the next one goes through whatever it holds, so that the loss shows what is wrong.
 
+    It belongs inside of `accumulate`, where a group of batches that comes to what is not finite is left out. Around it
+    the sum of the group would stay, and never be finite again.
+
     Args:
         most: how many calls in a row are let go by, at least 0.
         transform: the transform inside; without it, a function that takes one is returned.
 
     Raises:
-        InvalidArgument: most is no whole number of at least 0, or the transform is none.
+        InvalidArgument: most is no whole number of at least 0, or the transform is none. In `init`, the transform
+            accumulates.
 
     See also: `skip_nonfinite`, which looks at the gradients, and never gives up.
 
@@ -120,7 +127,9 @@ def apply_if_finite(most: int, transform: Transform | None = None) -> Any:
     check_transform(transform)
 
     def init(params: Any) -> Rejected:
-        return Rejected(counter(params), counter(params), counter(params), transform.init(params))
+        inner = transform.init(params)
+        _refuse_sums(transform, inner)
+        return Rejected(counter(params), counter(params), counter(params), inner)
 
     def update(updates: Any, state: Rejected, params: Any, context: Context) -> tuple[Any, Rejected]:
         changed, inner = transform.update(updates, state.inner, params, context)
@@ -140,6 +149,15 @@ def apply_if_finite(most: int, transform: Transform | None = None) -> Any:
         needs=transform.needs,
         label=lambda: f"apply_if_finite(most={most}, transform={transform!r})",
     )
+
+
+def _refuse_sums(transform: Transform, state: Any) -> None:
+    if search(state, Accumulated):
+        raise InvalidArgument(
+            f"apply_if_finite: {transform!r} adds gradients up, and where their sum is not finite it would stay so, "
+            "for a call that makes no update leaves the state; put it inside, accumulate(k, apply_if_finite(most, "
+            "...)), or skip_nonfinite around, which leaves out single batches"
+        )
 
 
 def zeros_unless(finite: Tensor, updates: Any, transform: Transform) -> Any:

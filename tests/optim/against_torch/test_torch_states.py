@@ -309,6 +309,17 @@ REFUSED = [
         "the state is not of scale_by_adam",
     ),
     (
+        lambda: optim.to_torch(optim.adam(), optim.sgd(0.1, momentum=0.9).init(BEGIN), BEGIN),
+        InvalidArgument,
+        "the state is not of scale_by_adam.*; give the one that its init or its last step returned",
+    ),
+    (lambda: optim.to_torch(optim.adam(), (), BEGIN), InvalidArgument, "the state is not of adam"),
+    (
+        lambda: optim.from_torch(optim.flatten(optim.adam()), ADAM, BEGIN),
+        InvalidArgument,
+        r"this holds that of flatten\(adam.*; take the optimizer inside",
+    ),
+    (
         lambda: optim.to_torch(TWICE, TWICE.init(BEGIN), BEGIN),
         InvalidArgument,
         "keeps 'exp_avg' twice, and a torch optimizer once",

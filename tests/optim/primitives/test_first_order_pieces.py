@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import functrain as ft
-from functrain import data, nn, optim, random, tree
+from functrain import data, nn, optim, random, schedule, tree
 from functrain.errors import DtypeMismatch, InvalidArgument
 
 DOUBLE, KEY = torch.float64, random.key(3)
@@ -219,3 +219,21 @@ def test_sm3_keeps_a_number_for_each_index_of_each_axis():
 def test_a_mean_that_looks_ahead_has_no_debias():
     with pytest.raises(InvalidArgument, match="nesterov and debias exclude each other"):
         optim.ema(0.9, nesterov=True, debias=True)
+
+
+ZEROS = {"number": 0.0, "tensor": torch.tensor(0.0), "schedule": schedule.constant(0.0)}
+CLIPS = ["clip", "clip_by_global_norm", "clip_by_block_norm", "clip_by_block_rms", "clip_by_unit_norm"]
+
+
+@pytest.mark.parametrize("zero", ZEROS)
+@pytest.mark.parametrize("name", CLIPS)
+def test_a_limit_of_zero_leaves_zeros_and_no_nan(name, zero):
+    piece = getattr(optim, name)(ZEROS[zero])
+    gradients = {"none": torch.zeros(2, 2), "some": torch.ones(2, 2)}
+    assert tree.equal(passed(piece, gradients), tree.zeros_like(gradients))
+    assert tree.equal(passed(piece, {"none": torch.zeros(2)}), {"none": torch.zeros(2)})
+
+
+def test_a_simplex_has_a_finite_total():
+    with pytest.raises(InvalidArgument, match="total must be a finite number"):
+        optim.keep_on_simplex(math.inf)

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import functrain as ft
 from functrain import losses, optim, tree
 from functrain.errors import InvalidArgument
 
@@ -123,3 +124,18 @@ def test_accumulate_refuses_what_evaluates_the_batch():
         InvalidArgument, match=r"accumulate: line_search\(\) evaluates other parameters on the batch, and"
     ):
         optim.accumulate(2, line_search)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(), (3,)], ids=str)
+def test_gradients_of_a_short_dtype_are_summed_in_float32(dtype, shape):
+    # A weight as a tensor, as training steps have it, is no number: their product overflowed, or lost digits.
+    transform, values = optim.accumulate(2, optim.sgd(1.0)), {"w": torch.zeros(shape, dtype=dtype)}
+    gradients = [torch.full(shape, 2000.0, dtype=dtype), torch.full(shape, 1000.0, dtype=dtype)]
+    expected = -sum(weight * g.double() for weight, g in zip((101.0, 37.0), gradients, strict=True)) / 138
+    for make in (float, torch.tensor, lambda weight: torch.tensor(weight, dtype=torch.float64)):
+        for compile in (lambda f: f, ft.jit):
+            step = compile(lambda g, state, w: optim.step(transform, {"w": g}, state, values, optim.Context(weight=w)))
+            after, state = step(gradients[0], transform.init(values), make(101.0))
+            after, state = step(gradients[1], state, make(37.0))
+            torch.testing.assert_close(after["w"], expected.to(dtype), rtol=0, atol=0)

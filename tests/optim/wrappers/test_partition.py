@@ -197,3 +197,25 @@ def test_freeze_needs_a_transform_and_to_know_what():
         optim.freeze("a", 0.1)
     with pytest.raises(InvalidArgument, match=r"freeze must claim a pattern .*; got 3"):
         optim.freeze(3, optim.sgd(0.1))
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_a_group_that_looks_at_the_curvature_sees_the_others_as_they_are(every):
+    # In a trace the estimate stands in a branch of `cond`, which closes over the parameters of the other group.
+    def loss(params):
+        return (params["a"] * params["b"] * 2).sin().sum()
+
+    def step(params, state):
+        value, grads = evaluate(params)
+        context = optim.Context(loss=value, key=ft.random.key(0), evaluate=evaluate)
+        return optim.step(groups, grads, state, params, context)
+
+    evaluate = ft.value_and_grad(loss)
+    for other in (optim.sgd(0.1), optim.freeze("b", optim.identity)):
+        groups = optim.partition({"x": optim.sophia(0.01, every=every), "y": other}, {"x": "a", "y": "b"})
+        plain = compiled = {"a": torch.ones(2), "b": torch.full((2,), 0.5)}
+        first, second = groups.init(plain), groups.init(plain)
+        for _ in range(4):
+            plain, first = step(plain, first)
+            compiled, second = ft.jit(step)(compiled, second)
+        assert not tree.differences((compiled, second), (plain, first), rtol=1e-5, atol=1e-6)

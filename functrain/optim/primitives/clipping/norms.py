@@ -52,7 +52,7 @@ def clip_by_block_rms(threshold: Hyper) -> Transform:
     NaN. (Shazeer and Stern, 2018, section 6, https://arxiv.org/abs/1804.04235.)
 
     Args:
-        threshold: above 0; the hyperparameter "threshold".
+        threshold: at least 0; the hyperparameter "threshold".
 
     Raises:
         InvalidArgument: the threshold is no number, or negative.
@@ -64,7 +64,9 @@ def clip_by_block_rms(threshold: Hyper) -> Transform:
 
     def formula(now, g: Tensor, p: Tensor) -> Tensor:
         size = rms(g)
-        excess = torch.maximum(size / now.threshold, torch.ones_like(size))
+        # The division where the leaf is too large: 0 / 0 would be NaN for a threshold of 0 and no gradient at all.
+        longer = size > scalar_like(size, now.threshold)
+        excess = torch.where(longer, size / now.threshold, 1.0)
         return g / torch.where(size.isfinite(), excess, torch.nan)
 
     return per_leaf("clip_by_block_rms", formula, {"threshold": threshold})

@@ -132,7 +132,7 @@ def scale_by_adadelta(rho: Hyper = 0.9, eps: Hyper = 1e-6) -> Transform:
 
     Args:
         rho: in [0, 1), the decay of both mean squares; the hyperparameter "rho".
-        eps: above 0, from which the updates grow; the hyperparameter "eps".
+        eps: at least 0, from which the updates grow; the hyperparameter "eps".
 
     Raises:
         InvalidArgument: a number is out of range.
