@@ -296,3 +296,31 @@ def test_a_function_of_ones_own_stays_itself_in_an_application():
     x = torch.ones(2, requires_grad=True)
     function(x).sum().backward()
     assert x.grad is not None and x.grad.tolist() == [3.0, 3.0]
+
+
+ROWS = {
+    "dropout": drop,
+    "rand": lambda row: torch.rand(4) + 0 * row,
+    "bernoulli_": lambda row: torch.empty_like(row).bernoulli_(0.5),
+    "normal_": lambda row: torch.empty(4).normal_() > 0 * row,
+    "a function": function_with_setup(forward=drop),
+    "remat": lambda row: ft.remat(drop)(row),
+}
+
+
+@pytest.mark.parametrize("draw", ROWS)
+def test_the_rows_of_a_vmap_draw_other_numbers_where_it_says_so(draw):
+    def rows(randomness, key):
+        place = lambda x: torch.func.vmap(ROWS[draw], randomness=randomness)(torch.ones(16, 4, dtype=X.dtype))  # noqa: E731
+        model = nn.from_module(Does(lambda x: place(x).reshape(-1)))
+        params, buffers = model.init(random.key(0), X)
+        run = lambda key: model.apply(params, buffers, X, nn.training(key))[0].view(16, 4)  # noqa: E731
+        assert torch.equal(ft.jit(run)(key), run(key)) and torch.equal(run(key), run(key))
+        return run(key), ft.vmap(run)(key[None])[0]
+
+    for same in rows("same", random.key(1)):
+        assert all(torch.equal(row, same[0]) for row in same)
+    different, mapped = rows("different", random.key(1))
+    assert len({tuple(row.tolist()) for row in different}) > 4  # of 16 masks of four bits
+    assert torch.equal(different, mapped)
+    assert not torch.equal(different, rows("different", random.key(2))[0])

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from functrain import random
-from functrain.dispatch_state import level, plain
+from functrain.dispatch_state import current_level, level, plain, rows_drawn_apart
 from functrain.engine.tracing.abstract_tensor import storage_of
 from functrain.engine.tracing.modes.staying_modes import StayingMode, answers_itself
 from functrain.engine.tracing.recording import recording
@@ -76,7 +76,7 @@ class Running(StayingMode):
         self.counts: dict[str, int] = {}
         self._root_key: Tensor | None = None  # made when it is asked for
         self._memories: dict[int, str] | None = None
-        self._around = ""
+        self._around, self._level = "", current_level()
         self.recorded_in, self.is_over = recording(), False
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -142,6 +142,11 @@ class Running(StayingMode):
         """Whether there is a key for each row of a `vmap`, so that all that is drawn into must have its rows too."""
         return self.mode.key is not None and level(self.mode.key) >= 0
 
+    @property
+    def rows_apart(self) -> list[Tensor]:
+        """The number of the row for each `vmap` in the module whose rows draw other numbers."""
+        return rows_drawn_apart(self._level)
+
     # Places
 
     def place(self) -> str:
@@ -179,7 +184,7 @@ class Running(StayingMode):
                 "nn.training(key), or with nn.Mode(key=key) to evaluate"
             )
         count = self.counts[place] = self.counts.get(place, -1) + 1
-        return random.fold_in(root, place, count)
+        return random.fold_in(root, place, count, *self.rows_apart)
 
     @property
     def root_key(self) -> Tensor | None:
