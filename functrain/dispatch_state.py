@@ -13,6 +13,8 @@ from torch._C import DispatchKey, _dispatch_tls_is_dispatch_key_included  # pyri
 from torch._C import _len_torch_dispatch_stack as dispatch_modes  # pyright: ignore
 from torch._C import _len_torch_function_stack as function_modes  # pyright: ignore
 from torch._C._functorch import (  # pyright: ignore
+    CVmapInterpreterPtr,
+    RandomnessType,
     TransformType,
     _add_batch_dim,
     _unwrap_batched,
@@ -280,6 +282,26 @@ def vectorizing_levels(tensors: Iterable[torch.Tensor]) -> set[int]:
     set()
     """
     return {level(t) for x in tensors for t in layers(x) if is_batchedtensor(t)}
+
+
+def rows_drawn_apart(outside: int) -> list[torch.Tensor]:
+    """Return the number of the row for each `vmap` of `randomness="different"` around the running code.
+
+    Args:
+        outside: the level up to which transforms are left out.
+
+    >>> torch.func.vmap(lambda x: x + rows_drawn_apart(0)[0], randomness="different")(torch.zeros(3))
+    tensor([0., 1., 2.])
+    """
+    if peek_interpreter_stack() is None:
+        return []
+    maps = [one for one in get_interpreter_stack() or () if one.key() == TransformType.Vmap and one.level() > outside]
+    apart = [CVmapInterpreterPtr(one) for one in maps]
+    return [
+        _add_batch_dim(torch.arange(one.batchSize()), 0, one.level())
+        for one in apart
+        if one.randomness() == RandomnessType.Different
+    ]
 
 
 def is_batched_here(tensor: torch.Tensor) -> bool:

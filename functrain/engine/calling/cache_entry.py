@@ -224,6 +224,18 @@ def _guard_tensors(writer: Writer, traced: Traced, names: list[str]) -> None:
         writer.add(f"if not {writer.constant(check)}(*{writer.constant(tuple(traced.closed))}): return MISS")
     if traced.asked:
         writer.add(f"if not {writer.constant(_same_values)}({writer.constant(tuple(traced.asked))}): return MISS")
+    if traced.looked:
+        writer.add(f"if not {writer.constant(_same_answers)}({writer.constant(tuple(traced.looked))}): return MISS")
+
+
+def _same_answers(looked: tuple[tuple[Tensor, Callable, Any], ...]) -> bool:
+    return all(_is_same(question(tensor), answer) for tensor, question, answer in looked)
+
+
+def _is_same(now: Any, then: Any) -> bool:
+    if isinstance(now, Tensor) or isinstance(then, Tensor):
+        return now is then
+    return type(now) is type(then) and bool(now == then)
 
 
 def _same_values(asked: tuple[tuple[Tensor, Tensor], ...]) -> bool:

@@ -4,7 +4,6 @@ It is found by looking at the running frames, which costs 2 us an operation. In 
 PyTorch numbers what is to be differentiated, and the number leads back to the line of the forward pass.
 """
 
-import contextlib
 import linecache
 import os
 import sys
@@ -21,9 +20,8 @@ _ENGINE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _HERE = os.path.dirname(_ENGINE)
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__))
 _TOOLZ = os.path.dirname(os.path.abspath(toolz.__file__))
-_HIDDEN = (_TORCH, _ENGINE, os.path.join(_HERE, "tree.py"), _TOOLZ, contextlib.__file__, "<functrain")
-LIBRARIES = (*_HIDDEN, _HERE)
-"""How the names of the files begin that are not the user's."""
+_HIDDEN = (_TORCH, _ENGINE, os.path.join(_HERE, "tree.py"), _TOOLZ, "<functrain", "<frozen ")
+_PYTHON = os.path.join(os.path.dirname(os.path.abspath(os.__file__)), "")
 
 _BACKWARD = (os.path.join(_TORCH, "autograd", "graph.py"), os.path.join(_ENGINE, "transforms", "gradients.py"))
 """The files that call PyTorch's backward pass; what is further outside of it asked for a gradient."""
@@ -139,6 +137,15 @@ class Places:
         return place
 
 
+def is_users(file: str) -> bool:
+    """Return whether a file of this name is the user's, or of a library other than PyTorch, functrain and Python.
+
+    >>> is_users("train.py"), is_users(os.__file__), is_users(__file__)
+    (True, False, False)
+    """
+    return _kind(file) == _USER
+
+
 _LIBRARY, _OWN, _USER = range(3)
 _kinds: dict[str, int] = {}
 
@@ -146,7 +153,8 @@ _kinds: dict[str, int] = {}
 def _kind(file: str) -> int:
     kind = _kinds.get(file)
     if kind is None:
-        is_hidden = file.startswith(_HIDDEN) or "eval_with_key" in file
+        is_pythons = file.startswith(_PYTHON) and "-packages" not in file
+        is_hidden = file.startswith(_HIDDEN) or is_pythons or "eval_with_key" in file
         kind = _LIBRARY if is_hidden else _OWN if file.startswith(_HERE) else _USER
         if len(_kinds) < 4096:
             _kinds[file] = kind

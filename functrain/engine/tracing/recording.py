@@ -121,6 +121,7 @@ class Recording:
         constants: the tensors closed over, by the name of the attribute that will hold each.
         literals: the names of those constants that are numbers in the code.
         asked: the tensors closed over whose values Python looked at, each with these values.
+        looked: what else Python asked of them, as (tensor, question, answer), by what tells the questions apart.
         offsets: the positions of the inputs whose storage offset was looked at.
         places: what finds the user's line of each operation.
         inferred: how the layouts of results were found, counted.
@@ -131,6 +132,7 @@ class Recording:
         self.constants: dict[str, Tensor] = {}
         self.literals: set[str] = set()
         self.asked: list[tuple[Tensor, Tensor]] = []
+        self.looked: dict[Any, tuple[Tensor, Callable[[Tensor], Any], Any]] = {}
         self.offsets: set[int] = set()
         self.places = Places()
         self.inferred: Counter[str] = Counter()

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterator
 
 from functrain.engine.tracing.mapped_refusals import refuse_mapped
-from functrain.engine.tracing.places import LIBRARIES, quote
+from functrain.engine.tracing.places import is_users, quote
 from functrain.errors import (
     DeviceMismatch,
     DtypeMismatch,
@@ -134,6 +134,11 @@ _WORDS: dict[str, tuple[type[FunctrainError], str]] = {
         NotTraceable,
         "{what} runs Python for each element of a tensor at {line}; compute with operations on the whole of it",
     ),
+    "pickle": (
+        NotTraceable,
+        "a tensor is taken apart at {line}, as pickle, torch.save and copy.copy do, which reads its values; detach() "
+        "gives another tensor of the same memory, clone() a copy; save outside of the function",
+    ),
     "backward": (
         SideEffect,
         "backward() writes into the grad of a tensor closed over; take gradients with grad or value_and_grad, which "
@@ -153,7 +158,7 @@ _WORDS: dict[str, tuple[type[FunctrainError], str]] = {
 def _user_line(error: BaseException) -> str:
     # Where the traced function has no line of the user's, it is the one that called it.
     frames = [*traceback.extract_stack(), *traceback.extract_tb(error.__traceback__)]
-    mine = [f for f in frames if not f.filename.startswith(LIBRARIES) and "eval_with_key" not in f.filename]
+    mine = [f for f in frames if is_users(f.filename)]
     if not mine:
         return "an unknown line"
     return quote(mine[-1].filename, mine[-1].lineno or 0)

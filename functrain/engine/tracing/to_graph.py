@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 from functrain.dispatch_contexts import unseen
 from functrain.dispatch_state import innermost
 from functrain.engine.tracing.compiling_flag import compiling
-from functrain.engine.tracing.modes.watching import Watching
+from functrain.engine.tracing.modes.watching import Watching, watching_storages
 from functrain.engine.tracing.recording import Recording, record_apart
 from functrain.engine.tracing.refusals import in_words
 
@@ -29,6 +29,7 @@ class Traced:
         offsets: which inputs must have the storage offset of these ones, as the function looked at it.
         closed: the tensors closed over, without numbers written in the code.
         asked: the tensors closed over whose values Python looked at, each with these values.
+        looked: what else Python asked of tensors closed over, as (tensor, question, answer).
         seconds: how long it took.
         inferred: how the layouts of results were found, counted, see `meta.inference`.
     """
@@ -38,6 +39,7 @@ class Traced:
     offsets: frozenset[int]
     closed: list[Tensor]
     asked: list[tuple[Tensor, Tensor]]
+    looked: list[tuple[Tensor, Callable[[Tensor], Any], Any]]
     seconds: float
     inferred: dict[str, int] = attrs.field(factory=dict)
 
@@ -74,7 +76,7 @@ def trace(f: Callable[..., list[Tensor]], tensors: list[Tensor], names: list[str
     with torch.no_grad(), _by_itself(), compiling(), in_words(), record_apart() as recording:
         with unseen():
             inputs = [recording.input(t, name) for t, name in zip(tensors, names, strict=True)]
-        with Watching(recording):
+        with Watching(recording), watching_storages():
             results = f(*inputs)
         with unseen():
             gm = recording.finish([innermost(t) for t in results])
@@ -84,7 +86,16 @@ def trace(f: Callable[..., list[Tensor]], tensors: list[Tensor], names: list[str
 def _trace(gm: GraphModule, recording: Recording, seconds: float) -> Traced:
     examples = [node.meta["val"] for node in gm.graph.find_nodes(op="placeholder")]
     closed = [t for name, t in recording.constants.items() if name not in recording.literals]
-    return Traced(gm, examples, frozenset(recording.offsets), closed, recording.asked, seconds, recording.inferred)
+    return Traced(
+        gm=gm,
+        inputs=examples,
+        offsets=frozenset(recording.offsets),
+        closed=closed,
+        asked=recording.asked,
+        looked=[*recording.looked.values()],
+        seconds=seconds,
+        inferred=recording.inferred,
+    )
 
 
 @contextlib.contextmanager

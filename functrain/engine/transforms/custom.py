@@ -17,8 +17,9 @@ from functrain.dispatch_state import (
     is_differentiated_besides,
     is_transformed,
 )
+from functrain.engine.tracing.modes.staying_modes import as_now
 from functrain.engine.tracing.modes.watching import watch_again
-from functrain.engine.tracing.own_functions import in_all_batches
+from functrain.engine.tracing.own_functions import in_all_batches, within
 from functrain.engine.transforms.closing import Closed, Filling, all_passed_on, closures
 from functrain.engine.transforms.closures_refused import LOST, ClosuresRefused
 from functrain.engine.transforms.mapped_rows import current_rows, rows_again
@@ -78,7 +79,7 @@ class _Call:
     def __init__(self, f: Callable, kwargs: dict, leaves: list, spec: Any, where: list[int], seen: list) -> None:
         self.f, self.kwargs, self.leaves, self.spec, self.where, self.seen = f, kwargs, leaves, spec, where, seen
         self.name, self.rows = getattr(f, "__name__", type(f).__name__), current_rows()
-        self.closed = Closed([], {}, [])
+        self.closed, self.again = Closed([], {}, []), as_now()
 
     def close_over(self, tensors: list[Tensor]) -> list[Tensor]:
         """Return the rows that the function closes over, as further arguments; refuse what is being differentiated.
@@ -94,7 +95,7 @@ class _Call:
             made = tree.leaves((value, pull(tree.map(torch.zeros_like, value))))
             return [leaf for leaf in made if isinstance(leaf, Tensor)]
 
-        self.closed = closures(both, tensors, self._title())
+        self.closed = closures(within(both, self.again), tensors, self._title())
         if differentiating_levels(self.closed.tensors):
             raise InvalidArgument(f"{self._title()} {LOST}")
         return self.closed.tensors
@@ -113,7 +114,7 @@ class _Call:
         return made
 
     def value(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        with watch_again(), rows_again(self.rows), self._filling(tensors) as mode:
+        with watch_again(), self.again(), rows_again(self.rows), self._filling(tensors) as mode:
             value, structure = tree.flatten(self(tensors)[0])
         self._check_value(value)
         self.seen[:] = [structure]
@@ -183,8 +184,9 @@ class _Custom(torch.autograd.Function):
         saved = ctx.saved_tensors  # which a checkpoint around this lets be read once
         is_differentiated = is_differentiated_besides([*saved, *cotangents], ctx.level)
         saved = tuple(alive(t) for t in saved)
-        with watch_again(), rows_again(ctx.call.rows), torch.set_grad_enabled(is_differentiated):
-            gradients = ctx.call.gradients(saved, [alive(c) for c in cotangents])
+        call = ctx.call
+        with watch_again(), call.again(), rows_again(call.rows), torch.set_grad_enabled(is_differentiated):
+            gradients = call.gradients(saved, [alive(c) for c in cotangents])
         return None, *(g if _is_float(t) else None for g, t in zip(gradients, saved, strict=True))
 
     @staticmethod

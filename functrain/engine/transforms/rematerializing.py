@@ -26,7 +26,9 @@ from functrain.dispatch_state import (
     level,
     without_tangent,
 )
+from functrain.engine.tracing.modes.staying_modes import as_now
 from functrain.engine.tracing.modes.watching import watch_again
+from functrain.engine.tracing.own_functions import within
 from functrain.engine.tracing.recording import is_recorded
 from functrain.engine.transforms.closing import Filling, all_passed_on, closures
 from functrain.engine.transforms.closures_refused import ClosuresRefused
@@ -103,12 +105,13 @@ def _transform(f: Callable, args: tuple, kwargs: dict[str, Any], discovers: bool
         return [r for r in results if isinstance(r, Tensor)]
 
     tensors = [leaves[k] for k in where]
-    closed = closures(called, tensors, _name(f)) if discovers else None
-    count, rows = len(tensors), current_rows()
+    count, rows, again = len(tensors), current_rows(), as_now()
+    closed = closures(within(called, again), tensors, _name(f)) if discovers else None
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
         with (
             watch_again(),
+            again(),
             rows_again(rows),
             ClosuresRefused(f"{_name(f)} under remat", tensors)
             if closed is None

@@ -100,6 +100,7 @@ class Application:
                 with torch.no_grad():
                     self.module.train(False)
             y = f(self.module)
+        self.run.is_over = True
         check_generators(states)
         return y
 

@@ -18,7 +18,9 @@ from functrain.nn.interop.rules import (  # noqa: F401  (they enter their rules)
     draws,
     layers,
     norms,
+    own_backwards,
     recurrent,
+    staying,
     writes,
 )
 from functrain.nn.locating import locate

@@ -4,14 +4,15 @@ PyTorch takes a mode away while it runs what the mode has seen, and some of that
 runs hooks and the backward passes of functions, and a class may answer for itself by `__torch_function__`.
 """
 
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import FunctionType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 from torch.overrides import (
     TorchFunctionMode,
     _get_current_function_mode_stack,
@@ -32,16 +33,50 @@ class StayingMode(TorchFunctionMode):
         """Return a context in which the mode is on, which may be off."""
         return nullcontext() if self in _get_current_function_mode_stack() else self
 
+    def as_now(self) -> Callable[[], AbstractContextManager] | None:
+        """Return what gives a context in which the mode goes on as it is now, None where it does not outlast its block.
+
+        A function that runs again in a backward pass does there what it did the first time.
+        """
+        return None
+
     def pass_on(self, func: Any, types: Any, args: tuple, kwargs: dict[str, Any] | None) -> Any:
         """Run a function that the mode has seen."""
+        if answers_itself(types):
+            return self.ask_classes(func, types, args, kwargs or {})
+        if func in CALLING:
+            return self.stay(func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+    def ask_classes(self, func: Any, types: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Return what the classes of the arguments make of a function, with the mode on."""
+        return _run(_as_classes_say, (func, types, args, kwargs), {}, (self.again,))
+
+    def stay(self, func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """Run one of the functions of `CALLING`, with the mode on."""
         if func is _run:
             body, passed, named, modes = args
             return _run(body, passed, named, (self.again, *modes))
-        if answers_itself(types):
-            return _run(_as_classes_say, (func, types, args, kwargs or {}), {}, (self.again,))
-        if func in _BODIES:
-            return _run(_BODIES[func], args, kwargs or {}, (self.again,))
-        return func(*args, **(kwargs or {}))
+        return _run(_BODIES[func], args, kwargs, (self.again,))
+
+
+def as_now() -> Callable[[], AbstractContextManager]:
+    """Return what gives a context in which the modes go on as they are now that outlast their blocks.
+
+    >>> with as_now()():  # there is none
+    ...     pass
+    """
+    modes = (one.as_now() for one in _get_current_function_mode_stack() if isinstance(one, StayingMode))
+    lasting = [mode for mode in modes if mode is not None]
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        with ExitStack() as stack:
+            for mode in lasting:
+                stack.enter_context(mode())
+            yield
+
+    return again if lasting else nullcontext
 
 
 def answers_itself(types: Iterable[type]) -> bool:
@@ -53,7 +88,7 @@ def answers_itself(types: Iterable[type]) -> bool:
     return not _PLAIN.issuperset(types) and any(map(_has_own_answer, types))
 
 
-_PLAIN = {Tensor, torch.nn.Parameter, Abstract}
+_PLAIN = {Tensor, torch.nn.Parameter, UninitializedParameter, UninitializedBuffer, Abstract}
 
 
 def _has_own_answer(kind: Any) -> bool:
@@ -108,3 +143,6 @@ def _grad_again(*args: Any, **kwargs: Any) -> Any:
 _CALLING = (torch.autograd.backward, Tensor.backward, Tensor.__format__, F.triplet_margin_with_distance_loss)
 _BODIES: dict[Any, Callable] = {torch.autograd.grad: _grad_again, **{f: _without_asking(f) for f in _CALLING}}
 """Function that runs code of the user's -> what does the same and asks no mode."""
+
+CALLING = frozenset((_run, *_BODIES))
+"""The functions that run code of the user's, and what runs them, of which each mode is asked."""

@@ -25,6 +25,8 @@ from functrain.dispatch_state import (
 from functrain.engine.tracing.abstract_tensor import Abstract
 from functrain.engine.tracing.asking import MOST_ELEMENTS
 from functrain.engine.tracing.modes import readers
+from functrain.engine.tracing.modes.listed import MADE_OF_LISTS, index_with_values, making
+from functrain.engine.tracing.modes.questions import QUESTIONS, note
 from functrain.engine.tracing.modes.staying_modes import StayingMode, answers_itself
 from functrain.engine.tracing.own_functions import APPLIED, in_modes, within
 from functrain.engine.tracing.recording import Recording, recording
@@ -63,12 +65,30 @@ class Watching(StayingMode):
         return watch_again()
 
 
-def _answer(method: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+def _answer(_: str, method: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Answer a method of a tensor in a trace, wherever it is called."""
     current = recording()
     if current is None or isinstance(tensor, Abstract) or torch._C._is_torch_function_all_disabled():  # pyright: ignore
         return method(tensor, *args, **kwargs)
     return _OWN[method](current, tensor, *args, **kwargs)
+
+
+def watching_storages() -> AbstractContextManager:
+    """Return a context in which a trace refuses what reads a storage, or writes to it.
+
+    >>> with watching_storages():  # there is no trace
+    ...     torch.ones(1).untyped_storage().tolist()
+    [0, 0, 128, 63]
+    """
+    return readers.asking(_refuse_storage, readers.OF_STORAGES)
+
+
+def _refuse_storage(name: str, method: Any, this: Any, *args: Any, **kwargs: Any) -> Any:
+    if recording() is None or torch._C._is_torch_function_all_disabled():  # pyright: ignore
+        return method(this, *args, **kwargs)
+    if name == "__reduce_ex__":
+        raise Refused("pickle")
+    raise Refused("effect", "the storage of a tensor") if name in readers.WRITING else Refused("value")
 
 
 def _is_of_users(func: Any) -> bool:
@@ -103,8 +123,17 @@ def _repr(of: Recording, tensor: Tensor, **options: Any) -> str:
     """Return the text of a tensor, whose values join the signature where they are few: nobody computes with others."""
     with unseen():
         is_plain = not isinstance(innermost(tensor), Abstract) and tensor.numel() <= MOST_ELEMENTS
-    is_asked = is_plain and not vectorizing_levels([tensor])
-    return (_reading(Tensor.__repr__) if is_asked else _later(Tensor.__repr__))(of, tensor, **options)
+    if not is_plain or vectorizing_levels([tensor]):
+        return Tensor.__repr__(tensor, **options)
+    with outside_of_trace(), unseen():
+        inside = innermost(tensor)
+        _values(of.value, tensor)
+        note(of, inside, _history, _history(inside))
+        return Tensor.__repr__(inside, **options)
+
+
+def _history(tensor: Tensor) -> tuple[bool, Any]:
+    return tensor.requires_grad, tensor.grad_fn  # which the text tells
 
 
 def _deepcopy(_: Recording, tensor: Tensor, memo: dict[int, Any]) -> Tensor:
@@ -252,20 +281,23 @@ _OF_VALUES = (
 """Functions that stand on singular values or eigenvalues alone, for some of their arguments."""
 
 
+_ADDRESSES = tuple(name for name in ("data_ptr", "const_data_ptr", "__dlpack__") if hasattr(Tensor, name))
 _ATTRIBUTES = ("data", "grad", "requires_grad")
 _OWN: dict[Any, Callable] = {
+    **QUESTIONS,
+    **{func: making(func) for func in MADE_OF_LISTS},
     **{func: _values_only(func) for func in _OF_VALUES},
     **{func: _values_only(func, _leaves_vectors_out) for func in (torch.svd, Tensor.svd)},
     **{func: _reading(func) for func in (Tensor.tolist, Tensor.numpy, Tensor.__array__)},
     **{func: _later(answer) for func, answer in BY_MASKS.items()},
     **{getattr(Tensor, name): _refusing("elements", name) for name in ("apply_", "map_", "map2_")},
-    **{func: _refusing("value") for func in (Tensor.data_ptr, Tensor.__dlpack__)},
+    **{getattr(Tensor, name): _refusing("value") for name in _ADDRESSES},
     **{getattr(Tensor, name).__set__: _changing(name, getattr(Tensor, name).__set__) for name in _ATTRIBUTES},
     Tensor.requires_grad_: _changing("requires_grad", Tensor.requires_grad_),
     Tensor.__repr__: _repr,
     Tensor.__deepcopy__: _deepcopy,
-    Tensor.__getitem__: lambda _, x, index: get_item(x, index),
-    Tensor.__setitem__: lambda _, x, index, value: set_item(x, index, value),
+    Tensor.__getitem__: lambda of, x, index: get_item(x, index_with_values(of, index)),
+    Tensor.__setitem__: lambda of, x, index, value: set_item(x, index_with_values(of, index), value),
     APPLIED: lambda _, function, *args, **kwargs: APPLIED(in_modes(function, watch_again), *args, **kwargs),
     Tensor.register_hook: lambda _, x, hook: x.register_hook(within(hook, watch_again)),
     torch.istft: _istft,

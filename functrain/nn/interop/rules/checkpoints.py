@@ -17,6 +17,7 @@ import torch.utils.checkpoint
 from torch import Tensor
 from torch.overrides import _get_current_function_mode_stack
 
+from functrain.engine.tracing.recording import recording
 from functrain.engine.transforms.rematerializing import remat
 from functrain.nn.interop.keeping.leaves import BUFFER
 
@@ -180,10 +181,12 @@ def _holding(
     """Run a part of the module with these values in their places, and with the draws that it had the first time."""
     run = application.run
     before = [place.value for place in places], run.slots, run.counts, run.root_key, run.mode
+    moment = run.recorded_in, run.is_over
     for place, value in zip(places, values, strict=True):
         place.put(value)
     run.slots, run.counts = _slots(places), dict(counts)
     run.set_root_key(drawn[0])
+    run.recorded_in, run.is_over = recording(), False  # its new buffers are results
     run.mode = attrs.evolve(run.mode, weight=drawn[1])
     is_on = any(mode is run for mode in _get_current_function_mode_stack())
     try:
@@ -192,6 +195,7 @@ def _holding(
     finally:
         after = run.counts
         values, run.slots, run.counts, root_key, run.mode = before
+        run.recorded_in, run.is_over = moment
         run.set_root_key(root_key)
         for place, value in zip(places, values, strict=True):
             place.put(value)

@@ -228,10 +228,12 @@ def _refuse(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -
 
 def _batch(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Tensor:
     made = func(*args, **kwargs)
-    key = run.mode.key
-    if key is None or kwargs.get("out") is not None or not run.is_vmapped:
+    key, rows = run.mode.key, run.rows_apart
+    if key is None or kwargs.get("out") is not None or not (run.is_vmapped or rows):
         return made
-    batched = key.new_empty(made.shape, dtype=made.dtype, device=made.device).copy_(made)
+    batched = made.detach()
+    for one in (key[..., 0], *rows):
+        batched = torch.where(one == one, batched, batched)
     return batched.requires_grad_() if made.requires_grad else batched
 
 

@@ -29,7 +29,7 @@ def _batch_norm(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any
         # The buffers are copies, so PyTorch's own function may write to them; it only does not say so.
         for statistic in (mean, var):
             run.touched.add(id(statistic))
-            if id(statistic) not in run.slots:
+            if run.is_over or id(statistic) not in run.slots:
                 run.guard(statistic, "batch_norm")
         return func(*args, **kwargs)
     x, options = bound["input"], (bound.get("weight"), bound.get("bias"), bound.get("eps", 1e-5))

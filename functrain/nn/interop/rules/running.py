@@ -6,17 +6,20 @@ the arguments as the module sees them. What a table of rules names is answered b
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode
 
 from functrain import random
-from functrain.dispatch_state import level, plain
-from functrain.errors import InvalidArgument, InvalidKey
+from functrain.dispatch_state import current_level, level, plain, rows_drawn_apart
+from functrain.engine.tracing.abstract_tensor import storage_of
+from functrain.engine.tracing.modes.staying_modes import StayingMode, answers_itself
+from functrain.engine.tracing.recording import recording
+from functrain.errors import HiddenRandomness, InvalidArgument, InvalidKey
 from functrain.nn.mode import Mode
 
 Rule = Callable[["Running", Callable, tuple, dict[str, Any]], Any]
@@ -46,7 +49,7 @@ _WRITING = ("inplace", "out")
 """The names of arguments by which functions write to a tensor."""
 
 
-class Running(TorchFunctionMode):
+class Running(StayingMode):
     """The application of a module, as the mode in which its functions run.
 
     Args:
@@ -59,6 +62,9 @@ class Running(TorchFunctionMode):
         guarded: (name, tensor) of all that the module may not write to.
         touched: the ids of buffers that were written to by functions that do not say so.
         slots: id of a buffer -> the places that hold it, as (dict or list, key).
+        counts: path of a module -> how many draws it has made, but one.
+        recorded_in: the trace that the module runs in, None for none.
+        is_over: whether the module has returned, and what runs now is a backward pass.
     """
 
     def __init__(self, mode: Mode, paths: dict[int, str], originals: dict[int, Any]) -> None:
@@ -70,12 +76,16 @@ class Running(TorchFunctionMode):
         self.counts: dict[str, int] = {}
         self._root_key: Tensor | None = None  # made when it is asked for
         self._memories: dict[int, str] | None = None
+        self._around, self._level = "", current_level()
+        self.recorded_in, self.is_over = recording(), False
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Answer a function, or let it run."""
         answer = RULES.get(func)
-        if answer is not None:
+        if answer is not None and not (types and answers_itself(types)):
             return answer(self, func, args, kwargs or {})
+        if types and answers_itself(types):
+            return self.ask_classes(func, types, args, kwargs or {})
         originals = self._originals
         for arg in args:
             if id(arg) in originals:
@@ -108,10 +118,34 @@ class Running(TorchFunctionMode):
                 f"the module or over {name}; make it a method, or a submodule"
             )
 
+    def as_now(self) -> Callable[[], AbstractContextManager]:
+        """Return what gives a context in which what runs draws the numbers that it would draw now."""
+        counts, place = dict(self.counts), self.place()
+
+        @contextmanager
+        def again() -> Iterator[None]:
+            before = self.counts, self._around, self.recorded_in
+            self.counts, self._around, self.recorded_in = dict(counts), place, recording()
+            try:
+                with self.again():
+                    yield
+            finally:
+                drawn = self.counts
+                self.counts, self._around, self.recorded_in = before
+                # The first time it goes on from there; later, others have drawn more meanwhile.
+                self.counts = {path: max(n, drawn.get(path, n)) for path, n in (drawn | self.counts).items()}
+
+        return again
+
     @property
     def is_vmapped(self) -> bool:
         """Whether there is a key for each row of a `vmap`, so that all that is drawn into must have its rows too."""
         return self.mode.key is not None and level(self.mode.key) >= 0
+
+    @property
+    def rows_apart(self) -> list[Tensor]:
+        """The number of the row for each `vmap` in the module whose rows draw other numbers."""
+        return rows_drawn_apart(self._level)
 
     # Places
 
@@ -126,7 +160,7 @@ class Running(TorchFunctionMode):
                 if path is not None:
                     return path
             frame = frame.f_back
-        return ""
+        return self._around
 
     def path_of(self, thing: Any) -> str | None:
         """Return the path of a module of this application, None for anything else."""
@@ -137,6 +171,12 @@ class Running(TorchFunctionMode):
     def key(self, what: str) -> Tensor:
         """Return the key of the next draw of the module whose code is running."""
         root, place = self.root_key, self.place()
+        if recording() is not self.recorded_in:
+            raise HiddenRandomness(
+                f"from_module: {place or 'the module'} draws random numbers ({what}) in what is traced apart, the step "
+                "of a scan or a branch of cond: each time that it runs they would be the same; draw before it, and "
+                "pass the numbers in"
+            )
         if root is None:
             when = "in training, which needs a key" if self.mode.train else "in evaluation too"
             raise InvalidKey(
@@ -144,7 +184,7 @@ class Running(TorchFunctionMode):
                 "nn.training(key), or with nn.Mode(key=key) to evaluate"
             )
         count = self.counts[place] = self.counts.get(place, -1) + 1
-        return random.fold_in(root, place, count)
+        return random.fold_in(root, place, count, *self.rows_apart)
 
     @property
     def root_key(self) -> Tensor | None:
@@ -163,6 +203,8 @@ class Running(TorchFunctionMode):
         """Raise where a tensor that is about to be written to shares memory with what the module may not change."""
         if not isinstance(tensor, Tensor):
             return
+        if self.is_over:
+            self._check_over(tensor)
         memory = _memory(tensor)
         if memory is None:
             return
@@ -177,6 +219,17 @@ class Running(TorchFunctionMode):
                 "value (inplace=False)"
             )
 
+    def _check_over(self, tensor: Tensor) -> None:
+        """Raise where this is the memory of a buffer: after the module has returned nobody takes its new value."""
+        held = [(key, owner[key]) for places in self.slots.values() for owner, key in places]
+        written = storage_of(plain(tensor))
+        name = next((key for key, buffer in held if storage_of(plain(buffer)) == written), None)
+        if name is not None:
+            raise InvalidArgument(
+                f"from_module: the buffer {name} is changed in a backward pass, when the module has returned its new "
+                "buffers; change it in the forward"
+            )
+
     def guard_all(self, tensors: Any, what: str) -> None:
         """Raise where one of these, or of what is in them, may not be written to."""
         for tensor in tensors:
@@ -185,6 +238,8 @@ class Running(TorchFunctionMode):
 
     def rebind(self, old: Tensor, new: Tensor) -> None:
         """Put a new value into each place that holds a buffer; it is then what the application returns."""
+        if self.is_over:
+            self._check_over(old)
         places = self.slots.pop(id(old), None)
         if places is None:  # no registered buffer
             self.guard(old, "running statistics")
@@ -202,4 +257,5 @@ def _memory(tensor: Tensor) -> int | None:
     # `isinstance` says of a tensor of a trace, too, that it is a parameter.
     if type(tensor) is not Tensor and (not issubclass(type(tensor), torch.nn.Parameter) or is_lazy(tensor)):
         return None
-    return tensor.untyped_storage().data_ptr() or None
+    with torch._C.DisableTorchFunction():  # a trace around would take it for a question of the user's
+        return tensor.untyped_storage().data_ptr() or None
