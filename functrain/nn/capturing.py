@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
+from torch import Tensor
 
+from functrain import tree
 from functrain.errors import InvalidArgument
 from functrain.nn.functions import as_model
 from functrain.nn.mode import EVALUATION, Mode
@@ -53,6 +55,10 @@ def capture(model: Model, paths: str | Sequence[str]) -> Model:
     return attrs.evolve(model, apply=apply)
 
 
+def _copy(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
 class _Seen:
     """Keeps what the layers of certain paths return."""
 
@@ -68,7 +74,8 @@ class _Seen:
         name = ".".join(map(str, path[self._base :]))
         self._paths.append(name)
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self._patterns):
-            self._values.setdefault(name, []).append(y)
+            # Copies: the next layer may write to what this one returned (`ReLU(inplace=True)`).
+            self._values.setdefault(name, []).append(tree.map(_copy, y))
 
     def choose(self) -> dict[str, Any]:
         """Return the activations by path."""

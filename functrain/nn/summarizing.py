@@ -12,6 +12,7 @@ from functrain import random, tree
 from functrain.engine.tracing.recording import recording
 from functrain.engine.tracing.to_graph import trace
 from functrain.nn.functions import as_model
+from functrain.nn.mode import Mode
 from functrain.nn.model import Model
 from functrain.nn.observing import observe
 from functrain.records import reprs, showing
@@ -105,7 +106,7 @@ def summary(model: Model, example: Any) -> Summary:
         held.append(tree.map(lambda leaf: leaf.numel(), params))
         seen.enter(())
         with observe(seen):
-            y, _ = model.apply(params, buffers, x)
+            y, _ = model.apply(params, buffers, x, Mode(key=key))  # a key for what draws in evaluation too
         seen.leave((), model, y)
         return []
 

@@ -1,9 +1,12 @@
 """summary, capture and to_module, for modules and functrain's own layers."""
 
+import copy
+import pickle
 import re
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn as tnn
 
 import functrain as ft
@@ -77,6 +80,38 @@ def test_a_layer_applied_twice_gives_both_and_models_nest():
     params, buffers = model.init(random.key(0), torch.zeros(1, 3))
     (_, seen), _ = model.apply(params, buffers, torch.ones(2, 3))
     assert len(seen["1.drop"]) == 2 and seen["0"].shape == (2, 4)
+
+
+def test_a_captured_activation_stays_what_the_layer_returned():
+    torch.manual_seed(0)
+    module = tnn.Sequential(tnn.Linear(8, 4), tnn.ReLU(inplace=True), tnn.Linear(4, 3))
+    model = nn.capture(nn.from_module(module), ["0", "1"])
+    params, buffers = model.init(random.key(0), X)
+    first = module[0](X)
+    for apply in (model.apply, ft.jit(model.apply)):
+        (y, seen), _ = apply(params, buffers, X)
+        assert torch.allclose(seen["0"], first, atol=1e-6) and torch.allclose(seen["1"], first.relu(), atol=1e-6)
+        assert torch.allclose(y, module(X), atol=1e-6)
+
+
+def test_a_summary_of_what_draws_at_rest():
+    class Noisy(tnn.Module):
+        def forward(self, x):
+            return x + torch.randn_like(x)
+
+    assert [row.path for row in nn.summary(nn.from_module(tnn.Sequential(Noisy())), X).rows] == ["0", ""]
+
+
+def test_a_module_with_a_value_computed_from_its_parameters_goes_back():
+    torch.manual_seed(0)
+    module = tnn.Sequential(tnn.Linear(8, 4), tnn.Linear(4, 3))
+    tnn.utils.prune.l1_unstructured(module[0], "weight", 0.5)
+    model = nn.from_module(module)
+    params, buffers = model.init(random.key(0), X)
+    made = nn.to_module(model, tree.map(lambda p: p + 1, params), buffers)
+    expected, _ = model.apply(tree.map(lambda p: p + 1, params), buffers, X)
+    for one in (made, copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert torch.allclose(one(X), expected, atol=1e-6)
 
 
 def test_a_path_that_is_none():

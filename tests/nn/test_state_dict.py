@@ -130,3 +130,21 @@ def test_tied_weights_stay_tied():
     assert loaded["a"]["weight"] is loaded["b"]["weight"]
     assert len({loaded[name]["weight"].data_ptr() for name in "abcd"} | {weight.data_ptr()}) == 4
     assert torch.equal(loaded["c"]["weight"], weight.t())
+
+
+def test_the_state_dict_of_a_module_with_tied_weights_fits_its_model():
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = torch.nn.Embedding(5, 3), torch.nn.Linear(3, 5)
+            self.head.weight = self.embed.weight
+
+    module, other = Tied(), Tied()
+    held = nn.from_module(module).init(KEY, torch.tensor([1]))
+    params, buffers = nn.from_state_dict(other.state_dict(), *held)
+    assert list(nn.to_state_dict(params, buffers)) == ["embed.weight", "head.bias"]
+    assert torch.equal(params["embed"]["weight"], other.embed.weight)
+    assert nn.from_state_dict(other.state_dict(), *held, strict=False)[-1].unexpected == ()
+    untied = other.state_dict() | {"head.weight": other.embed.weight.detach().clone()}
+    with pytest.raises(TreeMismatch, match=r"unexpected: head\.weight"):
+        nn.from_state_dict(untied, *held)

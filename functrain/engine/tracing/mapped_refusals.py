@@ -34,7 +34,7 @@ _REFUSED: tuple[tuple[re.Pattern, type[FunctrainError], str], ...] = (
     (re.compile("vmap: .*(?:dynamic shape|torch.masked_select)"), NotTraceable, _RAGGED),
     (re.compile(r"vmap: .*(?:data-dependent control flow|\.item\(\) on a Tensor)"), NotTraceable, _ASKED),
     (
-        re.compile(r"output with shape \[(.*)\] doesn't match the broadcast shape \[\d+, \1\]"),
+        re.compile(r"output with shape \[(.*)\] doesn't match the broadcast shape \[\d+(?:, )?\1\]"),
         SideEffect,
         "an operation in place " + _ANEW,
     ),

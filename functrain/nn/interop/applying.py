@@ -13,6 +13,7 @@ from functrain.errors import TreeMismatch
 from functrain.nn.interop.keeping.copying import fresh
 from functrain.nn.interop.keeping.leaves import BUFFER, gather, spread
 from functrain.nn.interop.keeping.original import Kept
+from functrain.nn.interop.keeping.registering import check_registers
 from functrain.nn.interop.rules.checkpoints import redirect
 from functrain.nn.interop.rules.generators import check_generators, generator_states
 from functrain.nn.interop.rules.norms import cumulative
@@ -84,6 +85,9 @@ class Application:
 
     def guard_input(self, x: Any) -> None:
         """Forbid the module to write to its input."""
+        if isinstance(x, Tensor):  # without a walk of 2 microseconds
+            self.run.guarded.append(("its input", x))
+            return
         self.run.guarded += [
             (f"its input{f' {path}' if path else ''}", leaf)
             for path, leaf in tree.leaves_with_path(x)
@@ -94,7 +98,7 @@ class Application:
         """Return f(module), in the mode in which draws come from the key."""
         first = self.run.mode.train not in self.kept.looked
         self.kept.looked.add(self.run.mode.train)
-        states = generator_states(thorough=first)
+        states = generator_states(first, self.kept.generators)
         with redirect(self), self.run:
             if self.kept.trains_itself and not self.run.mode.train:
                 with torch.no_grad():
@@ -107,6 +111,7 @@ class Application:
     def buffers(self) -> Buffers:
         """Return the buffers as they are after the call; those that nobody wrote to are the ones passed in."""
         after = list(self.passed)
+        check_registers(self.kept.registers, self.parts)
         held = self._own_tensors()
         changed = False
         for number, now in held.items():
@@ -117,24 +122,21 @@ class Application:
         return spread(self.kept.leaves.buffers, after) if changed else self._buffers
 
     def _own_tensors(self) -> dict[int, Tensor]:
-        leaves, held = self.kept.leaves, {}
-        for owner, key, number in self.kept.recipe.slots:
-            now = self._at(owner, key, leaves.names[number])
-            if leaves.kinds[number] != BUFFER:
-                if now is not self.values[number]:
-                    raise _replace(leaves.kinds[number], leaves.names[number])
-            elif number not in held or held[number] is self.values[number]:
+        parts, values, held = self.parts, self.values, {}
+        names, kinds = self.kept.leaves.names, self.kept.leaves.kinds
+        for owner, key, number in self.kept.recipe.slots:  # at each application, so no function for a slot
+            try:
+                now = parts[owner][key]
+            except (KeyError, IndexError):
+                now = None
+            if kinds[number] != BUFFER:
+                if now is not values[number]:
+                    raise _replace(kinds[number] if isinstance(now, Tensor) else "buffer or parameter", names[number])
+            elif not isinstance(now, Tensor):
+                raise _replace("buffer or parameter", names[number])
+            elif number not in held or held[number] is values[number]:
                 held[number] = now
         return held
-
-    def _at(self, owner: int, key: Any, name: str) -> Tensor:
-        try:
-            now = self.parts[owner][key]
-        except (KeyError, IndexError):
-            now = None
-        if not isinstance(now, Tensor):
-            raise _replace("buffer or parameter", name)
-        return now
 
 
 def _replace(kind: str, name: str) -> TreeMismatch:

@@ -52,7 +52,8 @@ def from_module(
     Args:
         module: the module. Lazy ones get their shapes from the example of `init`.
         method: the method to call.
-        out: a function of what the method returns, to choose a part of it: `lambda output: output.logits`.
+        out: a function of what the method returns, to choose a part of it: `lambda output: output.logits`. It is part
+            of the application: what it draws comes from the key.
         fresh: whether `init` draws new values from its key, by the modules' own `reset_parameters` (or what
             `transformers` has for it, `_init_weights`). By default it returns the values that the module has, as they
             are what one brings: often they were trained, and else PyTorch has drawn them already.
@@ -87,12 +88,11 @@ def from_module(
         application = Application(kept_code.kept, params, buffers, mode)
         application.guard_input(x)
         try:
-            y = application.call(lambda held: _call(held, method, x, unpack))
+            y = application.call(lambda held: _choose(_call(held, method, x, unpack), out))
         except Exception as error:
             _explain(error, application, kept_code.kept, method, x, unpack)
             raise
-        after = application.buffers()
-        return (y if out is None else out(y)), after
+        return y, application.buffers()
 
     apply.original = kept_code  # pyright: ignore
     label = f"from_module({type(module).__name__})"
@@ -123,6 +123,17 @@ def _call(module: torch.nn.Module, method: str, x: Any, unpack: bool) -> Any:
     args, named = arguments(x, unpack)
     call = module if method == "forward" else getattr(module, method)
     return call(*args, **named)
+
+
+def _choose(y: Any, out: Callable[[Any], Any] | None) -> Any:
+    """Return what is chosen of what a module returned; what is computed only when it is asked for is refused."""
+    y = y if out is None else out(y)
+    if hasattr(type(y), "__next__"):
+        raise InvalidArgument(
+            f"from_module: the module returns a {type(y).__name__}, which computes when the application is over, with "
+            "draws from no key and writes that are lost; let it return a list, or give out=list"
+        )
+    return y
 
 
 def _explain(error: Exception, application: Application, kept: Kept, method: str, x: Any, unpack: bool) -> None:

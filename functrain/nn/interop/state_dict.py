@@ -79,7 +79,8 @@ class Report:
 def from_state_dict(state_dict: Mapping[str, Tensor], params: Params, buffers: Buffers, strict: bool = True) -> Any:
     """Return parameters and buffers with the values of a `state_dict`, copied.
 
-    Names that share one tensor in the state dict (tied weights) share one here.
+    Names that share one tensor in the state dict (tied weights) share one here. A name that the model does not have is
+    no surplus where it shares the tensor of one that it has: `from_module` has a tied weight by its first name alone.
 
     Args:
         state_dict: tensors by dotted name, as `torch.nn.Module.state_dict` or `to_state_dict` returns them.
@@ -121,7 +122,7 @@ def from_state_dict(state_dict: Mapping[str, Tensor], params: Params, buffers: B
 
 
 def _copy_once(copies: dict[Any, Tensor], tensor: Tensor, device: Any) -> Tensor:
-    place = tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride(), device
+    place = _place(tensor), device
     if tensor.numel() == 0:  # shares no memory with any other
         return tensor.detach().to(device, copy=True)
     if place not in copies:
@@ -129,13 +130,25 @@ def _copy_once(copies: dict[Any, Tensor], tensor: Tensor, device: Any) -> Tensor
     return copies[place]
 
 
+def _place(tensor: Tensor) -> Any:
+    return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride()
+
+
+def _ties(state_dict: Mapping[str, Any], names: list[str]) -> set[str]:
+    """Return the names that share the tensor of one of these."""
+    places = {_place(state_dict[name]) for name in names if state_dict[name].numel()}
+    return {name for name, value in state_dict.items() if isinstance(value, Tensor) and _place(value) in places}
+
+
 def _compare(state_dict: Mapping[str, Any], wanted: dict[str, Tensor]) -> Report:
     here = [name for name in wanted if name in state_dict]
     fits = {name: tree.describe(state_dict[name]) == tree.describe(wanted[name]) for name in here}
+    others = [name for name in state_dict if name not in wanted]
+    tied = _ties(state_dict, [name for name in here if fits[name]]) if others else set()
     return Report(
         tuple(name for name in here if fits[name]),
         tuple(name for name in wanted if name not in state_dict),
-        tuple(str(name) for name in state_dict if name not in wanted),
+        tuple(str(name) for name in others if name not in tied),
         tuple(name for name in here if not fits[name]),
     )
 

@@ -40,6 +40,10 @@ class Leaves:
     buffers: dict[str, Any]
     unchanging: list[tuple[str, int]]
 
+    def own_tensors(self) -> list[tuple[str, Tensor | None]]:
+        """Return the module's own tensors by name, None for one that is no more."""
+        return [(name, reference()) for reference, name in self.originals.values()]
+
 
 def leaves_of(module: torch.nn.Module) -> Leaves:
     """Return the registered tensors of a module.

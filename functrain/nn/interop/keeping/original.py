@@ -11,8 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from functrain.engine.statics.library import is_library_class, is_library_file
 from functrain.errors import InvalidArgument
 from functrain.nn.interop.keeping.copying import Recipe, fresh, recipe
+from functrain.nn.interop.keeping.generators import Watched, read_by
 from functrain.nn.interop.keeping.leaves import Leaves, leaves_of
+from functrain.nn.interop.keeping.overlapping import Places, check_apart, places_of, sharer
 from functrain.nn.interop.keeping.refusing import check_module
+from functrain.nn.interop.keeping.registering import Registers, registers_of
 from functrain.nn.interop.keeping.walking import Walk, is_lazy_module
 
 
@@ -38,6 +41,8 @@ class Kept:
         trains_itself: whether a class in it has a method `train` of its own.
         cumulative: the numbers of the batch norms that take the mean over all batches (`momentum=None`).
         lazy: the numbers of lazy modules, which get their shapes from the example of `init`, and their classes.
+        generators: those of Python's and NumPy's that it holds or reads, which the forward may not draw from.
+        registers: where modules register what they have.
         looked: whether generators were looked at, in training and in evaluation.
     """
 
@@ -48,6 +53,8 @@ class Kept:
     trains_itself: bool
     cumulative: list[int]
     lazy: dict[int, type]
+    generators: list[Watched]
+    registers: Registers
     looked: set[bool] = attrs.field(factory=set)
 
 
@@ -70,19 +77,21 @@ class Original:
 
 
 class Stale:
-    """Stands for a tensor that the module kept from an earlier forward, computed from parameters that will change."""
+    """Stands for a tensor that the module keeps beside its parameters and buffers, and that should change with them."""
 
-    def __init__(self, path: str) -> None:
-        self._path = path
+    def __init__(self, why: str) -> None:
+        self._why = why
 
     def __getattr__(self, name: str) -> Any:
-        raise InvalidArgument(_stale(self._path))
+        if name.startswith("__"):
+            raise AttributeError(name)  # Python asks when it copies and pickles, which uses no value
+        raise InvalidArgument(self._why)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
         """Refuse, wherever it is used."""
         held = next(arg for arg in args if isinstance(arg, Stale))
-        raise InvalidArgument(_stale(held._path))
+        raise InvalidArgument(held._why)
 
 
 def _stale(path: str) -> str:
@@ -100,15 +109,21 @@ def original(module: torch.nn.Module) -> Original:
     """
     check_module(module)
     leaves, fixed = leaves_of(module), {}
-    walk = _walk(module, leaves, lambda tensor, path: _fix(tensor, path, fixed))
+    registered = {name: tensor for name, tensor in leaves.own_tensors() if tensor is not None}
+    check_apart(registered, dict(zip(leaves.names, leaves.kinds, strict=True)))
+    places = places_of(registered)
+    walk = _walk(module, leaves, lambda tensor, path: _fix(tensor, path, fixed, places))
     made = recipe(walk, module)
     if any(_trains_itself(part) for part in module.modules()):
         made = recipe(_walk(own := _in_training(made, leaves, module.training), leaves, _same), own)
     elif not module.training:
         _set_training(made)
     trains = any(_trains_itself(part) for part in module.modules())
-    kept = Kept(type(module).__name__, leaves, made, fixed, trains, _cumulative(made, module), _lazy(made, module))
-    return Original(tuple(filter(_is_own_code, walk.functions.values())), Hidden(kept))
+    numbers = _cumulative(made, module), _lazy(made, module)
+    code = tuple(filter(_is_own_code, walk.functions.values()))
+    generators = [*walk.generators.values(), *read_by(code)]
+    kept = Kept(type(module).__name__, leaves, made, fixed, trains, *numbers, generators, registers_of(made))
+    return Original(code, Hidden(kept))
 
 
 def _lazy(made: Recipe, module: torch.nn.Module) -> dict[int, type]:
@@ -125,13 +140,19 @@ def _same(tensor: Tensor, path: str) -> Tensor:
     return tensor
 
 
-def _fix(tensor: Tensor, path: str, fixed: dict[str, Tensor]) -> Any:
+def _fix(tensor: Tensor, path: str, fixed: dict[str, Tensor], places: Places) -> Any:
     if tensor.requires_grad and not tensor.is_leaf:
-        return Stale(path)
+        return Stale(_stale(path))
     if tensor.requires_grad:
         raise InvalidArgument(
             f"from_module: {path} requires gradients and is not registered, so no optimizer would train it; make it "
             "an nn.Parameter set as an attribute, or put it in an nn.ParameterList or nn.ParameterDict"
+        )
+    whole = sharer(tensor, places)
+    if whole is not None:
+        return Stale(
+            f"from_module: the forward uses {path}, which shares memory with {whole}, and would not change with it; "
+            "compute it in the forward, or let it be a clone()"
         )
     fixed[path] = copy = tensor.detach().clone()
     return copy

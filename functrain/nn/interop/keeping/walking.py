@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from functrain.engine.statics.library import is_opaque
+from functrain.nn.interop.keeping.generators import Watched, watch
 
 CONTAINERS: tuple[type, ...] = (dict, list, set, collections.OrderedDict, collections.defaultdict, collections.deque)
 """Containers that are copied part by part; those of other classes are taken as they are."""
@@ -65,6 +66,7 @@ class Walk:
     Attributes:
         things: what is made anew; the first is the module.
         functions: the functions and classes met, on which the result depends too.
+        generators: the generators of Python's and NumPy's met, which no key reproduces.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Walk:
         self._things: dict[int, Thing] = {}  # in the order in which they were finished
         self._alive: list[Any] = []
         self.functions: dict[int, Any] = {}
+        self.generators: dict[int, Watched] = {}
         self._ref(module, "")
 
     @property
@@ -92,6 +95,9 @@ class Walk:
             self.functions[id(thing)] = thing
         way = _way(thing)
         if way is None:
+            watched = watch(thing, path.replace("_modules.", ""))
+            if watched is not None:
+                self.generators[id(thing)] = watched
             return Ref("fixed", thing)
         return self._make(thing, path, *way)
 

@@ -2,7 +2,7 @@
 
 import random as python_random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,23 +10,24 @@ import torch
 from functrain.dispatch_contexts import outside_of_transforms
 from functrain.dispatch_state import is_traced
 from functrain.errors import HiddenRandomness
+from functrain.nn.interop.keeping.generators import Watched
 
-Watched = tuple[str, Callable[[], Any], Callable[[Any], Any]]
 States = list[tuple[Watched, Any]]
 
 
-def generator_states(thorough: bool) -> States:
-    """Return the global generators, each with its state.
+def generator_states(thorough: bool, held: Sequence[Watched] = ()) -> States:
+    """Return the global generators, and those that a module holds, each with its state.
 
     Args:
         thorough: whether to look at those of Python and NumPy too, whose states take 0.2 ms to copy; PyTorch's takes
             3 microseconds. A trace looks at that itself.
+        held: the generators that the module holds.
 
     >>> [name for (name, *_), _ in generator_states(thorough=False)]
     ["PyTorch's global generator"]
     """
     with outside_of_transforms():
-        return [(generator, generator[1]()) for generator in _generators(thorough)]
+        return [(generator, generator[1]()) for generator in [*_generators(thorough), *held]]
 
 
 def check_generators(before: States) -> None:

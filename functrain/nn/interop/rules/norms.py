@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +22,16 @@ def _batch_norm(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any
     bound = dict(zip(names, args, strict=False)) | kwargs
     run.check([*bound.values()])
     if not bound.get("training", False):
+        if run.mode.train:
+            _read.setdefault(run, set()).update((id(bound.get("running_mean")), id(bound.get("running_var"))))
         return func(*args, **kwargs)
     mean, var = bound.get("running_mean"), bound.get("running_var")
     momentum = bound.get("momentum", 0.1)
     weight = run.mode.weight
     if weight is None and not is_transformed() and not isinstance(momentum, Tensor):
         # The buffers are copies, so PyTorch's own function may write to them; it only does not say so.
+        if run in _read:
+            args, kwargs, mean, var = _with_new(run, args, kwargs, mean, var)
         for statistic in (mean, var):
             run.touched.add(id(statistic))
             if run.is_over or id(statistic) not in run.slots:
@@ -43,6 +48,23 @@ def _batch_norm(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any
         _move(run, mean, new_mean, momentum, counts)
         _move(run, var, new_var, momentum, counts)
     return y
+
+
+_read: WeakKeyDictionary[Running, set[int]] = WeakKeyDictionary()
+"""The ids of statistics that batch norm at rest has read in an application that trains: gradients need them as they were.
+
+PyTorch writes over them, counts no such write, and then takes the gradients by the new ones.
+"""
+
+
+def _with_new(run: Running, args: tuple, kwargs: dict[str, Any], *statistics: Any) -> tuple:
+    """Return arguments and statistics with a copy, which now is the buffer, in the place of each that has been read."""
+    new = {id(old): old.clone() for old in statistics if id(old) in _read[run] and id(old) in run.slots}
+    for old in statistics:
+        if id(old) in new:
+            run.rebind(old, new[id(old)])
+    swapped = {name: new.get(id(arg), arg) for name, arg in kwargs.items()}
+    return tuple(new.get(id(arg), arg) for arg in args), swapped, *(new.get(id(old), old) for old in statistics)
 
 
 def _check_rows(run: Running, x: Tensor, weight: Tensor) -> None:

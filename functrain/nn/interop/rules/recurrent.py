@@ -161,3 +161,23 @@ CELLS: dict[Any, Cell] = {
 """PyTorch's function of a recurrent network -> the formula of its cell."""
 
 rule(*CELLS)(_recurrent)
+
+
+STEPS: dict[Any, Cell] = {
+    torch._VF.lstm_cell: _lstm,
+    torch._VF.gru_cell: _gru,
+    torch._VF.rnn_tanh_cell: CELLS[torch._VF.rnn_tanh],
+    torch._VF.rnn_relu_cell: CELLS[torch._VF.rnn_relu],
+}
+"""PyTorch's function of a single step -> the formula of its cell."""
+
+
+@rule(*STEPS)
+def _step(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any]) -> Any:
+    run.check(args)
+    x, hidden, of_input, of_hidden, bias_of_input, bias_of_hidden = args
+    states = tuple(hidden) if isinstance(hidden, tuple | list) else (hidden,)
+    if not vectorizing_levels([x, *states, *(weight for weight in args[2:] if weight is not None)]):
+        return func(*args, **kwargs)
+    new = STEPS[func](states, F.linear(x, of_input, bias_of_input), (of_hidden, bias_of_hidden))
+    return new if len(states) > 1 else next(iter(new))
