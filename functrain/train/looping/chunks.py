@@ -208,13 +208,13 @@ def _without_writing(f: Callable, source: Source) -> Callable[[Carry, Any], Any]
     if source.yields_views:
         return lambda carry, batch: f(carry, tree.clone(batch))
     if source.is_loader:
-        return f if not source.may_refill else lambda carry, batch: give_back(f(carry, batch), batch)
+        return f if not source.may_refill else lambda carry, batch: give_back(f(carry, batch), batch, carry)
 
     def checked(carry: Carry, batch: Any) -> Any:
         lent = lend(batch)
         result = f(carry, batch)
         check_unwritten(lent, f"its batch of {source.name}")
-        return give_back(result, batch)
+        return give_back(result, batch, carry)
 
     return checked
 

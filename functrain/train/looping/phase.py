@@ -15,6 +15,7 @@ from functrain.train.looping.emitting import emit_apart
 from functrain.train.looping.interruption import Interruption, carry_run, is_lost
 from functrain.train.looping.rebuilding import Past, copy_batch, traced_names
 from functrain.train.run import Cursor, Run, steps_of
+from functrain.train.stepping.lending import is_opaque
 from functrain.train.stop import join_stops, within
 from functrain.train.tally import merge_logs
 
@@ -174,6 +175,8 @@ def _note_call(task: Task, live: Live, phase: Phase, run: Run, chunk: Chunk) -> 
         return
     inputs = _inputs(run, chunk)
     if phase.feed.source.may_refill:
+        if any(is_opaque(leaf) for leaf in tree.leaves(inputs)):
+            live.past.forget()
         inputs = tuple(map(copy_batch, inputs))
     live.past.before(run, _call(phase.feed, chunk), inputs)
 
