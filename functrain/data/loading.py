@@ -302,7 +302,7 @@ def _as_list(indices: list[int]) -> str:
 
 
 def _weigher(loader: Loader) -> Callable[[int], Tensor | None]:
-    """Return step -> the weight of its rows; full batches share one tensor, on the device of the data."""
+    """Return step -> the weight of its rows, a tensor of its own for who writes to it, on the device of the data."""
     n = len(loader.dataset)
     if not samplers.pads(loader.sampler, n):
         return lambda step: None
@@ -311,7 +311,7 @@ def _weigher(loader: Loader) -> Callable[[int], Tensor | None]:
     full = torch.ones(loader.sampler.batch_size, device=device)
     short = samplers.weights(loader.sampler, n, last)
     short = None if short is None else short.to(device)
-    return lambda step: short if step == last else full
+    return lambda step: short if step == last else full.clone()
 
 
 def _device(dataset: Any) -> torch.device | None:

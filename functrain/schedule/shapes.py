@@ -106,7 +106,7 @@ def _ending(end: Number, position: Number, before: Number) -> Number:
     return end if position >= 1.0 else before
 
 
-def constant(value: float) -> Schedule:
+def constant(value: Number) -> Schedule:
     """Return the schedule that stays at one value: no annealing.
 
     Args:

@@ -16,7 +16,7 @@ from functrain.schedule.phases import as_tuple, check_by_position, join, slack
 from functrain.schedule.shapes import constant, endpoint
 
 
-def piecewise_constant(milestones: Sequence[float], values: Sequence[float]) -> Schedule:
+def piecewise_constant(milestones: Sequence[float], values: Sequence[Number]) -> Schedule:
     """Return the schedule that is constant between milestones.
 
     Args:

@@ -7,11 +7,13 @@ import math
 from functools import partial
 from itertools import count
 
+import attrs
 import pytest
 import torch
 
 import functrain as ft
 from functrain import data, losses, metrics, nn, optim, tree
+from functrain.errors import UnhashableStatic
 
 X = torch.randn(11, 4, 3, generator=torch.Generator().manual_seed(0))
 BATCHES = [(x, (x.sum(1) > 0).long()) for x in X]
@@ -174,6 +176,61 @@ def test_a_loop_is_the_same_too_and_a_list_stays_as_it_is(jit, chunk):
     assert tree.equal((run.state, dict(run.memory)), (expected.state, dict(expected.memory)))
     mine[-1][0].zero_()
     assert float(expected.state["last"].abs().sum()) > 0, "the run is a value"
+
+
+@attrs.frozen(eq=False)
+class Record:
+    """A user's own batch, which is no node of a tree."""
+
+    inputs: torch.Tensor
+
+
+class Box:
+    def __init__(self, inputs):
+        self.inputs = inputs
+
+
+OPAQUE = {
+    "record": (Record, lambda batch: batch.inputs),
+    "object": (Box, lambda batch: batch.inputs),
+    "array": (lambda x: x.numpy(), torch.as_tensor),
+    "record in a dict": (lambda x: {"one": Record(x), "count": 3}, lambda batch: batch["one"].inputs),
+}
+
+
+@WAYS
+@pytest.mark.usefixtures("large")
+@pytest.mark.parametrize("kind", OPAQUE)
+def test_batches_that_hide_their_tensors_are_no_others(kind, jit, chunk):
+    put, read = OPAQUE[kind]
+
+    class Hiding:
+        def __iter__(self):
+            buffer = torch.empty_like(X[0])
+            one = put(buffer)
+            for x in X:
+                buffer.copy_(x)
+                yield one
+
+    def step(carry, batch):
+        inputs = read(batch)
+        return {"last": inputs[:2], "kept": carry["kept"]}, {"moved": (inputs[:2] - carry["last"]).abs().sum()}
+
+    carry = {"last": torch.zeros(2, 3), "kept": torch.ones(2)}
+    keep = ft.Callback(
+        "keep", {"after_batch": lambda run: ft.train.remember(run, "keep", read(run.batch)) if run.step == 3 else None}
+    )
+    for callbacks in ([], [keep]):
+        options = dict(key=ft.random.key(0), steps=len(X), jit=jit, chunk=chunk, callbacks=callbacks)
+        if kind == "array" and jit:
+            with pytest.raises(UnhashableStatic, match=r"convert an array with torch\.as_tensor"):
+                ft.loop(step, carry, train=Hiding(), **options)
+            continue
+        run = ft.loop(step, carry, train=Hiding(), **options)
+        moved = [X[0, :2].abs().sum(), *[(X[k, :2] - X[k - 1, :2]).abs().sum() for k in range(1, len(X))]]
+        assert run.history["train/moved"] == [pytest.approx(float(torch.stack(moved).double().mean()))]
+        assert torch.equal(run.state["last"], X[-1, :2])
+        assert not callbacks or torch.equal(run.memory["keep"], X[2])
 
 
 @pytest.mark.parametrize("jit", [False, "aten"])

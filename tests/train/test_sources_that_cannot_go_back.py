@@ -5,7 +5,7 @@ import torch
 from training_problems import problem
 
 import functrain as ft
-from functrain import data
+from functrain import data, losses, metrics, nn, optim
 
 BOTH = pytest.mark.parametrize("jit", [False, "aten"])
 
@@ -132,3 +132,66 @@ def test_a_note_is_made_once():
         )
         options = {}
     assert len(run.notes) == 1
+
+
+BATCHES = [(torch.full((3, 4), float(k)) + torch.eye(4)[:3], torch.tensor([0, 1, k % 2])) for k in range(9)]
+LEARNER = ft.Learner(nn.dense(2), losses.cross_entropy, optim.sgd(0.1, momentum=0.9), {"accuracy": metrics.accuracy})
+
+
+class Hiccup(Exception):
+    pass
+
+
+def once_at(event, phase, number, raising):
+    """Return a callback that stops the fit, or raises, at the so-manieth time of an event, once."""
+    calls = []
+
+    def stop(run):
+        if run.phase != phase:
+            return None
+        calls.append(run.step)
+        if len(calls) != number:
+            return None
+        if raising:
+            raise Hiccup
+        return ft.Stop(run, scope="fit")
+
+    return ft.Callback("once", {event: stop}, phases=("train", "valid"), keeps_state=number % 2 == 0)
+
+
+def carried_out(callbacks, jit, chunk, valid_steps, refilled):
+    def give():
+        buffers = tuple(part.clone() for part in BATCHES[0])
+        for batch in BATCHES:
+            if refilled:
+                for buffer, part in zip(buffers, batch, strict=True):
+                    buffer.copy_(part)
+            yield buffers if refilled else batch
+
+    state = ft.init(LEARNER, ft.random.key(0), BATCHES[0])
+    options = dict(train=give(), valid=give(), valid_steps=valid_steps, callbacks=callbacks, jit=jit, chunk=chunk)
+    start, pauses = state, 0
+    while True:
+        try:
+            run = ft.fit(LEARNER, start, **options, **({} if isinstance(start, ft.train.Run) else {"steps": 9}))
+        except Hiccup as error:
+            start, pauses = error.run, pauses + 1
+            continue
+        if run.stopped is None:
+            return run, pauses
+        start, pauses = run, pauses + 1
+
+
+@pytest.mark.parametrize(("jit", "chunk"), [(False, 1), (False, 4), ("aten", 4)])
+@pytest.mark.parametrize(("valid_steps", "refilled"), [(9, False), ("all", True)])
+@pytest.mark.parametrize("raising", [False, True])
+@pytest.mark.parametrize("event", ["begin_batch", "after_batch", "after_chunk"])
+@pytest.mark.parametrize("phase", ["train", "valid"])
+def test_a_generator_that_is_gone_on_with_loses_no_batch(phase, event, raising, refilled, valid_steps, jit, chunk):
+    for number in (1, 2) if event == "after_chunk" else (1, 2, 5, 9):
+        look = [once_at(event, phase, 10**6, raising)]
+        whole, _ = carried_out(look, jit, chunk, valid_steps, refilled)
+        run, pauses = carried_out([once_at(event, phase, number, raising)], jit, chunk, valid_steps, refilled)
+        assert pauses == 1
+        assert list(run.history) == list(whole.history), number
+        assert ft.tree.equal(run.state, whole.state), number

@@ -142,3 +142,18 @@ def test_a_step_by_hand_may_be_transformed():
     step = ft.train_step(one)
     states, _ = ft.vmap(step, in_dims=(None, 0))(begun(one), (X.reshape(2, 4, 1), Y.reshape(2, 4, 1)))
     assert states.params["weight"].shape == (2, 1, 1)
+
+
+@pytest.mark.parametrize("order", [data.sequential, data.shuffled])
+def test_weights_that_a_padding_sampler_makes_are_each_batchs_own(mine, order):
+    def lighter(step):
+        step.batch.weight.mul_(0.5)
+        return ft.log(step, "mass", step.batch.weight.sum())
+
+    train = data.loader(mine, order(3, remainder="pad"))
+    one = learner()
+    lighten = ft.Callback("lighten", {"begin_step": lighter})
+    run = ft.fit(one, begun(one), train=train, epochs=2, jit=False, callbacks=[lighten])
+    assert run.history["train/mass"] == [pytest.approx((2 * 1.5 * 1.5 + 1.0) / (2 * 1.5 + 1.0))] * 2
+    with pytest.raises(SideEffect, match="weight is changed in place"):
+        ft.fit(one, begun(one), train=train, epochs=2, callbacks=[lighten])

@@ -106,6 +106,10 @@ class Feed:
     source: Source
     note: str = ""
 
+    def chunk_of(self, batch: Any) -> Chunk:
+        """Return the chunk of one batch."""
+        return _of_one(self.source, batch) if self.shown or not self.plain else Chunk(([batch],), 1)
+
 
 def feed(
     advance: Advance,
@@ -204,13 +208,13 @@ def _without_writing(f: Callable, source: Source) -> Callable[[Carry, Any], Any]
     if source.yields_views:
         return lambda carry, batch: f(carry, tree.clone(batch))
     if source.is_loader:
-        return f if not source.may_refill else lambda carry, batch: give_back(f(carry, batch), batch)
+        return f if not source.may_refill else lambda carry, batch: give_back(f(carry, batch), batch, carry)
 
     def checked(carry: Carry, batch: Any) -> Any:
         lent = lend(batch)
         result = f(carry, batch)
         check_unwritten(lent, f"its batch of {source.name}")
-        return give_back(result, batch)
+        return give_back(result, batch, carry)
 
     return checked
 
@@ -324,9 +328,11 @@ WAYS: dict[str, Callable[[Callable], Callable]] = {"batch": _by_batch, "rows": _
 
 
 def _single(source: Source, key: Tensor, epoch: int, start: int, stop: int | None) -> Iterator[Chunk]:
-    size = source.batch_size
-    for batch in open_source(source, key, epoch, start, stop):
-        yield Chunk((batch,), 1, batch, size is not None and _rows(batch) != size)
+    yield from (_of_one(source, batch) for batch in open_source(source, key, epoch, start, stop))
+
+
+def _of_one(source: Source, batch: Any) -> Chunk:
+    return Chunk((batch,), 1, batch, source.batch_size is not None and _rows(batch) != source.batch_size)
 
 
 def _rows(batch: Any) -> int | None:

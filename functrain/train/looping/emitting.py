@@ -21,7 +21,7 @@ from functrain.train.events import (
 )
 from functrain.train.run import Run
 from functrain.train.stepping.detaching import without_history
-from functrain.train.stepping.lending import Lent, lend
+from functrain.train.stepping.lending import Lent, give_back, lend
 from functrain.train.stop import Stopped, scope_of
 
 MAY_REPLACE = frozenset(("state", "memory", "history", "logs", "tally", "logged", "row"))
@@ -120,7 +120,7 @@ def _stop_of(stop: Stop, event: str, name: str, run: Run) -> Stopped:
 def _check(after: Run, before: Run, event: str, callback: Callback) -> Run:
     may = MAY_REPLACE | {"batch"} if event == "begin_batch" else MAY_REPLACE
     check_changes(after, before, may, event, callback.name)
-    after = _without_history(with_whole_parts(after, before, event, callback.name), before)
+    after = _of_its_own(with_whole_parts(after, before, event, callback.name), before)
     for name, memory in after.memory.items():
         if memory is not before.memory[name]:
             check_memory(memory, name)
@@ -128,9 +128,12 @@ def _check(after: Run, before: Run, event: str, callback: Callback) -> Run:
     return after
 
 
-def _without_history(after: Run, before: Run) -> Run:
+def _of_its_own(after: Run, before: Run) -> Run:
+    """Return the run with what a handler put there detached, and in other memory than the batch's, as after a step."""
     old, new = vars(before), vars(after)
     replaced = {name: without_history(new[name]) for name in MAY_REPLACE if new[name] is not old[name]}
+    if before.batch is not None:
+        replaced = {name: give_back(value, before.batch, old[name]) for name, value in replaced.items()}
     return tree.evolve(after, **replaced) if replaced else after
 
 

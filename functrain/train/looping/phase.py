@@ -1,7 +1,8 @@
 """One phase of an epoch: a fold over the chunks of its batches, from any batch and event on."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -14,6 +15,7 @@ from functrain.train.looping.emitting import emit_apart
 from functrain.train.looping.interruption import Interruption, carry_run, is_lost
 from functrain.train.looping.rebuilding import Past, copy_batch, traced_names
 from functrain.train.run import Cursor, Run, steps_of
+from functrain.train.stepping.lending import is_opaque
 from functrain.train.stop import join_stops, within
 from functrain.train.tally import merge_logs
 
@@ -96,7 +98,7 @@ def run_phase(task: Task, live: Live, run: Run) -> Run:
     """Return the run after the rest of its phase, or at a stop."""
     phase, cursor = task.phases[run.cursor.phase], run.cursor
     if cursor.batch == 0 and cursor.event == "begin_batch" and cursor.answered == 0:
-        run = tree.evolve(run, tally=phase.begin(task.device), logged={}, batch=None)
+        run = tree.evolve(run, tally=phase.begin(task.device), logged={})
         live.past.begins(run.tally, partial(phase.begin, task.device))
     run = _after_the_step(task, live, run)  # what was left of the last chunk, where a run goes on
     if run.stopped is None:
@@ -105,11 +107,10 @@ def run_phase(task: Task, live: Live, run: Run) -> Run:
 
 
 def _fold_over_chunks(task: Task, live: Live, phase: Phase, run: Run) -> Run:
-    cursor = run.cursor
-    chunks = phase.feed.chunks(run.key, cursor.epoch, cursor.batch, steps_of(run.plan, cursor))
-    failed = None
+    chunks, failed = _chunks(phase.feed, run), None
     try:
         while run.stopped is None and failed is None and (chunk := next(chunks, None)) is not None:
+            run = _with_batch(task, run, chunk)  # bound first, as it is lost where a handler raises otherwise
             run = _begin_batch(task, live, run, chunk)
             if run.stopped is None and run.cursor.event == "step":
                 if phase.feed.donates:  # in plain Python the old state stays, and a dataset may hang in the call
@@ -134,6 +135,14 @@ def _fold_over_chunks(task: Task, live: Live, phase: Phase, run: Run) -> Run:
         raise
 
 
+def _chunks(feed: Feed, run: Run) -> Iterator[Chunk]:
+    """Return the chunks from where the run stands; a batch under way comes first, where its source cannot give it."""
+    cursor, start, stop = run.cursor, run.cursor.batch, steps_of(run.plan, run.cursor)
+    if run.batch is None or feed.source.begins_anywhere or cursor.event not in ("begin_batch", "step"):
+        return feed.chunks(run.key, cursor.epoch, start, stop)
+    return chain([feed.chunk_of(run.batch)], feed.chunks(run.key, cursor.epoch, start + 1, stop))
+
+
 def _to_fetch_anew(phase: Phase, run: Run) -> Run:
     """Return the run without the batch under way that nobody has looked at, where the source gives it again.
 
@@ -143,7 +152,8 @@ def _to_fetch_anew(phase: Phase, run: Run) -> Run:
     feed = phase.feed
     if run.batch is None:
         return run
-    if run.cursor.event != "step" or feed.shown or not feed.source.begins_anywhere:
+    looked_at = feed.shown if run.cursor.event == "step" else run.cursor.answered > 0
+    if looked_at or run.cursor.event not in ("begin_batch", "step") or not feed.source.begins_anywhere:
         return tree.evolve(run, batch=copy_batch(run.batch)) if feed.source.may_refill else run
     return tree.evolve(run, batch=None)
 
@@ -165,16 +175,23 @@ def _note_call(task: Task, live: Live, phase: Phase, run: Run, chunk: Chunk) -> 
         return
     inputs = _inputs(run, chunk)
     if phase.feed.source.may_refill:
+        if any(is_opaque(leaf) for leaf in tree.leaves(inputs)):
+            live.past.forget()
         inputs = tuple(map(copy_batch, inputs))
     live.past.before(run, _call(phase.feed, chunk), inputs)
 
 
+def _with_batch(task: Task, run: Run, chunk: Chunk) -> Run:
+    """Return the run with its batch: that of the chunk, or the one under way, which a handler may have replaced."""
+    if chunk.batch is None or run.batch is not None:
+        return run
+    return tree.evolve(run, batch=_to_show(task, run, chunk.batch))
+
+
 def _begin_batch(task: Task, live: Live, run: Run, chunk: Chunk) -> Run:
-    """Return the run with its batch, ready for the step; a stop of the batch alone has taken it out."""
+    """Return the run ready for the step; a stop of the batch alone has taken it out."""
     if chunk.batch is None:
         return _at(run, "step")
-    if run.batch is None:  # else a run goes on in the middle of its batch, which a handler may have replaced
-        run = tree.evolve(run, batch=_to_show(task, run, chunk.batch))
     if run.cursor.event == "begin_batch":
         run = tree.evolve(run, logs={})
         run = tell(task, live, "begin_batch", run)

@@ -76,6 +76,10 @@ class Past:
         """Note what the call has left."""
         self._last = run
 
+    def forget(self) -> None:
+        """Begin with a new copy at the next call, as nobody can copy the batches that are taken now."""
+        self._last = None
+
     def _carries_on(self, last: Run, run: Run) -> bool:
         if run.state is not last.state:
             return False

@@ -171,7 +171,7 @@ def open_source(source: Source, key: Tensor, epoch: int, start: int, stop: int |
         try:
             batch = next(batches)
         except StopIteration:
-            if at == start or stop is not None:
+            if at == start == 0 or stop is not None:  # a run that goes on may have had all
                 _end(source, at - start, stop)
             return
         yield _prepare(source, batch)

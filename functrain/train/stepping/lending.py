@@ -9,6 +9,7 @@ import attrs
 from torch import Tensor
 
 from functrain import tree
+from functrain.dispatch_state import is_plain
 from functrain.engine import Stop
 from functrain.engine.tracing.abstract_tensor import storage_of
 from functrain.errors import SideEffect
@@ -95,11 +96,14 @@ def check_unwritten(lent: Lent, what: str) -> None:
         )
 
 
-def give_back(result: Any, batch: Any) -> Any:
+def give_back(result: Any, batch: Any, before: Any = None) -> Any:
     """Return what a step has returned, with copies of what has the memory of its batch.
 
     Who made the batch may fill its tensors with the next one, and has them again in the next epoch, when the loop would
     overwrite what a carry holds. In a trace, too, where a copy is made only then.
+
+    Nobody knows the memory of an object that is no node of a tree, such as an array or a user's own record. Where the
+    batch has one, all is copied but what the carry `before` the step held already.
 
     >>> import torch
     >>> x = torch.zeros(2)
@@ -108,15 +112,31 @@ def give_back(result: Any, batch: Any) -> Any:
     >>> carry
     tensor([0.])
     """
-    memories = {_memory(tensor) for tensor in tensors_of(batch)} - {None}
     if isinstance(result, Stop):
-        carry, y = give_back((result.carry, result.y), batch)
+        carry, y = give_back((result.carry, result.y), batch, before)
         return attrs.evolve(result, carry=carry, y=y)
+    leaves = tree.leaves(batch)
+    if is_plain() and any(is_opaque(leaf) for leaf in leaves):
+        own = {id(leaf) for leaf in tree.leaves(before)}
+        return tree.map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) and id(leaf) not in own else leaf, result)
+    memories = {_memory(leaf) for leaf in leaves if isinstance(leaf, Tensor)} - {None}
     if memories.isdisjoint(map(_memory, tensors_of(result))):
         return result
     return tree.map(
         lambda leaf: leaf.clone() if isinstance(leaf, Tensor) and _memory(leaf) in memories else leaf, result
     )
+
+
+def is_opaque(leaf: Any) -> bool:
+    """Return whether a leaf of a batch may hold tensors, or the memory of some, that nobody else sees.
+
+    >>> is_opaque(3), is_opaque("word"), is_opaque([].__iter__())
+    (False, False, True)
+    """
+    return not isinstance(leaf, _SEEN)
+
+
+_SEEN = (Tensor, int, float, complex, str, bytes, type(None))
 
 
 def _memory(leaf: Any) -> int | None:

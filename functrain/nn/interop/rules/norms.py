@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +22,14 @@ def _batch_norm(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any
     run.check([*bound.values()])
     if not bound.get("training", False):
         if run.mode.train:
-            _read.setdefault(run, set()).update((id(bound.get("running_mean")), id(bound.get("running_var"))))
+            run.read.update((id(bound.get("running_mean")), id(bound.get("running_var"))))
         return func(*args, **kwargs)
     mean, var = bound.get("running_mean"), bound.get("running_var")
     momentum = bound.get("momentum", 0.1)
     weight = run.mode.weight
     if weight is None and not is_transformed() and not isinstance(momentum, Tensor):
         # The buffers are copies, so PyTorch's own function may write to them; it only does not say so.
-        if run in _read:
+        if run.read:
             args, kwargs, mean, var = _with_new(run, args, kwargs, mean, var)
         for statistic in (mean, var):
             run.touched.add(id(statistic))
@@ -50,16 +49,12 @@ def _batch_norm(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any
     return y
 
 
-_read: WeakKeyDictionary[Running, set[int]] = WeakKeyDictionary()
-"""The ids of statistics that batch norm at rest has read in an application that trains: gradients need them as they were.
-
-PyTorch writes over them, counts no such write, and then takes the gradients by the new ones.
-"""
-
-
 def _with_new(run: Running, args: tuple, kwargs: dict[str, Any], *statistics: Any) -> tuple:
-    """Return arguments and statistics with a copy, which now is the buffer, in the place of each that has been read."""
-    new = {id(old): old.clone() for old in statistics if id(old) in _read[run] and id(old) in run.slots}
+    """Return arguments and statistics with a copy, which now is the buffer, in the place of each that has been read.
+
+    PyTorch would write over them, count no such write, and then take the gradients of the reading by the new ones.
+    """
+    new = {id(old): old.clone() for old in statistics if id(old) in run.read and id(old) in run.slots}
     for old in statistics:
         if id(old) in new:
             run.rebind(old, new[id(old)])

@@ -61,6 +61,7 @@ class Running(StayingMode):
         mode: how the model is applied.
         guarded: (name, tensor) of all that the module may not write to.
         touched: the ids of buffers that were written to by functions that do not say so.
+        read: the ids of statistics that batch norm at rest has read, in training; its gradients need them as they were.
         slots: id of a buffer -> the places that hold it, as (dict or list, key).
         counts: path of a module -> how many draws it has made, but one.
         recorded_in: the trace that the module runs in, None for none.
@@ -72,6 +73,7 @@ class Running(StayingMode):
         self.mode, self._paths, self._originals = mode, paths, originals
         self.guarded: list[tuple[str, Tensor]] = []
         self.touched: set[int] = set()
+        self.read: set[int] = set()
         self.slots: dict[int, list[tuple[Any, Any]]] = {}
         self.counts: dict[str, int] = {}
         self._root_key: Tensor | None = None  # made when it is asked for
