@@ -11,6 +11,7 @@ from functrain.errors import InvalidArgument, TreeMismatch
 from functrain.optim.arithmetic import plus
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated, only_where
+from functrain.optim.searching import search
 from functrain.optim.shapes import counter, device, explain_mismatch
 from functrain.optim.transform import Transform, check_transform
 
@@ -98,6 +99,16 @@ def accumulate(k: int, transform: Transform | None = None) -> Any:
         needs=transform.needs,
         label=lambda: f"accumulate(k={k}, transform={transform!r})",
     )
+
+
+def refuse_sums(state: Any, message: str) -> None:
+    """Raise `InvalidArgument` where a state holds that of `accumulate`, whose updates are not of the last batch alone.
+
+    >>> from functrain import optim
+    >>> refuse_sums(optim.adam().init({}), "it adds up")
+    """
+    if search(state, Accumulated):
+        raise InvalidArgument(message)
 
 
 def _init(transform: Transform, params: Any) -> Accumulated:
