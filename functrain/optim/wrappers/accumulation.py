@@ -43,8 +43,8 @@ def accumulate(k: int, transform: Transform | None = None) -> Any:
     The mean is weighted by the batches' weights (`Context.weight`), so k batches give the gradient that one batch of
     all their examples would give, also when they are ragged or padded. In between, the updates are zero, and the
     transform inside does not run; nor does it where all weights of the k batches are zero. The loss and the weight that
-    it sees are those of the k batches together; `Context.updates` is passed on as it is. See `updates_made`. Behind it in a
-    chain a piece would see the loss of the last batch alone, so what looks at it belongs inside.
+    it sees are those of the k batches together; `Context.updates` is passed on as it is. See `updates_made`.
+    Behind it in a chain a piece would see the loss of the last batch alone, so what looks at it belongs inside.
 
     A group may reach over the end of an epoch. Where training ends within a group, its fewer than k batches make no
     update: their sum stays in the state (`Accumulated.batches` says how many they are), from which a later run goes on.
