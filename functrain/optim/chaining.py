@@ -11,6 +11,7 @@ from functrain.optim.counting import has_updated, only_where
 from functrain.optim.fused import fast_path
 from functrain.optim.shapes import check_gradients
 from functrain.optim.transform import Transform, check_transform, named
+from functrain.optim.wrappers.accumulation import refuse_sums
 from functrain.schedule import Hyper
 
 
@@ -26,7 +27,8 @@ def chain(*transforms: Transform) -> Transform:
 
     Raises:
         DuplicateName: two pieces have a hyperparameter of one name; `named` tells them apart.
-        InvalidArgument: something is no transform.
+        InvalidArgument: something is no transform. In `init`, a piece needs the loss, `evaluate` or the examples of a
+            batch after another one accumulates.
         TreeMismatch: in `update`, when the gradients have not the structure and the shapes of the parameters.
 
     See also: `partition`, which is the other way to compose: side by side.
@@ -42,7 +44,9 @@ def chain(*transforms: Transform) -> Transform:
         check_transform(transform, f"piece {index} of the chain")
 
     def init(params: Any) -> tuple:
-        return tuple(transform.init(params) for transform in transforms)
+        states = tuple(transform.init(params) for transform in transforms)
+        _check_sums(transforms, states)
+        return states
 
     def update(updates: Any, state: tuple, params: Any, context: Context) -> tuple[Any, tuple]:
         check_gradients(updates, params)
@@ -162,6 +166,22 @@ def _through_gates(
 
     changed, others = rest() if happened is None else only_where(happened, rest, updates, state[1:])
     return changed, (after, *others)
+
+
+_OF_ONE_BATCH = {"evaluate": "the loss of other parameters", "examples": "the examples", "loss": "the loss"}
+
+
+def _check_sums(transforms: tuple[Transform, ...], states: tuple) -> None:
+    """Refuse a piece that looks at more than the gradient after one whose updates are of several batches."""
+    for index, state in enumerate(states):
+        for later in transforms[index + 1 :]:
+            seen = [what for need, what in _OF_ONE_BATCH.items() if need in later.needs]
+            if seen:
+                refuse_sums(
+                    state,
+                    f"chain: {later!r} looks at {seen[0]} of a batch, and after {transforms[index]!r} that is the last "
+                    "one alone, beside the gradient of several; put it inside: accumulate(k, chain(...))",
+                )
 
 
 def _merge_hypers(transforms: tuple[Transform, ...]) -> dict[str, Hyper]:

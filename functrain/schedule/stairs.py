@@ -52,7 +52,8 @@ def multistep(start: float, milestones: Sequence[float], factor: float = 0.1) ->
     (1.0, 0.5, 0.25)
     """
     check_factor("factor", factor)
-    begin, places = endpoint("start", start), as_tuple("milestones", milestones)
+    begin: Any = endpoint("start", start)
+    places = as_tuple("milestones", milestones)
     edges = sorted(set(places))
     counts = itertools.accumulate((places.count(edge) for edge in edges), initial=0)
     return piecewise_constant(edges, [begin * factor**count for count in counts])

@@ -16,6 +16,7 @@ from functrain.optim.hypers import nonnegative
 from functrain.optim.preconditioning.matrices import leading_vectors
 from functrain.optim.shapes import check_gradients, check_trainable, counter, explain_mismatch
 from functrain.optim.transform import Transform, check_transform
+from functrain.optim.wrappers.accumulation import refuse_sums
 from functrain.schedule import Hyper
 
 
@@ -50,7 +51,8 @@ def low_rank(transform: Transform, rank: int, every: int = 200, scale: Hyper = 0
         scale: at least 0, a factor of the matrices' updates; the hyperparameter "scale".
 
     Raises:
-        InvalidArgument: an argument is out of range, or the transform is none, or it evaluates other parameters.
+        InvalidArgument: an argument is out of range, or the transform is none, or it evaluates other parameters. In
+            `init`, it accumulates.
         DtypeMismatch: in `init`, a parameter is complex.
 
     >>> from functrain import optim
@@ -70,7 +72,13 @@ def low_rank(transform: Transform, rank: int, every: int = 200, scale: Hyper = 0
     def init(params: Any) -> Projected:
         check_trainable(params, real=True)
         bases = tree.map(partial(_no_basis, rank), params)
-        return Projected(counter(params), bases, transform.init(tree.map(lambda p, b: _down(p, b) * 1, params, bases)))
+        inner = transform.init(tree.map(lambda p, b: _down(p, b) * 1, params, bases))
+        refuse_sums(
+            inner,
+            f"low_rank: {transform!r} adds up what was projected, onto other directions for each batch; put it around: "
+            "accumulate(k, low_rank(...))",
+        )
+        return Projected(counter(params), bases, inner)
 
     def update(updates: Any, state: Projected, params: Any, context: Context) -> tuple[Any, Projected]:
         check_gradients(updates, params)

@@ -9,9 +9,11 @@ from functrain import arguments, schedule, tree
 from functrain.engine import while_loop
 from functrain.errors import InvalidArgument
 from functrain.optim.context import Context
+from functrain.optim.counting import has_updated
 from functrain.optim.hypers import check_fixed, nonnegative
 from functrain.optim.quasi_newton.vectors import ravel, unravel
 from functrain.optim.transform import Transform, check_transform
+from functrain.optim.wrappers.accumulation import refuse_sums
 from functrain.schedule import Hyper
 from functrain.schedule.hyper import is_number
 
@@ -78,7 +80,7 @@ def strong_wolfe(
         A `Transform`, whose state is the other one's.
 
     Raises:
-        InvalidArgument: a number is out of range.
+        InvalidArgument: a number is out of range. In `init`, the transform accumulates.
 
     >>> from functrain import optim
     >>> def evaluate(params):
@@ -95,15 +97,29 @@ def strong_wolfe(
         raise InvalidArgument(f"c1 and c2 must be numbers with 0 < c1 < c2 < 1, got {c1!r} and {c2!r}")
 
     def update(updates: Any, state: Any, params: Any, context: Context) -> tuple[Any, Any]:
-        direction, state = transform.update(updates, state, params, context)
+        direction, after = transform.update(updates, state, params, context)
         line = _Line(context, params, -ravel(direction), ravel(updates), c1, c2, max_steps, tolerance)
         t = line.search(schedule.value(lr, context))
-        return unravel((t * line.d.double()).to(line.d.dtype), updates), state
+        changed = unravel((t * line.d.double()).to(line.d.dtype), updates)
+        happened = has_updated(transform, state, after)
+        if happened is not None:  # the slope along no direction is NaN where the gradient is
+            changed = tree.map(lambda u: torch.where(happened, u, torch.zeros_like(u)), changed)
+        return changed, after
+
+    def init(params: Any) -> Any:
+        state = transform.init(params)
+        refuse_sums(
+            state,
+            f"strong_wolfe: {transform!r} makes a direction of several batches, and the loss along it would be that of "
+            "the last one; load larger batches instead",
+        )
+        return state
 
     return Transform(
-        transform.init,
+        init,
         update,
         {**transform.hypers, **nonnegative(lr=lr)},
+        made=transform.made,
         needs=(*transform.needs, "evaluate", "loss"),
         label=lambda: f"strong_wolfe({transform!r})",
         pieces=transform,

@@ -13,6 +13,7 @@ from functrain.optim.hypers import check_fixed, nonnegative, positive
 from functrain.optim.shapes import check_gradients, check_state, check_trainable, device, wide_copy
 from functrain.optim.transform import Transform, check_transform
 from functrain.optim.tuning_free.polyak import dot, squared_norm
+from functrain.optim.wrappers.accumulation import refuse_sums
 from functrain.schedule import Hyper, Number
 
 
@@ -56,7 +57,7 @@ def mechanize(
         memories: how many b_i, at least 1.
 
     Raises:
-        InvalidArgument: a number is out of range, or the transform is none.
+        InvalidArgument: a number is out of range, or the transform is none. In `init`, the transform accumulates.
 
     >>> from functrain import optim
     >>> tuned, params = mechanize(optim.sgd(1.0)), {"w": torch.tensor([1.0])}
@@ -77,7 +78,13 @@ def mechanize(
         check_trainable(params)
         zero = torch.zeros(memories, dtype=torch.float64, device=device(params))
         wide = wide_copy(params)
-        return Mechanized(zero + initial, zero, zero.clone(), zero.clone(), wide, transform.init(params))
+        inner = transform.init(params)
+        refuse_sums(
+            inner,
+            f"mechanize: {transform!r} makes updates of several batches, and what it earns would be measured by the "
+            "gradient of the last one; put it around: accumulate(k, mechanize(...))",
+        )
+        return Mechanized(zero + initial, zero, zero.clone(), zero.clone(), wide, inner)
 
     def update(updates: Any, state: Mechanized, params: Any, context: Context) -> tuple[Any, Mechanized]:
         check_gradients(updates, params)

@@ -11,6 +11,7 @@ from functrain.errors import InvalidArgument, TreeMismatch
 from functrain.optim.arithmetic import plus
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated, only_where
+from functrain.optim.searching import search
 from functrain.optim.shapes import counter, device, explain_mismatch
 from functrain.optim.transform import Transform, check_transform
 
@@ -43,6 +44,7 @@ def accumulate(k: int, transform: Transform | None = None) -> Any:
     all their examples would give, also when they are ragged or padded. In between, the updates are zero, and the
     transform inside does not run; nor does it where all weights of the k batches are zero. The loss and the weight that
     it sees are those of the k batches together; `Context.updates` is passed on as it is. See `updates_made`.
+    Behind it in a chain a piece would see the loss of the last batch alone, so what looks at it belongs inside.
 
     A group may reach over the end of an epoch. Where training ends within a group, its fewer than k batches make no
     update: their sum stays in the state (`Accumulated.batches` says how many they are), from which a later run goes on.
@@ -98,6 +100,16 @@ def accumulate(k: int, transform: Transform | None = None) -> Any:
         needs=transform.needs,
         label=lambda: f"accumulate(k={k}, transform={transform!r})",
     )
+
+
+def refuse_sums(state: Any, message: str) -> None:
+    """Raise `InvalidArgument` where a state holds that of `accumulate`, whose updates are not of the last batch alone.
+
+    >>> from functrain import optim
+    >>> refuse_sums(optim.adam().init({}), "it adds up")
+    """
+    if search(state, Accumulated):
+        raise InvalidArgument(message)
 
 
 def _init(transform: Transform, params: Any) -> Accumulated:

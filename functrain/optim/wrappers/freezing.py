@@ -6,9 +6,9 @@ from typing import Any
 import attrs
 
 from functrain import tree
-from functrain.optim.transform import Transform, check_transform, identity
+from functrain.optim.transform import Transform, as_primitive, check_transform, identity
 from functrain.optim.wrappers.claiming import Where, check_where
-from functrain.optim.wrappers.partitioning import partition
+from functrain.optim.wrappers.partitioning import STILL, partition
 
 
 def freeze(where: Where, transform: Transform | None = None) -> Any:
@@ -86,9 +86,13 @@ def _of_some(word: str, where: Where, transform: Transform, groups: dict[str, Tr
     )
 
 
-# Not 0 times the gradient, which is NaN where the gradient is.
-_still = Transform(
-    init=lambda params: (),
-    update=lambda updates, state, params, context: (tree.zeros_like(updates), state),
-    fused=lambda updates, state, params, context: (params, state),
+# Not 0 times the gradient, which is NaN where the gradient is. `partition` counts no updates of it.
+_still = as_primitive(
+    STILL,
+    Transform(
+        init=lambda params: (),
+        update=lambda updates, state, params, context: (tree.zeros_like(updates), state),
+        fused=lambda updates, state, params, context: (params, state),
+    ),
+    {},
 )

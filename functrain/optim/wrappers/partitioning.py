@@ -13,11 +13,14 @@ from functrain.optim.context import Context, Examples
 from functrain.optim.counting import has_updated
 from functrain.optim.shapes import check_gradients, counter
 from functrain.optim.stepping import step
-from functrain.optim.transform import Transform, check_transform, named
+from functrain.optim.transform import Transform, check_transform, named, primitive_of
 from functrain.optim.wrappers.claiming import Where, claims
 
 Parts = dict[str, dict[str, Any]]
 """The leaves of each group by path, by the groups' names."""
+
+STILL = "still"
+"""The primitive that moves nothing, so that no call of it is an update."""
 
 
 @tree.node
@@ -70,7 +73,8 @@ def partition(transforms: Mapping[str, Transform], where: Mapping[str, Where]) -
     owners = claims(transforms, where)
     for name, transform in transforms.items():
         check_transform(transform, f"group {name!r} of partition")
-    gated = any(transform.made is not None for transform in transforms.values())
+    counted = [name for name, transform in transforms.items() if not _is_still(transform)]
+    gated = any(transforms[name].made is not None for name in counted)
 
     def init(params: Any) -> Any:
         parts = _split(params, owners(params), transforms)
@@ -88,7 +92,7 @@ def partition(transforms: Mapping[str, Transform], where: Mapping[str, Where]) -
         after = {name: state for name, (_, state) in done.items()}
         if not gated:
             return merged, after
-        used = {name: transform for name, transform in transforms.items() if values[name]}
+        used = {name: transforms[name] for name in counted if values[name]}
         return merged, Partitioned(after, state.updates + _some_updated(used, before, after))
 
     return Transform(
@@ -101,6 +105,11 @@ def partition(transforms: Mapping[str, Transform], where: Mapping[str, Where]) -
         label=lambda: f"partition({', '.join(f'{name}={t!r}' for name, t in transforms.items())})",
         pieces=dict(transforms),
     )
+
+
+def _is_still(transform: Transform) -> bool:
+    primitive = primitive_of(transform)
+    return primitive is not None and primitive.name == STILL
 
 
 def _split(params: Any, owned: Iterable[tuple[str, str]], names: Iterable[str]) -> Parts:

@@ -52,7 +52,8 @@ def reduce_on_plateau(
     It looks at the mean loss of `every` batches, weighted by their examples. A mean is better if it is below
     (1 - rtol) * best - atol. After more than `patience` means in a row that are not, the scale is multiplied by
     `factor`, as in torch's ReduceLROnPlateau by epochs (optax's falls one mean earlier). A mean that is NaN is not
-    better. Put it after the optimizer in a chain: it needs the loss, which a training step supplies.
+    better. Put it after the optimizer in a chain, with `accumulate` around both: it needs the loss, which a
+    training step supplies.
 
     Args:
         factor: in (0, 1).

@@ -7,13 +7,11 @@ import torch
 from torch import Tensor
 
 from functrain import arguments, tree
-from functrain.errors import InvalidArgument
 from functrain.optim.context import Context
 from functrain.optim.counting import has_updated, only_where
-from functrain.optim.searching import search
 from functrain.optim.shapes import counter, device
 from functrain.optim.transform import Transform, check_transform
-from functrain.optim.wrappers.accumulation import Accumulated
+from functrain.optim.wrappers.accumulation import refuse_sums
 
 
 @tree.node
@@ -128,7 +126,12 @@ def apply_if_finite(most: int, transform: Transform | None = None) -> Any:
 
     def init(params: Any) -> Rejected:
         inner = transform.init(params)
-        _refuse_sums(transform, inner)
+        refuse_sums(
+            inner,
+            f"apply_if_finite: {transform!r} adds gradients up, and where their sum is not finite it would stay so, "
+            "for a call that makes no update leaves the state; put it inside, accumulate(k, apply_if_finite(most, "
+            "...)), or skip_nonfinite around, which leaves out single batches",
+        )
         return Rejected(counter(params), counter(params), counter(params), inner)
 
     def update(updates: Any, state: Rejected, params: Any, context: Context) -> tuple[Any, Rejected]:
@@ -149,15 +152,6 @@ def apply_if_finite(most: int, transform: Transform | None = None) -> Any:
         needs=transform.needs,
         label=lambda: f"apply_if_finite(most={most}, transform={transform!r})",
     )
-
-
-def _refuse_sums(transform: Transform, state: Any) -> None:
-    if search(state, Accumulated):
-        raise InvalidArgument(
-            f"apply_if_finite: {transform!r} adds gradients up, and where their sum is not finite it would stay so, "
-            "for a call that makes no update leaves the state; put it inside, accumulate(k, apply_if_finite(most, "
-            "...)), or skip_nonfinite around, which leaves out single batches"
-        )
 
 
 def zeros_unless(finite: Tensor, updates: Any, transform: Transform) -> Any:

@@ -216,3 +216,16 @@ def test_it_needs_the_batch():
     transform, params = optim.lbfgs(), {"w": torch.ones(1)}
     with pytest.raises(InvalidArgument, match=r"pass optim\.Context\(evaluate="):
         optim.step(transform, params, transform.init(params), params)
+
+
+def test_a_search_whose_direction_makes_no_update_is_none():
+    search = optim.strong_wolfe(optim.skip_nonfinite(optim.scale_by_lbfgs()))
+    params, evaluate = {"w": torch.tensor([3.0])}, ft.value_and_grad(lambda p: (p["w"] ** 4).sum())
+    state, counts = search.init(params), []
+    for factor in (1.0, math.nan, 1.0):
+        loss, grads = evaluate(params)
+        context = optim.Context(loss=loss, evaluate=evaluate)
+        after, state = optim.step(search, {"w": grads["w"] * factor}, state, params, context)
+        counts.append((optim.updates_made(search, state).item(), bool(after["w"] != params["w"])))
+        params = after
+    assert counts == [(1, True), (1, False), (2, True)]

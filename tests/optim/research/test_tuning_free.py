@@ -1,5 +1,7 @@
 """Rates that find themselves: what they are made for, the parameters to evaluate, and what is refused."""
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -129,11 +131,16 @@ def test_validating_with_what_the_optimizer_does_not_have_is_refused():
 
 
 def test_what_makes_no_update_moves_nothing():
-    for wrap in (optim.mechanize, lambda inner: optim.schedule_free(lambda lr: inner, 0.1)):
-        transform = wrap(optim.accumulate(2, optim.sgd(0.1)))
+    opens = ft.schedule.piecewise_constant([0.5], [0, 1])
+    free = partial(optim.schedule_free, lr=0.1)
+    for transform in (
+        optim.mechanize(optim.gate(opens, optim.sgd(0.1))),
+        free(lambda lr: optim.gate(opens, optim.sgd(0.1))),
+        free(lambda lr: optim.accumulate(2, optim.sgd(0.1))),
+    ):
         params = {"w": torch.ones(2)}
         first, state = transform.update(params, transform.init(params), params, optim.Context())
-        second, state = transform.update(params, state, params, optim.Context())
+        second, state = transform.update(params, state, params, optim.Context(position=0.5))
         assert not first["w"].any() and second["w"].all() and optim.updates_made(transform, state) == 1
 
 

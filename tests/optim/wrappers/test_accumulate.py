@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import functrain as ft
-from functrain import losses, optim, tree
+from functrain import losses, optim, random, schedule, tree
 from functrain.errors import InvalidArgument
 
 INPUTS = torch.randn(24, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -139,3 +139,68 @@ def test_gradients_of_a_short_dtype_are_summed_in_float32(dtype, shape):
             after, state = step(gradients[0], transform.init(values), make(101.0))
             after, state = step(gradients[1], state, make(37.0))
             torch.testing.assert_close(after["w"], expected.to(dtype), rtol=0, atol=0)
+
+
+# --- around, or inside ---
+
+EITHER_WAY = {
+    "lookahead": lambda inner: optim.lookahead(2, 0.5, inner),
+    "schedule free": lambda inner: optim.schedule_free(lambda lr: inner, 0.1),
+    "freeze": lambda inner: optim.freeze("bias", inner),
+    "flatten": optim.flatten,
+    "partition": lambda inner: optim.partition({"a": inner, "b": inner}, {"a": "weight", "b": ...}),
+    "skip": optim.skip_nonfinite,
+    "rounding": optim.round_stochastically,
+    "gate": lambda inner: optim.gate(schedule.constant(1.0), inner),
+    "unfreezing": lambda inner: optim.unfreeze_gradually(inner, ["weight", "bias"], [0.34]),
+    "decay behind": lambda inner: optim.chain(inner, optim.named("behind", optim.add_decayed_weights(0.01))),
+    "a mean behind": lambda inner: optim.chain(inner, optim.average_iterates(1)),
+    "a ball behind": lambda inner: optim.chain(inner, optim.keep_in_l2_ball(1.0)),
+    "names": lambda inner: optim.named_chain({"a": inner, "b": optim.lookahead(2, 0.5, optim.identity)}),
+}
+INSIDE_ALONE = {
+    "apply_if_finite": (lambda inner: optim.apply_if_finite(1, inner), "their sum is not finite it would stay so"),
+    "mechanize": (optim.mechanize, "would be measured by the gradient of the last one"),
+    "low_rank": (lambda inner: optim.low_rank(inner, 1), "onto other directions for each batch"),
+    "cautious": (optim.cautious, "put it around"),
+    "a line search": (optim.strong_wolfe, "the loss along it would be that of the last one"),
+    "a plateau": (
+        lambda inner: optim.chain(inner, optim.reduce_on_plateau()),
+        "looks at the loss of a batch, and after",
+    ),
+    "polyak": (lambda inner: optim.named_chain({"a": inner, "b": optim.polyak_sgd()}), "looks at the loss of a batch"),
+    "sam": (
+        lambda inner: optim.chain(optim.clip(9.0), inner, optim.sam(optim.sgd(0.1))),
+        "the loss of other parameters",
+    ),
+    "noise": (lambda inner: optim.chain(inner, optim.add_private_noise(1.0, 1.0)), "looks at the examples of a batch"),
+}
+
+
+def moved(transform, steps=12):
+    values, state = params(), transform.init(params())
+    for step in range(steps):
+        gradients, _ = gradients_of(params(), slice(2 * step, 2 * step + 3))
+        done = step // 2
+        context = optim.Context(done / 6, done, key=random.fold_in(random.key(0), done), weight=1.0 + step % 3)
+        values, state = optim.step(transform, gradients, state, values, context)
+    return values
+
+
+@pytest.mark.parametrize("inner", [lambda: optim.sgd(0.1, momentum=0.9), lambda: optim.adamw(0.05, weight_decay=0.1)])
+@pytest.mark.parametrize("name", EITHER_WAY)
+def test_what_stands_around_it_may_as_well_stand_inside(name, inner):
+    wrap = EITHER_WAY[name]
+    around, inside = moved(wrap(optim.accumulate(2, inner()))), moved(optim.accumulate(2, wrap(inner())))
+    assert not tree.differences(around, inside, rtol=1e-10, atol=1e-12)
+    assert tree.differences(around, params())
+
+
+@pytest.mark.parametrize("name", INSIDE_ALONE)
+def test_or_it_is_refused_around_it(name):
+    wrap, message = INSIDE_ALONE[name]
+    for inner in (optim.accumulate(2, optim.sgd(0.1)), optim.lookahead(2, 0.5, optim.accumulate(2, optim.sgd(0.1)))):
+        with pytest.raises(InvalidArgument, match=message):
+            wrap(optim.named("inner", inner)).init(params())
+    if name not in ("a line search", "sam", "noise"):  # which look at one batch alone
+        assert optim.accumulate(2, wrap(optim.named("inner", optim.sgd(0.1)))).init(params())

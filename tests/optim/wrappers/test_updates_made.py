@@ -9,6 +9,7 @@ import functrain as ft
 from functrain import data, losses, nn, optim, random, schedule, tree
 from functrain.errors import InvalidArgument
 
+KEY = random.key(0)
 FALLING = schedule.over_updates(10, schedule.linear(1, 0))
 ONE = {"w": torch.ones(1, dtype=torch.float64)}
 
@@ -172,3 +173,87 @@ def test_a_fit_counts_the_updates_that_were_made(jit):
     state = ft.init(learner, random.key(0), rows[:1])
     result = ft.fit(learner, state, train=data.loader(rows, data.sequential(1)), epochs=1, jit=jit)
     assert int(result.state.updates) == 5 and int(result.state.step) == 20
+
+
+# --- what makes no update is as if it had not been ---
+
+SKIP = optim.skip_nonfinite
+AROUND = {
+    "itself": SKIP,
+    "lookahead": lambda inner: optim.lookahead(2, 0.5, SKIP(inner)),
+    "mechanize": lambda inner: optim.mechanize(SKIP(inner)),
+    "schedule free": lambda inner: optim.schedule_free(lambda lr: SKIP(inner), 0.1),
+    "freeze": lambda inner: optim.freeze("bias", SKIP(inner)),
+    "flatten": lambda inner: optim.flatten(SKIP(inner)),
+    "partition": lambda inner: optim.partition({"a": SKIP(inner), "b": SKIP(inner)}, {"a": "weight", "b": ...}),
+    "low rank": lambda inner: optim.low_rank(SKIP(inner), 1, every=2),
+    "what is behind": lambda inner: optim.chain(SKIP(optim.identity), inner, optim.average_iterates(1)),
+    "plateau": lambda inner: optim.chain(SKIP(inner), optim.reduce_on_plateau(0.5, patience=0)),
+    "sam": lambda inner: optim.sam(SKIP(inner)),
+    "a line search": lambda inner: optim.strong_wolfe(SKIP(optim.scale_by_lbfgs())),
+    "groups of two": lambda inner: SKIP(optim.accumulate(2, inner)),
+    "loss scale": optim.dynamic_loss_scale,
+    "what is finite": lambda inner: optim.apply_if_finite(5, inner),
+    "finite matrices": lambda inner: optim.apply_if_finite(5, optim.soap(0.01, every=2)),
+    "unfreezing": lambda inner: optim.unfreeze_gradually(SKIP(inner), ["weight", "bias"], [0.2]),
+    "inject": lambda inner: optim.inject(lambda lr: SKIP(optim.adam(lr)), lr=0.1),
+}
+
+
+def course(optimizer, bad, compile):
+    """Parameters and updates after six good batches, with two bad ones before each of those that are named."""
+    begin = {"weight": torch.tensor([[0.3, -0.7], [0.5, 0.2]], dtype=torch.float64), "bias": torch.ones(2).double()}
+
+    def evaluate(params):
+        return sum((leaf - 1).square().sum() for leaf in params.values()), tree.map(lambda leaf: 2 * (leaf - 1), params)
+
+    def step(params, state, updates, batch, factor):
+        loss, grads = evaluate(params)
+        grads = tree.map(lambda g: (g + torch.cos(g * (batch + 1))) * factor, grads)
+        context = optim.Context(
+            0.3, updates, key=random.fold_in(KEY, batch), loss=loss, evaluate=evaluate, loss_scale=torch.ones(())
+        )
+        return optim.step(optimizer, grads, state, params, context)
+
+    step, params, state, updates = compile(step), begin, optimizer.init(begin), 0
+    for batch in range(6):
+        for factor in (*[float("nan")] * 2 * (batch in bad), 1.0):
+            counts = torch.tensor(updates), torch.tensor(batch), torch.tensor(factor, dtype=torch.float64)
+            params, state = step(params, state, *counts)
+            updates = int(optim.updates_made(optimizer, state))
+    return params, updates
+
+
+@pytest.mark.parametrize("compile", [lambda f: f, ft.jit], ids=["eager", "compiled"])
+@pytest.mark.parametrize("name", AROUND)
+def test_a_bad_batch_is_as_if_it_had_not_been(name, compile):
+    for inner in (optim.sgd(schedule.over_updates(4, schedule.linear(0.1, 0.01)), momentum=0.9), optim.adam(0.05)):
+        optimizer = AROUND[name](inner)
+        got, expected = course(optimizer, {2, 3}, compile), course(optimizer, set(), compile)
+        assert not tree.differences(got, expected, rtol=1e-9, atol=1e-11)
+        assert 3 <= expected[1] <= 6
+
+
+def test_what_is_frozen_makes_no_update():
+    # The rate by updates fell k times too fast where some parameters were frozen.
+    rate = schedule.over_updates(4, schedule.linear(0.4, 0.0))
+    frozen = optim.freeze("bias", optim.accumulate(3, optim.sgd(rate)))
+    params = {"weight": torch.zeros(1), "bias": torch.zeros(1)}
+    state = frozen.init(params)
+    for batch in range(9):
+        made = optim.updates_made(frozen, state)
+        assert made == batch // 3
+        params, state = optim.step(
+            frozen, tree.map(torch.ones_like, params), state, params, optim.Context(updates=made)
+        )
+    torch.testing.assert_close(params["weight"], torch.tensor([-0.4 - 0.3 - 0.2]))
+
+
+def test_a_fit_counts_the_updates_of_what_is_trained():
+    rows = data.ArrayDataset((torch.randn(24, 3), torch.randint(0, 2, (24,))))
+    model = nn.serial(nn.dense(4), torch.tanh, nn.dense(2))
+    optimizer = optim.freeze("0.*", optim.accumulate(3, optim.adam(0.1)))
+    learner = ft.Learner(model, losses.cross_entropy, optimizer)
+    state = ft.init(learner, KEY, rows[:1])
+    run = ft.fit(learner, state, train=data.loader(rows, data.shuffled(4)), epochs=2)
+    assert int(run.state.updates) == 4
