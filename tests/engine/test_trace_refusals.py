@@ -1,6 +1,7 @@
 """What a trace cannot hold is refused where it happens, in words that name the user's line."""
 
 import operator
+import statistics
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from toolz import compose_left
 from torch import Tensor
 
 from functrain.engine.tracing.to_graph import trace
-from functrain.errors import DeviceMismatch, DtypeMismatch, LeakedTensor, NotTraceable, SideEffect
+from functrain.errors import DeviceMismatch, DtypeMismatch, HiddenRandomness, LeakedTensor, NotTraceable, SideEffect
 from tests.engine.functions_to_trace import of
 
 
@@ -115,3 +116,24 @@ def test_a_write_into_an_argument_or_its_view_is_refused_where_it_happens():
     for write in (lambda x: x.add_(1), lambda x: x[0].zero_(), lambda x: x.view(-1).mul_(2), lambda x: x.t_()):
         with pytest.raises(SideEffect, match=r"the weights is changed in place at test_trace_refusals.py:\d+"):
             trace(lambda x, write=write: [write(x)], [of(2, 2)], ["the weights"])
+
+
+@torch.library.custom_op("functrain_tests::noisy", mutates_args=())
+def noisy(x: Tensor) -> Tensor:
+    return x + torch.rand(x.shape)
+
+
+noisy.register_fake(torch.empty_like)
+
+
+def test_an_operator_of_the_users_that_draws_is_refused_each_time_and_leaves_the_generator_as_it_was():
+    before = torch.get_rng_state()
+    for _ in range(2):
+        with pytest.raises(HiddenRandomness, match=r"functrain_tests::noisy draws from .* at test_trace_refusals.py"):
+            trace(lambda x: [noisy(x)], [of(2, 2)])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_line_of_a_message_is_not_pythons_own():
+    with pytest.raises(NotTraceable, match=r"at test_trace_refusals.py:"):
+        trace(lambda x: [torch.tensor(statistics.fmean(x))], [of(3)])

@@ -289,6 +289,25 @@ def test_a_buffer_that_changes_when_the_module_has_returned_is_refused(place, ch
             one(params)
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by torch.compile
+def test_an_apply_that_was_kept_is_followed_and_compiled_by_pytorch():
+    class Own(Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x * 1
+
+        @staticmethod
+        def backward(ctx, cotangent):  # pyright: ignore[reportIncompatibleMethodOverride]
+            return drop(cotangent)
+
+    kept = Own.apply
+    loss, params = loss_of(lambda x: kept(x), random.key(1))
+    run = ft.grad(lambda params: loss(params)[0])
+    assert torch.equal(run(params)["w"], run(params)["w"]) and 0 < (run(params)["w"] == 0).sum() < N
+    compiled = torch.compile(lambda x: kept(x) * 2, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(X), X * 2)
+
+
 def test_a_function_of_ones_own_stays_itself_in_an_application():
     function = function_of(backward=lambda g: g * 3)
     loss, params = loss_of(function, random.key(1))

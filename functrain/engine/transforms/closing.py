@@ -121,6 +121,15 @@ def _asking_modes(apply: Any) -> classmethod:
     return classmethod(ask)
 
 
+def _beginning(making: Any) -> Callable:
+    def begin(context: Any, *args: Any) -> None:
+        _question.begin()
+        if making is not None:
+            making(context, *args)
+
+    return begin
+
+
 class _Applications:
     """What makes `autograd.Function.apply` ask the modes, as other functions do, as long as one is on in any thread.
 
@@ -131,6 +140,7 @@ class _Applications:
     def __init__(self) -> None:
         self._lock, self._count = threading.Lock(), 0
         self._before: Any = None
+        self._making: Any = None
 
     def begin(self) -> None:
         with self._lock:
@@ -139,7 +149,8 @@ class _Applications:
                 Function.apply = _asking_modes(self._before[0])  # pyright: ignore
                 functorch.unwrap_dead_wrappers = lambda args, unwrap=self._before[1]: unwrap(_question.pass_on(args))
                 if not isinstance(self._before[0], classmethod):  # written in C
-                    BackwardCFunction.__init__ = lambda *_: _question.begin()  # pyright: ignore
+                    self._making = vars(BackwardCFunction).get("__init__")
+                    BackwardCFunction.__init__ = _beginning(self._making)  # pyright: ignore
             self._count += 1
 
     def end(self) -> None:
@@ -147,8 +158,12 @@ class _Applications:
             self._count -= 1
             if self._count == 0:
                 Function.apply, functorch.unwrap_dead_wrappers = self._before
-                if "__init__" in vars(BackwardCFunction):
+                if isinstance(self._before[0], classmethod):
+                    return
+                if self._making is None:
                     del BackwardCFunction.__init__
+                else:
+                    BackwardCFunction.__init__ = self._making
 
 
 _applications = _Applications()

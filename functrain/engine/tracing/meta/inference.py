@@ -20,6 +20,7 @@ from functrain.engine.tracing.meta.geometry import map_tensors, tensors_in
 from functrain.engine.tracing.meta.operation_rules import RULES
 from functrain.engine.tracing.meta.trial_run import recall, trial_run
 from functrain.engine.tracing.operation_facts import facts, writes
+from functrain.engine.tracing.refusals import Refused
 from functrain.engine.tracing.undeclared import UNDECLARED_ALIASES
 from functrain.operators import LAYOUTS
 
@@ -90,6 +91,8 @@ def _by_trial(func: Any, args: Any, kwargs: dict[str, Any], on_meta: bool) -> tu
     try:
         return trial_run(func, args, kwargs), "trial"
     except Exception as error:
+        if isinstance(error, Refused) and error.kind == "random":
+            raise
         # Zeros may be values that it refuses, or they may take too much memory; what is wrong by its shape stays so.
         metas = map_tensors(_meta, args)
         named = _on_meta({k: map_tensors(_meta, v) for k, v in kwargs.items()}, on_meta)

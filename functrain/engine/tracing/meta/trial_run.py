@@ -1,5 +1,7 @@
 """The trial run: an operation is run on zeros that are laid out as its arguments are, to see what it returns."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -128,7 +130,7 @@ def _seen(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -
         made = _zeros(tensors, number)
         remaining = iter(made)
         try:
-            with outside_of_trace():
+            with outside_of_trace(), _without_draws(func):
                 out = func(*map_tensors(lambda t: next(remaining), args), **_map_over(kwargs, remaining))  # noqa: B023
             _check_shapes(made, tensors)
             return _layouts(out, made)
@@ -137,6 +139,19 @@ def _seen(func: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -
             if all(t.dtype.is_floating_point or t.dtype.is_complex for t in tensors):
                 break
     raise failure  # pyright: ignore
+
+
+@contextlib.contextmanager
+def _without_draws(func: Any) -> Iterator[None]:
+    """Refuse an operator of the user's that draws from PyTorch's global generator, which its schema does not say."""
+    if func.namespace in ("aten", "prims"):
+        yield
+        return
+    before = torch.get_rng_state()
+    yield
+    if not torch.equal(torch.get_rng_state(), before):
+        torch.set_rng_state(before)
+        raise Refused("random", func._schema.name)
 
 
 def _check_shapes(made: list[Tensor], tensors: list[Tensor]) -> None:

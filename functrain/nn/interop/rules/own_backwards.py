@@ -1,22 +1,19 @@
 """Backward passes of a user's `torch.autograd.Function` in a module: the rules of the application go on there.
 
-They run when the module has returned. What they draw comes from its key, and what they write to is seen.
+They run when the module has returned. What they draw comes from its key, and what they write to is seen. PyTorch makes
+a context each time that such a function is applied, in which the application is noted; its backward pass asks for it.
 """
 
-import functools
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from torch.autograd import Function
+from torch.autograd.function import BackwardCFunction
 from torch.overrides import _get_current_function_mode_stack
 
-from functrain.dispatch_state import is_transformed
+from functrain.dispatch_state import function_modes, is_transformed
 from functrain.nn.interop.rules.running import Running
 
 _LIBRARIES = ("torch.", "functrain.")
-_MADE = "following_of_functrain"
-"""Under this name a class holds what is made of it, to be freed with it."""
+_NOTED = "application_of_functrain"
 
 
 def running() -> Running | None:
@@ -24,67 +21,32 @@ def running() -> Running | None:
 
     >>> running()
     """
+    if not function_modes():
+        return None
     modes = _get_current_function_mode_stack()
     return next((mode for mode in reversed(modes) if isinstance(mode, Running)), None)
 
 
-def following(function: type[Function]) -> type[Function]:
-    """Return a function like a user's whose backward pass runs as the application goes on that it was applied in.
-
-    >>> class Twice(Function):
-    ...     @staticmethod
-    ...     def forward(ctx, x):
-    ...         return 2 * x
-    ...     @staticmethod
-    ...     def backward(ctx, cotangent):
-    ...         return 2 * cotangent
-    >>> following(Twice).__name__, following(following(Twice)) is following(Twice)
-    ('Twice', True)
-    """
-    if function.__module__.startswith(_LIBRARIES) or getattr(function, "follows_application", False):
-        return function
-    if _MADE not in vars(function):
-        setattr(function, _MADE, _make(function))
-    return vars(function)[_MADE]
-
-
-def _make(function: type[Function]) -> type[Function]:
-    has_setup = function.setup_context is not Function.setup_context
-    noting = "setup_context" if has_setup else "forward"
-
-    def note(ctx: Any, *args: Any, **kwargs: Any) -> Any:
-        ctx.application_of_functrain = running()
-        return getattr(function, noting)(ctx, *args, **kwargs)
-
-    methods: dict[str, Any] = {noting: staticmethod(functools.wraps(getattr(function, noting))(note))}
-    for name in ("backward", "vjp"):
-        if getattr(function, name) is not getattr(Function, name):
-            methods[name] = staticmethod(_again(function, name))
-    about = {"follows_application": True, "__module__": function.__module__}
-    return type(function)(function.__name__, (function,), {**methods, **about})  # pyright: ignore[reportCallIssue]
-
-
-def _again(function: type[Function], name: str) -> Callable:
-    @functools.wraps(getattr(function, name))
-    def run(ctx: Any, *cotangents: Any) -> Any:
-        application = getattr(ctx, "application_of_functrain", None)
-        again: AbstractContextManager = nullcontext() if application is None else application.again()
-        with again:
-            return getattr(function, name)(ctx, *cotangents)
-
-    return run
+def _note(ctx: Any, *_: Any) -> None:
+    """Note the application in the context of a function that is applied; a transform asks the mode itself."""
+    application = running()
+    if application is None or is_transformed() or ctx._forward_cls.__module__.startswith(_LIBRARIES):
+        return
+    setattr(ctx, _NOTED, application)
 
 
 def _install() -> None:
-    """Let `apply` ask whether an application is running; transforms ask its mode themselves."""
-    apply: Any = vars(Function)["apply"]
+    pull: Any = BackwardCFunction.apply
 
-    def ask(cls: Any, *args: Any, **kwargs: Any) -> Any:
-        if running() is not None and not is_transformed():
-            cls = following(cls)
-        return apply.__get__(None, cls)(*args, **kwargs)
+    def pull_again(ctx: Any, *cotangents: Any) -> Any:
+        application = vars(ctx).get(_NOTED)
+        if application is None:
+            return pull(ctx, *cotangents)
+        with application.again():
+            return pull(ctx, *cotangents)
 
-    Function.apply = classmethod(ask)  # pyright: ignore
+    BackwardCFunction.__init__ = _note  # pyright: ignore
+    BackwardCFunction.apply = pull_again  # pyright: ignore
 
 
 _install()
