@@ -51,7 +51,7 @@ def _batch_norm(run: Running, func: Callable, args: tuple, kwargs: dict[str, Any
 
 
 _read: WeakKeyDictionary[Running, set[int]] = WeakKeyDictionary()
-"""The ids of statistics that batch norm at rest has read in an application that trains: gradients need them as they were.
+"""The ids of statistics that batch norm at rest has read in an application that trains: gradients need these values.
 
 PyTorch writes over them, counts no such write, and then takes the gradients by the new ones.
 """
