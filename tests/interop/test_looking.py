@@ -163,3 +163,11 @@ def test_a_module_made_of_a_model_is_its_own():
 def test_a_leaf_that_is_no_tensor():
     with pytest.raises(InvalidArgument, match="to_module: weight must be a tensor, got float"):
         nn.to_module(nn.dense(2), {"weight": 1.0}, {})
+
+
+@pytest.mark.parametrize("name", ["forward", "training", "children", "type", "_params"])
+def test_a_name_that_every_module_has_already(name):
+    for model in (nn.serial(**{name: nn.dense(2)}), nn.layer("own", lambda x: {name: x[0]}, lambda p, x: x * p[name])):
+        params, buffers = model.init(random.key(0), X)
+        with pytest.raises(InvalidArgument, match=f"to_module: '{name}' is the name of a layer.*nn.named"):
+            nn.to_module(model, params, buffers)

@@ -134,3 +134,51 @@ def test_a_number_kept_in_a_buffer_that_rows_share_is_refused_in_words():
     params, buffers = model.init(random.key(0), X)
     with pytest.raises(ft.errors.SideEffect, match="writes what differs by row into a tensor that all rows share"):
         ft.vmap(lambda x: model.apply(params, buffers, x)[0])(X)
+
+
+class Twice(tnn.Module):
+    """Holds its buffer in another place too."""
+
+    def __init__(self, change) -> None:
+        super().__init__()
+        self.change = change
+        self.register_buffer("mean", torch.zeros(3))
+        self.held = {"mean": self.mean}
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.change(self, x.mean(0))
+        return x + self.mean + self.held["mean"]
+
+
+def register_twice(module: Twice) -> Twice:
+    module.register_buffer("other", module.mean)
+    return module
+
+
+def both(module: Twice, new: Tensor) -> None:
+    module.mean = module.held["mean"] = module.mean + new
+
+
+def applied_twice(module: Twice) -> dict[str, Tensor]:
+    model = nn.from_module(module)
+    params, buffers = model.init(random.key(0), X)
+    for _ in range(2):
+        module(X)
+        _, buffers = model.apply(params, buffers, X)
+    return buffers
+
+
+def test_a_buffer_held_in_two_places():
+    for change in (lambda m, new: m.held["mean"].add_(new), lambda m, new: m.mean.add_(new), both):
+        module = Twice(change)
+        assert torch.allclose(applied_twice(module)["mean"], module.mean)
+
+
+def test_what_is_put_in_the_place_of_an_alias_is_not_the_buffer():
+    assert not applied_twice(Twice(lambda m, new: m.held.update(mean=new)))["mean"].any()
+
+
+def test_a_buffer_replaced_in_one_place_alone_is_refused():
+    for module in (Twice(lambda m, new: setattr(m, "mean", new)), register_twice(Twice(both))):
+        with pytest.raises(ft.errors.TreeMismatch, match="replaces the buffer mean, which the module holds in another"):
+            applied_twice(module)

@@ -124,3 +124,9 @@ def test_refusals(model):
     twice = nn.freeze(nn.serial(frozen=nn.batch_norm(), head=nn.dense(2), other=nn.dense(2)), "head.*")
     with pytest.raises(DuplicateName, match="a layer has the name 'frozen'"):
         twice.init(random.key(0), torch.zeros(2, 3))
+
+
+def test_lora_says_that_parameters_without_gradients_are_buffers():
+    module = tnn.Linear(4, 2).requires_grad_(False)
+    with pytest.raises(InvalidArgument, match=r"the paths are none \(parameters with requires_grad=False are buffers"):
+        nn.lora(nn.from_module(module), 1).init(random.key(0), torch.zeros(1, 4))

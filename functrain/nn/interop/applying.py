@@ -134,9 +134,22 @@ class Application:
                     raise _replace(kinds[number] if isinstance(now, Tensor) else "buffer or parameter", names[number])
             elif not isinstance(now, Tensor):
                 raise _replace("buffer or parameter", names[number])
-            elif number not in held or held[number] is values[number]:
-                held[number] = now
+            elif held.setdefault(number, now) is not now:
+                held[number] = self._registered(number)
         return held
+
+    def _registered(self, number: int) -> Tensor:
+        """Return the value of a buffer that several places hold, of which the forward has replaced some."""
+        slots = [(owner, self.parts[owner][key]) for owner, key, at in self.kept.recipe.slots if at == number]
+        value = next(value for owner, value in slots if owner in self.kept.registers.owners)
+        others = [(owner, other) for owner, other in slots if other is not value]
+        if value is not self.values[number] or any(owner in self.kept.registers.owners for owner, _ in others):
+            raise TreeMismatch(
+                f"from_module: the forward replaces the buffer {self.kept.leaves.names[number]}, which the module "
+                "holds in another place too, where it stays the old one; write the new value in place (copy_), or let "
+                "the other place hold a clone()"
+            )
+        return value
 
 
 def _replace(kind: str, name: str) -> TreeMismatch:

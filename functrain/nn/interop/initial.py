@@ -41,8 +41,18 @@ def first_values(
         else:
             values = [own.clone() for own in kept.leaves.own]
         device = next((leaf.device for leaf in tree.leaves(example) if isinstance(leaf, Tensor)), None)
+        _check_memory(kept, device)
         values = values if device is None else [value.to(device) for value in values]
     return spread(kept.leaves.params, values), spread(kept.leaves.buffers, values)
+
+
+def _check_memory(kept: Kept, device: torch.device | None) -> None:
+    for name, own in zip(kept.leaves.names, kept.leaves.own, strict=True):
+        if own.device.type == "meta" and (device is None or device.type != "meta"):
+            raise InvalidArgument(
+                f"from_module: {name} is on the device meta, where it has a shape and no values; give the module "
+                "memory and values first: module.to_empty(device=...) and then load_state_dict, or its own methods"
+            )
 
 
 def _has_parameters(module: torch.nn.Module) -> bool:

@@ -21,10 +21,11 @@ from functrain.nn.surgery.merging import merge, origin
 def to_module(model: Model, params: Params, buffers: Buffers) -> torch.nn.Module:
     """Return a model with its values as a `torch.nn.Module`, in evaluation.
 
-    Of `from_module` it is the module itself, a new one of its class, with these values; `freeze` and `lora` are merged
-    back first. Any other model becomes a module whose `forward` applies it. Its `state_dict` has the names of the
-    parameters and buffers. So it can be called, saved, exported (`torch.export`, ONNX) and trained by others' loops; in
-    training it draws its keys from PyTorch's global generator, and keeps new values of its buffers, as modules do.
+    Of `from_module` it is the module itself, a new one of its class, with these values (and with its own `forward`,
+    whatever `method` and `out` were); `freeze` and `lora` are merged back first. Any other model becomes a module whose
+    `forward` applies it. Its `state_dict` has the names of the parameters and buffers. So it can be called, saved,
+    exported (`torch.export`, ONNX) and trained by others' loops; in training it draws its keys from PyTorch's global
+    generator, and keeps new values of its buffers, as modules do.
 
     Args:
         model: any model.
@@ -33,6 +34,7 @@ def to_module(model: Model, params: Params, buffers: Buffers) -> torch.nn.Module
 
     Raises:
         TreeMismatch: an entry of params or buffers is missing, or is one that the module does not have.
+        InvalidArgument: an entry is no tensor, or has a name that every module uses for something else.
 
     See also: `from_module`, the other way.
 
@@ -76,9 +78,9 @@ class ModelModule(torch.nn.Module):
     def __init__(self, model: Model, params: Params, buffers: Buffers) -> None:
         super().__init__()
         self._model = model
+        self._params, self._buffer_tree = tree.map(lambda _: None, params), tree.map(lambda _: None, buffers)
         _register(self, params, lambda value: torch.nn.Parameter(value.detach().clone()))
         _register(self, buffers, lambda value: value.detach().clone())
-        self._params, self._buffer_tree = tree.map(lambda _: None, params), tree.map(lambda _: None, buffers)
 
     def forward(self, x: Any) -> Any:
         """Apply the model; in training with a new key, and keeping new values of the buffers."""
@@ -95,6 +97,11 @@ class ModelModule(torch.nn.Module):
 
 def _register(module: torch.nn.Module, values: Mapping[str, Any], make: Any) -> None:
     for name, value in values.items():
+        if name not in module._modules and hasattr(module, name):
+            raise InvalidArgument(
+                f"to_module: {name!r} is the name of a layer, parameter or buffer, and of something else in every "
+                "torch.nn.Module; give the layer another name with nn.named"
+            )
         if isinstance(value, Mapping):
             if name not in module._modules:
                 module.add_module(name, torch.nn.Module())

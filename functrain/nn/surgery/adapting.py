@@ -64,7 +64,10 @@ def lora(
         factors = {path: w for path, w in tree.leaves_with_path(frozen) if is_adapted(path) and w.dim() > 1}
         if not factors:
             shown = ", ".join(tree.paths(params)[:10])
-            raise InvalidArgument(f"lora: where matches no weight of two axes or more; the paths are {shown:.600}")
+            raise InvalidArgument(
+                f"lora: where matches no weight of two axes or more; the paths are {shown or 'none':.600} (parameters "
+                "with requires_grad=False are buffers and not adapted; lora freezes by itself: leave them as they were)"
+            )
         chosen, _ = split(frozen, factors.__contains__)
         return join(_factors(chosen, key, rank), trained), with_frozen(entry, buffers, frozen)
 

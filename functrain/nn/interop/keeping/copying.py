@@ -14,6 +14,7 @@ import attrs
 import torch
 
 from functrain.errors import InvalidArgument
+from functrain.nn.interop.keeping.others import begin, is_other
 from functrain.nn.interop.keeping.walking import CONTAINERS, Ref, Thing, Walk, is_lazy_module
 
 _set = object.__setattr__
@@ -27,6 +28,8 @@ class Recipe:
     Attributes:
         size: how many things are made; the first is the module.
         objects: for each module or object its number, its class, and its `__dict__` without what is made anew.
+        others: for each thing of which not all is in a `__dict__` or a plain container its number, its source, and its
+            parts by key without what is made anew.
         containers: for each container its number, what it holds without what is made anew, and how that is copied.
         late: for each thing that is made of finished parts its number, how it is made, and what of.
         links: (number of the owner, key, number of the part).
@@ -36,6 +39,7 @@ class Recipe:
 
     size: int
     objects: list[tuple[int, type, dict[str, Any]]]
+    others: list[tuple[int, Any, Any]]
     containers: list[tuple[int, Any, Callable[[Any], Any]]]
     late: list[tuple[int, Callable[..., Any], list[Ref]]]
     links: list[tuple[int, Any, int]]
@@ -47,7 +51,7 @@ def recipe(walk: Walk, module: torch.nn.Module) -> Recipe:
     """Return the recipe by which what was walked is made anew."""
     numbers = {id(thing.source): number for number, thing in walk.things.items()}
     modules = {path: numbers[id(part)] for path, part in module.named_modules()}
-    made = Recipe(len(walk.things), [], [], [], [], [], modules)
+    made = Recipe(len(walk.things), [], [], [], [], [], [], modules)
     finished: set[int] = set()
     for number, thing in walk.things.items():
         _enter(made, number, thing, finished, walk)
@@ -66,7 +70,9 @@ def _enter(made: Recipe, number: int, thing: Thing, finished: set[int], walk: Wa
         finished.add(number)
         return
     bare = [ref.at if ref.kind == "fixed" else None for ref in thing.parts]
-    if type(source) not in CONTAINERS:
+    if is_other(source):
+        made.others.append((number, source, dict(zip(thing.keys, bare, strict=True))))
+    elif type(source) not in CONTAINERS:
         kind = source.cls_to_become if is_lazy_module(source) else type(source)
         made.objects.append((number, kind, dict(zip(thing.keys, bare, strict=True))))
     else:
@@ -128,6 +134,8 @@ def fresh(made: Recipe, values: Sequence[Any], train: bool) -> tuple[list[Any], 
         _set(thing, "__dict__", own)
     for number, own, copied in made.containers:
         things[number] = parts[number] = copied(own)
+    if made.others:
+        begin(made.others, things, parts)
     for owner, key, number in made.slots:
         parts[owner][key] = values[number]
     _make_late(made, things, values)

@@ -177,7 +177,7 @@ def _in_training(made: Recipe, leaves: Leaves, training: bool) -> torch.nn.Modul
 
 def _set_training(made: Recipe) -> None:
     numbers = set(made.modules.values())
-    for number, _, own in made.objects:
+    for number, _, own in [*made.objects, *made.others]:
         if number in numbers:
             own["training"] = True
 

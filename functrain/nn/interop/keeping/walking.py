@@ -5,6 +5,7 @@ Anew are modules, plain containers, objects of Python classes, and whatever hold
 """
 
 import collections
+import copyreg
 import enum
 import functools
 import types
@@ -117,7 +118,7 @@ class Walk:
 def _way(thing: Any) -> tuple[dict[Any, Any], bool] | None:
     """Return the parts of a thing by key and whether it is made late, or None for what is taken as it is."""
     kind = type(thing)
-    if kind in CONTAINERS:
+    if kind in CONTAINERS or base_of(kind) is not None:
         return _parts_of_container(thing), kind is set
     if isinstance(thing, tuple | frozenset):
         return (dict(enumerate(thing)), True) if any(_way(part) or isinstance(part, Tensor) for part in thing) else None
@@ -128,6 +129,17 @@ def _way(thing: Any) -> tuple[dict[Any, Any], bool] | None:
     if isinstance(thing, torch.nn.Module) or _is_plain_object(thing):
         return _attributes(thing), False
     return None
+
+
+def base_of(kind: type) -> type | None:
+    """Return dict or list for a class in Python that is one with methods of its own, None for any other.
+
+    >>> base_of(collections.Counter), base_of(dict)
+    (<class 'dict'>, None)
+    """
+    if not kind.__flags__ & _HEAP_TYPE or issubclass(kind, (collections.OrderedDict, collections.defaultdict)):
+        return None
+    return next((base for base in (dict, list) if issubclass(kind, base)), None)
 
 
 CALLED = frozenset({"_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"})
@@ -147,14 +159,16 @@ def _hooks(thing: Any) -> list[str]:
 
 
 def _parts_of_container(thing: Any) -> dict[Any, Any]:
-    return dict(thing) if isinstance(thing, dict) else dict(enumerate(thing))
+    # `dict.items`, as a class of one's own may say something else of them.
+    return dict(dict.items(thing)) if isinstance(thing, dict) else dict(enumerate(thing))
 
 
 def _attributes(thing: Any) -> dict[str, Any]:
     # What a cached property keeps may have been computed from parameters that are others now.
     kind = type(thing)
     cached = functools.cached_property
-    own = {k: v for k, v in vars(thing).items() if not isinstance(getattr(kind, k, None), cached)}
+    own = {k: v for k, v in getattr(thing, "__dict__", {}).items() if not isinstance(getattr(kind, k, None), cached)}
+    own |= {name: getattr(thing, name) for name in slots_of(kind) if hasattr(thing, name)}
     return _as_initialised(own) if is_lazy_module(thing) else own
 
 
@@ -177,9 +191,16 @@ def _self_of(hook: Any) -> Any:
     return getattr(getattr(hook, "hook", hook), "__self__", None)
 
 
+def slots_of(kind: type) -> list[str]:
+    """Return the names of the attributes that objects of a class keep in slots."""
+    return [] if kind.__module__ == "builtins" else copyreg._slotnames(kind)  # pyright: ignore
+
+
 def _is_plain_object(thing: Any) -> bool:
-    """Return whether a thing is an object of classes written in Python that keeps all it has in its `__dict__`."""
+    """Return whether a thing is an object of classes written in Python that keeps all it has as attributes."""
     kind = type(thing)
-    if isinstance(thing, _ATOMS) or not getattr(thing, "__dict__", None) or is_opaque(kind):
+    if kind is types.SimpleNamespace:
+        return True
+    if isinstance(thing, _ATOMS) or is_opaque(kind) or not (getattr(thing, "__dict__", None) or slots_of(kind)):
         return False
     return all(base.__flags__ & _HEAP_TYPE for base in kind.__mro__[:-1])
