@@ -80,8 +80,8 @@ def _replace_sparse(leaf: Tensor, counts: Tensor, first: Tensor) -> Tensor:
     """Return the sparse tensor with the first row for those that do not count, and zeros where none does."""
     if counts.dim() > 1:
         raise ShapeMismatch(
-            "the batch's weight has an entry for each element, and a part of the target is sparse, where not every element "
-            "has one; convert it with to_dense()"
+            "the batch's weight has an entry for each element, and a part of the target is sparse, where not every "
+            "element has one; convert it with to_dense()"
         )
     if not counts.any():
         return torch.zeros_like(leaf)
