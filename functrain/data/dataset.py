@@ -124,7 +124,11 @@ def _each(f: Callable[[Tensor], Any], arrays: Any) -> Any:
 def _slice(arrays: Any, rows: slice, n: int) -> Any:
     if rows.step is not None and rows.step < 0:  # tensors have no negative steps
         return gather(arrays, torch.tensor(range(n)[rows], dtype=torch.int64))
-    return _each(lambda array: array[rows], arrays)
+
+    def some(array: Tensor) -> Tensor:  # of a sparse tensor there are no views
+        return array.index_select(0, torch.arange(n, device=array.device)[rows]) if array.is_sparse else array[rows]
+
+    return _each(some, arrays)
 
 
 def _position(index: int, n: int) -> int:

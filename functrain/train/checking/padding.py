@@ -190,7 +190,10 @@ def _rows(batch: data.Batch) -> int:
 
 
 def _take(batch: data.Batch, index: Tensor) -> data.Batch:
-    return tree.map(lambda leaf: leaf[index.to(leaf.device)] if isinstance(leaf, Tensor) else leaf, batch)
+    def rows(leaf: Any) -> Any:  # by `index_select`, for of a sparse tensor there is no other way
+        return leaf.index_select(0, index.to(leaf.device)) if isinstance(leaf, Tensor) and leaf.dim() else leaf
+
+    return tree.map(rows, batch)
 
 
 def _head(part: Any, rows: int) -> Any:

@@ -67,8 +67,23 @@ def _replace(part: Any, counts: Tensor) -> Any:
     def replaced(leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or leaf.shape[:axes] != counts.shape:
             return leaf
+        if leaf.is_sparse:
+            return _replace_sparse(leaf, counts, first)
         one = leaf.flatten(0, axes - 1).index_select(0, first) if axes > 1 else leaf.index_select(0, first)
         like = torch.where(any_counts, one, torch.zeros_like(one)).reshape([1] * axes + list(leaf.shape[axes:]))
         return torch.where(counts.reshape(*counts.shape, *[1] * (leaf.dim() - axes)), leaf, like)
 
     return tree.map(replaced, part)
+
+
+def _replace_sparse(leaf: Tensor, counts: Tensor, first: Tensor) -> Tensor:
+    """Return the sparse tensor with the first row for those that do not count, and zeros where none does."""
+    if counts.dim() > 1:
+        raise ShapeMismatch(
+            "the batch's weight has an entry for each element, and a part of the target is sparse, where not every "
+            "element has one; convert it with to_dense()"
+        )
+    if not counts.any():
+        return torch.zeros_like(leaf)
+    rows = torch.arange(len(counts), device=counts.device)
+    return leaf.index_select(0, torch.where(counts, rows, first))
