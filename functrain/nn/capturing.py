@@ -42,7 +42,7 @@ def capture(model: Model, paths: str | Sequence[str]) -> Model:
     ({'0': (5, 4), 'head': (5, 2)}, True)
     """
     model = as_model("model", model)
-    patterns = (paths,) if isinstance(paths, str) else tuple(paths)
+    patterns: tuple[str, ...] = tuple(paths) if isinstance(paths, list | tuple) else (paths,)  # pyright: ignore
     if not patterns or not all(isinstance(pattern, str) for pattern in patterns):
         raise InvalidArgument(f"paths must be dotted paths of layers, got {paths!r}")
 

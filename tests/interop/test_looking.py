@@ -120,6 +120,8 @@ def test_a_path_that_is_none():
             model.apply(*model.init(random.key(0), X), X)
     with pytest.raises(InvalidArgument, match="paths must be dotted paths of layers, got"):
         nn.capture(pair()[1], [])
+    with pytest.raises(InvalidArgument, match="paths must be dotted paths of layers, got 3"):
+        nn.capture(pair()[1], 3)  # pyright: ignore
 
 
 @pytest.mark.parametrize("name", ["module", "own layers"])

@@ -7,7 +7,7 @@ from torch import nn as tnn
 
 import functrain as ft
 from functrain import nn, random, tree
-from functrain.errors import DuplicateName, InvalidArgument
+from functrain.errors import DuplicateName, InvalidArgument, TreeMismatch
 
 X = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 
@@ -130,3 +130,26 @@ def test_lora_says_that_parameters_without_gradients_are_buffers():
     module = tnn.Linear(4, 2).requires_grad_(False)
     with pytest.raises(InvalidArgument, match=r"the paths are none \(parameters with requires_grad=False are buffers"):
         nn.lora(nn.from_module(module), 1).init(random.key(0), torch.zeros(1, 4))
+
+
+def test_lora_refuses_parameters_without_their_factors():
+    model = nn.serial(nn.dense(3), nn.dense(2))
+    adapted, x = nn.lora(model, 1), torch.zeros(1, 4)
+    params, buffers = adapted.init(random.key(0), x)
+    factors = params["1"]["weight"]
+    wrong = {
+        "got nothing": {"0": params["0"]},
+        "got dict": {**params, "1": {"weight": {"lora_up": factors["lora_up"]}}},
+        "got float32(2, 3)": {**params, "1": {"weight": torch.zeros(2, 3)}},
+    }
+    for words, held in wrong.items():
+        for f in (lambda p: adapted.apply(p, buffers, x), lambda p: nn.merge(adapted, p, buffers)):
+            with pytest.raises(TreeMismatch) as raised:
+                f(held)
+            assert "lora: params must hold 1.weight.lora_down and 1.weight.lora_up" in str(raised.value)
+            assert words in str(raised.value)
+    with pytest.raises(TreeMismatch, match=r"lora: params have 0\.bias, which is frozen"):
+        adapted.apply({**params, "0": {**params["0"], "bias": torch.zeros(3)}}, buffers, x)
+    for alpha in (float("inf"), float("nan"), True, 0):
+        with pytest.raises(InvalidArgument, match="alpha must be a positive number or None"):
+            nn.lora(model, 1, alpha=alpha)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from functrain import nn, random, tree
-from functrain.errors import DuplicateName, TreeMismatch
+from functrain.errors import DuplicateName, InvalidArgument, TreeMismatch
 
 KEY = random.key(2)
 X = torch.linspace(-1, 1, 4 * 1 * 8 * 6).reshape(4, 1, 8, 6)
@@ -148,3 +148,8 @@ def test_the_state_dict_of_a_module_with_tied_weights_fits_its_model():
     untied = other.state_dict() | {"head.weight": other.embed.weight.detach().clone()}
     with pytest.raises(TreeMismatch, match=r"unexpected: head\.weight"):
         nn.from_state_dict(untied, *held)
+
+
+def test_a_module_is_no_state_dict(held):
+    with pytest.raises(InvalidArgument, match=r"state_dict must be tensors by name, got Sequential; .*state_dict\(\)"):
+        nn.from_state_dict(module(), *held)

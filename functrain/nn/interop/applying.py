@@ -135,10 +135,10 @@ class Application:
             elif not isinstance(now, Tensor):
                 raise _replace("buffer or parameter", names[number])
             elif held.setdefault(number, now) is not now:
-                held[number] = self._registered(number)
+                held[number] = self._buffer_of(number)
         return held
 
-    def _registered(self, number: int) -> Tensor:
+    def _buffer_of(self, number: int) -> Tensor:
         """Return the value of a buffer that several places hold, of which the forward has replaced some."""
         slots = [(owner, self.parts[owner][key]) for owner, key, at in self.kept.recipe.slots if at == number]
         value = next(value for owner, value in slots if owner in self.kept.registers.owners)

@@ -19,7 +19,7 @@ import attrs
 from torch import Tensor
 
 from functrain import tree
-from functrain.errors import DuplicateName, TreeMismatch
+from functrain.errors import DuplicateName, InvalidArgument, TreeMismatch
 from functrain.nn.model import Buffers, Params
 from functrain.records import reprs
 
@@ -94,6 +94,7 @@ def from_state_dict(state_dict: Mapping[str, Tensor], params: Params, buffers: B
         `strict=False`, (params, buffers, report).
 
     Raises:
+        InvalidArgument: state_dict is no mapping.
         TreeMismatch: names are missing or unexpected, or a shape or dtype differs; the message lists them. With
             `strict=False`, when nothing at all agrees.
 
@@ -107,6 +108,10 @@ def from_state_dict(state_dict: Mapping[str, Tensor], params: Params, buffers: B
     >>> params, report.missing
     ({'0': {'weight': tensor([1., 1.])}, 'head': {'weight': tensor([0., 0., 0.])}}, ('head.weight',))
     """
+    if not isinstance(state_dict, Mapping):
+        raise InvalidArgument(
+            f"state_dict must be tensors by name, got {type(state_dict).__name__}; a module's is module.state_dict()"
+        )
     wanted = to_state_dict(params, buffers)
     report = _compare(state_dict, wanted)
     if (strict and report.missing + report.unexpected + report.wrong_shape) or (wanted and not report.matched):

@@ -1,5 +1,7 @@
 """LoRA: a model adapted by factors of low rank, which alone are trained."""
 
+import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -7,7 +9,7 @@ import attrs
 from torch import Tensor
 
 from functrain import arguments, initializers, random, tree
-from functrain.errors import InvalidArgument
+from functrain.errors import InvalidArgument, TreeMismatch
 from functrain.nn.functions import as_model
 from functrain.nn.mode import EVALUATION, Mode
 from functrain.nn.model import Buffers, Model, Params
@@ -39,6 +41,7 @@ def lora(
 
     Raises:
         InvalidArgument: an option is none of these; at `init`, no weight is chosen.
+        TreeMismatch: when applied, factors are missing.
 
     See also: `merge`, which multiplies the factors and adds them to the weights.
 
@@ -53,9 +56,9 @@ def lora(
     """
     model = as_model("model", model)
     arguments.whole("rank", rank)
-    if alpha is not None and not (isinstance(alpha, int | float) and alpha > 0):
+    if alpha is not None and not (type(alpha) in (int, float) and 0 < alpha < math.inf):
         raise InvalidArgument(f"alpha must be a positive number or None, got {alpha!r}")
-    is_adapted, is_trained = chooser("where", where), chooser("train", train)
+    is_adapted, is_trained = functools.cache(chooser("where", where)), chooser("train", train)
     scale, entry = 1.0 if alpha is None else alpha / rank, frozen_entry(model)
 
     def init(key: Tensor, example: Any) -> tuple[Params, Buffers]:
@@ -73,11 +76,11 @@ def lora(
 
     def back(params: Params, buffers: Buffers) -> tuple[Params, Buffers]:
         frozen, rest = without_frozen(entry, buffers)
-        return _adapt(frozen, params, scale), rest
+        return _adapt(frozen, params, scale, is_adapted), rest
 
     def apply(params: Params, buffers: Buffers, x: Any, mode: Mode = EVALUATION) -> tuple[Any, Buffers]:
         frozen, rest = without_frozen(entry, buffers)
-        y, after = model.apply(_adapt(frozen, params, scale), rest, x, mode)
+        y, after = model.apply(_adapt(frozen, params, scale, is_adapted), rest, x, mode)
         return y, buffers if after is rest else with_frozen(entry, after, frozen)
 
     apply.made_from = MadeFrom(model, back)  # pyright: ignore
@@ -93,18 +96,23 @@ def _factors(weights: Params, key: Tensor, rank: int) -> Params:
     return tree.map_with_path(drawn, weights)
 
 
-def _adapt(frozen: Params, params: Params, scale: float) -> Params:
+def _adapt(frozen: Params, params: Params, scale: float, is_adapted: Callable[[str], bool], prefix: str = "") -> Params:
     """Return frozen parameters with the products of factors added, and with those that are trained as they are."""
     made = {}
     for name in {**frozen, **params}:
-        own, factors = frozen.get(name), params.get(name)
-        if factors is None:
-            made[name] = own
-        elif isinstance(own, Tensor):
+        path, own, factors = prefix + name, frozen.get(name), params.get(name)
+        if isinstance(own, Tensor) and own.dim() > 1 and is_adapted(path):
+            if not isinstance(factors, dict) or set(factors) != {DOWN, UP}:
+                raise TreeMismatch(
+                    f"lora: params must hold {path}.{DOWN} and {path}.{UP}, got "
+                    f"{'nothing' if factors is None else tree.describe(factors)}; pass what this model's init returned"
+                )
             product = factors[UP] @ factors[DOWN]
             made[name] = own + (scale * product).reshape(own.shape)
-        elif own is None:
-            made[name] = factors
+        elif own is None or (factors is None and isinstance(own, Tensor)):
+            made[name] = factors if own is None else own
+        elif isinstance(own, Tensor) or not isinstance(factors, dict | None):
+            raise TreeMismatch(f"lora: params have {path}, which is frozen; pass what this model's init returned")
         else:
-            made[name] = _adapt(own, factors, scale)
+            made[name] = _adapt(own, factors or {}, scale, is_adapted, f"{path}.")
     return made
