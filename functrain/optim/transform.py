@@ -1,5 +1,6 @@
 """The transform: an optimizer, or a piece of one, as a pair of pure functions."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -214,7 +215,21 @@ def made_by(make: Any, *args: Any, **kwargs: Any) -> Transform:
         raise InvalidArgument(
             f"make must be a function that returns a transform, such as optim.sgd, got {foreign.in_words(make)}"
         )
+    _check_arguments(make, args, kwargs)
     return check_transform(make(*args, **kwargs), "what make returns")
+
+
+def _check_arguments(make: Any, args: tuple, kwargs: dict[str, Any]) -> None:
+    """Refuse arguments that a function has no place for."""
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError):  # it has none, as some of C
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        takes = ", ".join(signature.parameters)
+        raise InvalidArgument(f"{getattr(make, '__name__', 'make')}: {error}; it takes {takes}") from None
 
 
 def check_transform(transform: Any, what: str = "transform") -> Transform:

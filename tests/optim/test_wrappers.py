@@ -254,6 +254,10 @@ REFUSED = [
     (partial(optim.inject, optim.sgd, lr=schedule.constant(1)), "inject needs an argument that is a float"),
     (partial(optim.inject, optim.sgd, lr=-0.1), "lr must be a number of at least 0"),
     (
+        partial(optim.inject, optim.sgd, lr=0.1, mom=0.9),
+        "sgd: got an unexpected keyword argument 'mom'; it takes lr, momentum",
+    ),
+    (
         partial(optim.inject, SGD, lr=0.1),
         "make must be a function that returns a transform, such as optim.sgd, got sgd",
     ),
