@@ -44,7 +44,9 @@ LOSSES = {
 }
 OPTIMIZERS = {
     "sgd": lambda: optim.sgd(schedule.one_cycle(0.05, 0.2, 0.01), momentum=0.9),
-    "accumulate": lambda: optim.accumulate(3, optim.sgd(schedule.over_updates(5, schedule.linear(0.2, 0.05)))),
+    "accumulate": lambda inside=lambda transform: transform: optim.accumulate(
+        3, inside(optim.sgd(schedule.over_updates(5, schedule.linear(0.2, 0.05))))
+    ),
 }
 MIXES = {"mixing layer", "mixing", "mixing transform", "mixing handler"}
 
@@ -164,7 +166,13 @@ def _with_more(fit, rng):
     return Fit(learner, state, train, valid, fit.epochs, callbacks, words, source, steps)
 
 
-SKIPPING = [optim.skip_nonfinite, lambda transform: optim.apply_if_finite(5, transform)]
+def _apply_if_finite(optimizer):
+    skip = optim.apply_if_finite(5)
+    # It is refused around a sum, which would never be finite again.
+    return OPTIMIZERS["accumulate"](skip) if repr(optimizer).startswith("accumulate") else skip(optimizer)
+
+
+SKIPPING = [optim.skip_nonfinite, _apply_if_finite]
 
 
 def _drawn(seed):
