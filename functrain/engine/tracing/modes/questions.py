@@ -17,13 +17,22 @@ from functrain.engine.tracing.recording import Recording
 _ATTRIBUTES = (
     *("shape", "ndim", "dtype", "device", "layout", "itemsize", "nbytes"),
     *("requires_grad", "is_leaf", "retains_grad", "output_nr", "grad", "_grad", "grad_fn", "_grad_fn", "grad_dtype"),
-    *("_version", "name", "_base", "is_cpu", "is_cuda", "is_meta", "is_sparse", "is_quantized"),
+    *("_version", "name", "names", "_base", "is_cpu", "is_cuda", "is_meta", "is_sparse", "is_quantized"),
     *("_backward_hooks", "_post_accumulate_grad_hooks"),
 )
 _METHODS = (
     *("size", "stride", "dim", "ndimension", "numel", "nelement", "__len__", "element_size", "storage_offset"),
     *("is_contiguous", "dim_order", "is_pinned", "is_shared", "is_inference", "is_conj", "is_neg", "_is_view"),
-    *("is_complex", "is_floating_point", "is_signed", "get_device", "type", "__dlpack_device__", "_is_zerotensor"),
+    *(
+        "is_complex",
+        "is_floating_point",
+        "is_signed",
+        "get_device",
+        "type",
+        "__dlpack_device__",
+        "_is_zerotensor",
+        "has_names",
+    ),
 )
 _FUNCTIONS = (
     *("numel", "is_complex", "is_floating_point", "is_conj", "is_neg", "is_inference", "is_signed", "get_device"),
