@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import attrs
-from torch import Tensor
 
 from functrain import tree
 from functrain.errors import InvalidArgument
@@ -55,10 +54,6 @@ def capture(model: Model, paths: str | Sequence[str]) -> Model:
     return attrs.evolve(model, apply=apply)
 
 
-def _copy(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) else value
-
-
 class _Seen:
     """Keeps what the layers of certain paths return."""
 
@@ -75,7 +70,7 @@ class _Seen:
         self._paths.append(name)
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in self._patterns):
             # Copies: the next layer may write to what this one returned (`ReLU(inplace=True)`).
-            self._values.setdefault(name, []).append(tree.map(_copy, y))
+            self._values.setdefault(name, []).append(tree.clone(y))
 
     def choose(self) -> dict[str, Any]:
         """Return the activations by path."""

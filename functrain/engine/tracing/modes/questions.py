@@ -23,16 +23,8 @@ _ATTRIBUTES = (
 _METHODS = (
     *("size", "stride", "dim", "ndimension", "numel", "nelement", "__len__", "element_size", "storage_offset"),
     *("is_contiguous", "dim_order", "is_pinned", "is_shared", "is_inference", "is_conj", "is_neg", "_is_view"),
-    *(
-        "is_complex",
-        "is_floating_point",
-        "is_signed",
-        "get_device",
-        "type",
-        "__dlpack_device__",
-        "_is_zerotensor",
-        "has_names",
-    ),
+    *("is_complex", "is_floating_point", "is_signed", "get_device", "type", "__dlpack_device__"),
+    *("_is_zerotensor", "has_names"),
 )
 _FUNCTIONS = (
     *("numel", "is_complex", "is_floating_point", "is_conj", "is_neg", "is_inference", "is_signed", "get_device"),

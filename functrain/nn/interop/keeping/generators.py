@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from functrain.engine.statics.library import is_library_file, names_in
+from functrain.engine.statics.static_values import ABSENT
+from functrain.engine.statics.walking import content
 
 Watched = tuple[str, Callable[[], Any], Callable[[Any], Any]]
 """What a message calls a generator, () -> its state, and what puts a state back."""
@@ -69,14 +71,5 @@ def _functions(one: Any) -> Iterator[types.FunctionType]:
 
 def _variables(f: types.FunctionType) -> Iterator[tuple[str, Any]]:
     yield from ((name, f.__globals__[name]) for name in names_in(f.__code__).variables if name in f.__globals__)
-    for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=True):
-        if _is_full(cell):
-            yield name, cell.cell_contents
-
-
-def _is_full(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
+    held = zip(f.__code__.co_freevars, map(content, f.__closure__ or ()), strict=True)
+    yield from ((name, thing) for name, thing in held if thing is not ABSENT)

@@ -17,6 +17,8 @@ import torch.utils.checkpoint
 from torch import Tensor
 from torch.overrides import _get_current_function_mode_stack
 
+from functrain.engine.statics.static_values import ABSENT
+from functrain.engine.statics.walking import content
 from functrain.engine.tracing.recording import recording
 from functrain.engine.transforms.rematerializing import remat
 from functrain.nn.interop.keeping.leaves import BUFFER
@@ -90,19 +92,11 @@ def _parts(thing: Any) -> list[Any]:
     if isinstance(thing, functools.partial):
         return [thing.func, *thing.args, *thing.keywords.values()]
     if isinstance(thing, types.FunctionType):
-        cells = [cell.cell_contents for cell in thing.__closure__ or () if _is_full(cell)]
-        return [*cells, *(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
+        held = [one for one in map(content, thing.__closure__ or ()) if one is not ABSENT]
+        return [*held, *(thing.__defaults__ or ()), *(thing.__kwdefaults__ or {}).values()]
     if isinstance(thing, list | tuple):
         return list(thing)
     return list(thing.values()) if isinstance(thing, dict) else []
-
-
-def _is_full(cell: Any) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return False
-    return True
 
 
 def _unwrap(function: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[Callable, tuple, dict[str, Any]]:

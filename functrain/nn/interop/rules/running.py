@@ -83,11 +83,11 @@ class Running(StayingMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         """Answer a function, or let it run."""
-        answer = RULES.get(func)
-        if answer is not None and not (types and answers_itself(types)):
-            return answer(self, func, args, kwargs or {})
         if types and answers_itself(types):
             return self.ask_classes(func, types, args, kwargs or {})
+        answer = RULES.get(func)
+        if answer is not None:
+            return answer(self, func, args, kwargs or {})
         originals = self._originals
         for arg in args:
             if id(arg) in originals:
