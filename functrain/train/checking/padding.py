@@ -108,7 +108,7 @@ def _probes(state: TrainState, source: Source, callbacks: tuple[Callback, ...]) 
     # Half a batch, for code that counts rows: of many, one more or less makes little difference.
     head = min((size + 1) // 2, n - 1)
     padded = [_pad(rows, head, size, shift) for shift in (0, 1)]
-    alone = _take(rows, torch.arange(head))  # with weights, as every batch of such a sampler
+    alone = take_rows(rows, torch.arange(head))  # with weights, as every batch of such a sampler
     return [prepared(batch) for batch in (*padded, as_batch(alone, padding=_ones_like(alone)))]
 
 
@@ -130,7 +130,7 @@ def _rows_that_count(source: Source, prepared: Callable[[data.Batch], data.Batch
             if weight is not None and weight.shape == counts.shape:
                 counts &= weight.cpu() != 0
         if counts.sum() > 1:
-            return _take(batch, counts.nonzero().squeeze(1))
+            return take_rows(batch, counts.nonzero().squeeze(1))
     return None
 
 
@@ -138,7 +138,7 @@ def _pad(rows: data.Batch, head: int, size: int, shift: int) -> data.Batch:
     """Return a batch whose first rows count, filled up with others of them in one order or another."""
     n = _rows(rows)
     others = [(head + shift * (k + 1) + k) % n if shift else head - 1 for k in range(size - head)]
-    batch = _take(rows, torch.tensor([*range(head), *others]))
+    batch = take_rows(rows, torch.tensor([*range(head), *others]))
     weight = (torch.arange(size) < head).float().to(data.first_tensor(batch.input).device)
     return as_batch(batch, padding=weight)
 
@@ -189,7 +189,13 @@ def _rows(batch: data.Batch) -> int:
     return data.first_tensor(batch.input).shape[0]
 
 
-def _take(batch: data.Batch, index: Tensor) -> data.Batch:
+def take_rows(batch: data.Batch, index: Tensor) -> data.Batch:
+    """Return the batch of these rows; what is no tensor, or has no rows, stays.
+
+    >>> take_rows(data.Batch(torch.tensor([5, 6, 7]), None), torch.tensor([2, 0])).input
+    tensor([7, 5])
+    """
+
     def rows(leaf: Any) -> Any:  # by `index_select`, for of a sparse tensor there is no other way
         return leaf.index_select(0, index.to(leaf.device)) if isinstance(leaf, Tensor) and leaf.dim() else leaf
 

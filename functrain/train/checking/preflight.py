@@ -12,6 +12,7 @@ from functrain.engine.tracing.to_graph import trace
 from functrain.errors import DeviceMismatch, DuplicateName, InvalidArgument, NotATensor, ShapeMismatch
 from functrain.optim import Transform
 from functrain.schedule import Progress
+from functrain.train.checking.padding import take_rows
 from functrain.train.events import STEP_EVENTS, Callback
 from functrain.train.learner import Learner, metrics_of, schedules
 from functrain.train.looping.compiling import keep
@@ -110,7 +111,7 @@ def _try(learner: Learner, state: TrainState, source: Source, first: data.Batch)
         check_batch(learner, state, extremes, f"the smallest and largest labels or indices of {source.name}")
     if train and _ends_with_one_row(source):
         with _noting(f"a last batch of one row of {source.name}; remainder='drop' leaves it out"), torch.no_grad():
-            row = tree.map(_first_row, first)
+            row = take_rows(first, torch.tensor([0]))
             forward(apply_model(learner.model))(begin(learner, state, row, "train"))
 
 
@@ -197,12 +198,6 @@ def _check_parts(learner: Learner, result: Any) -> None:
         check_name(name, "the parts of the loss", scheduled)
         if name in metrics_of(learner, "valid"):
             raise DuplicateName(f"the loss has a part {name!r}, and so is a metric called; rename one of them")
-
-
-def _first_row(leaf: Any) -> Any:
-    if not isinstance(leaf, Tensor) or leaf.dim() == 0:
-        return leaf
-    return leaf.narrow_copy(0, 0, 1) if leaf.is_sparse else leaf[:1]
 
 
 def _variable(leaf: Tensor) -> Tensor:
